@@ -1,0 +1,1 @@
+"""Storey 2: what decides. Pure: no I/O, no clock, no global chance."""

@@ -1,0 +1,1 @@
+"""The provider actor and the small state machines it is made of."""

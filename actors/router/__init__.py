@@ -1,0 +1,1 @@
+"""The router actor: contract net, decision record, strategies."""

@@ -1,0 +1,1 @@
+"""Strategies: pure functions that rank bids, one file per family."""

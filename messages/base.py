@@ -1,0 +1,70 @@
+"""How a message is made: a slotted dataclass with a stable tag, immutable to the type checker, cheap at run time.
+
+Owns: the table of all message classes by tag.
+Always: a tag names one class for ever; a field once released keeps its name and meaning.
+
+A frozen dataclass costs twice what a plain one does to make (it sets every field through ``object.__setattr__``). So
+messages are declared frozen to the type checker only; ``freeze_messages`` makes them write-once for real, and the test
+suite switches it on for every test.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, TypeVar, dataclass_transform
+
+M = TypeVar("M")
+
+TAGS: dict[str, type[Any]] = {}
+"""Every message class by its tag, in order of definition."""
+
+
+class Message:
+    """The base of all messages. Subclasses are made with ``@message``."""
+
+    __slots__ = ()
+
+    TAG: ClassVar[str] = ""
+    BOUNDED: ClassVar[bool] = False
+    """True: counts against the mailbox's bound and is shed when that is reached."""
+
+    def unanswered(self, actor: str, fault: "str") -> "Message":
+        """The answer the runtime gives for ``actor`` when it cannot: ``fault`` is a value of ``Fault``."""
+        from messages.envelope import Undelivered
+
+        return Undelivered(actor, fault)
+
+
+@dataclass_transform(frozen_default=True)
+def message(tag: str, *, bounded: bool = False) -> Callable[[type[M]], type[M]]:
+    """Make a class a message known to the codec as ``tag``.
+
+    Raises ``ValueError`` if the tag is taken by another class.
+    """
+
+    def make(cls: type[M]) -> type[M]:
+        made: Any = dataclass(slots=True)(cls)
+        if tag in TAGS:
+            raise ValueError(f"message tag {tag!r} is taken by {TAGS[tag].__name__}")
+        made.TAG = tag
+        made.BOUNDED = bounded
+        TAGS[tag] = made
+        return made  # type: ignore[no-any-return] # the class that came in, with slots
+
+    return make
+
+
+def freeze_messages() -> None:
+    """Make every message class write-once from now on: a second assignment to a field raises ``AttributeError``."""
+    for cls in TAGS.values():
+        cls.__setattr__ = _write_once  # type: ignore[assignment] # a guard on a class made by dataclass()
+
+
+def _write_once(self: object, name: str, value: object) -> None:
+    if hasattr(self, name):
+        raise AttributeError(f"{type(self).__name__}.{name} is a fact and cannot change")
+    object.__setattr__(self, name, value)
+
+
+def field_names(cls: type[Any]) -> tuple[str, ...]:
+    """The names of a message's fields, in order."""
+    return tuple(f.name for f in fields(cls))

@@ -1,0 +1,381 @@
+"""The words of the contract net: a query, the call for bids, the bids, the plan."""
+
+from enum import StrEnum
+from typing import Any
+
+from messages.base import Message, message
+from messages.calls import CallEnded
+from messages.envelope import Fault
+
+
+class NoBidReason(StrEnum):
+    """Why a provider does not bid."""
+
+    CIRCUIT_OPEN = "circuit_open"
+    AT_CAPACITY = "at_capacity"
+    RATE_LIMITED = "rate_limited"
+    CONTEXT_TOO_LONG = "context_too_long"
+    MISSING_CAPABILITY = "missing_capability"
+    MODEL_UNAVAILABLE = "model_unavailable"
+    """The provider said it has no such model."""
+    AUTH_FAILED = "auth_failed"
+    UNAVAILABLE = "unavailable"
+    DISABLED = "disabled"
+    DRAINING = "draining"
+    CRASHED = "crashed"
+    OVERLOADED = "overloaded"
+    OUT = "out"
+    """Its actor is beyond its restart limit."""
+
+
+class Exclusion(StrEnum):
+    """Why the router did not even ask a provider."""
+
+    TRIED = "tried"
+    REFUSED = "refused"
+    EXCLUDED = "excluded"
+    """The request said so."""
+    TAGS = "tags"
+    WEIGHT_ZERO = "weight_zero"
+    PIN = "pin"
+    """The name pins another provider."""
+    NOT_SAMPLED = "not_sampled"
+    """More candidates than ``routing.fanout``."""
+
+
+class RouteError(StrEnum):
+    """Why there is no plan. The edge translates these to HTTP (CONTRACT, table of errors)."""
+
+    MODEL_NOT_SUPPORTED = "model_not_supported"
+    STRATEGY_NOT_FOUND = "strategy_not_found"
+    CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
+    MAX_COST_EXCEEDED = "max_cost_exceeded"
+    ALL_FILTERED = "all_filtered"
+    AUTH_FAILED = "auth_failed"
+    RATE_LIMITED = "rate_limited"
+    AT_CAPACITY = "at_capacity"
+    QUEUE_FULL = "queue_full"
+    OVERLOADED = "overloaded"
+    ALL_UNHEALTHY = "all_unhealthy"
+    NO_PROVIDERS_AVAILABLE = "no_providers_available"
+    ALL_TRIED = "all_tried"
+    SELECTION_FAILED = "selection_failed"
+    DRAINING = "draining"
+
+
+@message("routing.hints")
+class Hints(Message):
+    """What the client said about the choice, in headers."""
+
+    strategy: str = ""
+    prefer: str = ""
+    """A provider to prefer."""
+    exclude: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    """All of them are required."""
+    max_cost_usd: float | None = None
+
+
+NO_HINTS = Hints()
+
+
+@message("routing.profile")
+class RequestProfile(Message):
+    """All that choosing may know of a request: sizes and needs, never content."""
+
+    model: str
+    """The name as the client wrote it."""
+    endpoint: str = "chat"
+    """``chat``, ``completions`` or ``embeddings``."""
+    stream: bool = False
+    prompt_tokens: int = 0
+    """An estimate: four characters of text to a token."""
+    max_tokens: int | None = None
+    needs: tuple[str, ...] = ()
+    """Capabilities the request needs, sorted: ``chat``, ``tools``, ``vision``, ``json``, ``embeddings``, ``streaming``."""
+    tenant: str = ""
+    user: str = ""
+    hints: Hints = NO_HINTS
+
+
+@message("routing.route_query", bounded=True)
+class RouteQuery(Message):
+    """A courier asks where to send a request (again). Answered by ``RoutePlan`` or ``NoRoute``."""
+
+    query_id: str
+    profile: RequestProfile
+    deadline: float
+    """Monotonic seconds: end of the request's time."""
+    arrived_at: float
+    """Monotonic seconds; kept over retries."""
+    tried: tuple[str, ...] = ()
+    """Providers that were called for this request already."""
+    refused: tuple[str, ...] = ()
+    """Providers that refused the award in this round."""
+    may_wait: bool = True
+    """False: answer at once, never queue (dry runs)."""
+
+
+@message("routing.call_for_bids", bounded=True)
+class CallForBids(Message):
+    """The router asks a provider for an offer. Changes nothing. Answered by ``Bid`` or ``NoBid``."""
+
+    query_id: str
+    profile: RequestProfile
+    model: str
+    """The public name after aliases and pins."""
+
+    def unanswered(self, actor: str, fault: str) -> Message:
+        """Whoever cannot answer does not bid."""
+        return NoBid(actor.removeprefix("provider:"), _SILENCE.get(fault, NoBidReason.OUT), None, "")
+
+
+_SILENCE: dict[str, NoBidReason] = {
+    Fault.CRASHED: NoBidReason.CRASHED,
+    Fault.SILENT: NoBidReason.CRASHED,
+    Fault.OVERLOADED: NoBidReason.OVERLOADED,
+    Fault.RESTARTING: NoBidReason.CRASHED,
+}
+
+
+@message("routing.bid")
+class Bid(Message):
+    """A provider's offer for one request, from what it alone owns. Times in seconds, money in USD.
+
+    Made by position on the hot path: the order of the fields is part of its use.
+    """
+
+    provider: str
+    in_flight: int
+    room: int | None
+    """Calls it can still take at once; None: no limit."""
+    weight: int
+    priority: int
+    samples: int
+    """Calls behind the estimates, decayed; 0: nothing is known."""
+    latency_p50_s: float
+    latency_p95_s: float
+    latency_ewma_s: float
+    """Time to first content (streams) or to the whole answer (others); 0 without samples."""
+    expected_s: float
+    """Expected time of this request here, queueing included, price not."""
+    cost_usd: float | None
+    """Price of this request by its estimates; None: unknown."""
+    failure_p: float
+    """Chance to fail before content, 0–1, decayed."""
+    failure_loss_s: float
+    """Seconds a failure costs before it shows."""
+    cut_p: float
+    """Chance that a stream breaks after content, 0–1, decayed."""
+    health: float
+    """Health score, 0–1."""
+    healthy: bool
+    """False: second tier, asked when no healthy one can take the call."""
+    trial: bool
+    """True: the circuit is half-open and this would be a trial call."""
+    exploring: int = 0
+    """Calls in flight while nothing is known yet."""
+    successes: float = 0.0
+    failures: float = 0.0
+    """Decayed counts: the evidence of a Beta posterior."""
+
+
+@message("routing.no_bid")
+class NoBid(Message):
+    """No offer, and why."""
+
+    provider: str
+    reason: NoBidReason
+    retry_at: float | None = None
+    """Monotonic seconds when this may end; None: unknown."""
+    detail: str = ""
+
+
+@message("routing.gathered")
+class Gathered(Message):
+    """All answers of a fan-out in order of arrival: ordinary mail from the runtime to the actor that asked."""
+
+    key: str
+    answers: tuple[Any, ...]
+
+
+@message("routing.choice")
+class Choice(Message):
+    """One entry of a plan."""
+
+    provider: str
+    score: float
+    """As the strategy scores: lower is better."""
+    expected_s: float
+    cost_usd: float | None
+
+
+@message("routing.route_plan")
+class RoutePlan(Message):
+    """The ranked answer to a ``RouteQuery``. The decision record tells the rest."""
+
+    query_id: str
+    decision_id: str
+    generation: int
+    model: str
+    """The public name after aliases and pins."""
+    strategy: str
+    choices: tuple[Choice, ...]
+
+
+@message("routing.left_out")
+class LeftOut(Message):
+    """A provider that is not in the plan, and why."""
+
+    provider: str
+    reason: str
+    """A value of ``Exclusion`` or ``NoBidReason``."""
+    detail: str = ""
+    retry_at: float | None = None
+
+
+@message("routing.no_route")
+class NoRoute(Message):
+    """There is no plan."""
+
+    query_id: str
+    decision_id: str
+    error: RouteError
+    detail: str
+    left_out: tuple[LeftOut, ...]
+    retry_after_s: float | None = None
+    """Seconds after which asking again may succeed."""
+
+
+@message("routing.claimed")
+class Claimed(Message):
+    """The courier has had its answer from a planned provider: the router's count of open plans goes down by one."""
+
+    query_id: str
+    provider: str
+    granted: bool
+
+
+@message("routing.withdraw")
+class Withdraw(Message):
+    """The client left while its query waited."""
+
+    query_id: str
+
+
+@message("routing.capacity_freed")
+class CapacityFreed(Message):
+    """Owed by a provider that sent ``NoBid(at_capacity)``: that many calls can be taken again."""
+
+    provider: str
+    slots: int
+
+
+@message("routing.candidate")
+class Candidate(Message):
+    """One provider in a decision record: its score, or why it was left out."""
+
+    provider: str
+    score: float | None
+    reason: str
+    detail: str
+    bid: Bid | None
+
+
+@message("routing.attempt_record")
+class AttemptRecord(Message):
+    """One call upstream, in a decision record."""
+
+    provider: str
+    outcome: str
+    code: str
+    status: int
+    duration_ms: float
+    first_content_ms: float | None
+    round: int
+    """Which decision of the request led to it, from 1."""
+
+
+@message("routing.decision")
+class Decision(Message):
+    """Why a request went where it went (the last round) and what became of it (all attempts)."""
+
+    decision_id: str
+    query_id: str
+    at: float
+    """Unix seconds."""
+    generation: int
+    requested_model: str
+    model: str
+    strategy: str
+    rule: str
+    seed: str
+    candidates: tuple[Candidate, ...]
+    chosen: tuple[str, ...]
+    """The winner and the fall-back chain."""
+    error: str
+    selection_us: float
+    round: int
+    attempts: tuple[AttemptRecord, ...]
+    not_asked: int
+    """Candidates beyond the fan-out limit."""
+
+
+@message("routing.get_decision")
+class GetDecision(Message):
+    """Answered by ``DecisionFound``."""
+
+    decision_id: str
+
+
+@message("routing.recent_decisions")
+class RecentDecisions(Message):
+    """Answered by ``Decisions``, newest first."""
+
+    limit: int = 20
+
+
+@message("routing.decision_found")
+class DecisionFound(Message):
+    """The record, or None if it never was or is no longer kept."""
+
+    decision: Decision | None
+
+
+@message("routing.decisions")
+class Decisions(Message):
+    """Records, newest first."""
+
+    decisions: tuple[Decision, ...]
+
+
+@message("routing.router_stats")
+class RouterStats(Message):
+    """Answer to ``GetRouterStats``. Times in microseconds."""
+
+    total: int
+    succeeded: int
+    failed: int
+    decision_p50_us: float
+    decision_p95_us: float
+    decision_p99_us: float
+    waiting: int
+
+
+@message("routing.get_router_stats")
+class GetRouterStats(Message):
+    """Answered by ``RouterStats``."""
+
+
+RouterMail = (
+    RouteQuery
+    | Gathered
+    | Claimed
+    | Withdraw
+    | CapacityFreed
+    | CallEnded
+    | GetDecision
+    | RecentDecisions
+    | GetRouterStats
+)
+"""What the router takes besides configuration and its own timers."""

@@ -1,0 +1,1 @@
+"""Storey 1: tracing. The only place that imports OpenTelemetry."""

@@ -1,0 +1,1 @@
+"""Storey 3: what runs the actors and touches the world."""

@@ -1,0 +1,1 @@
+"""Configuration: schema, loading with every error at once, discovery from the environment, prices."""

@@ -1,0 +1,1 @@
+"""Sans-I/O translators of provider APIs: request, answer, stream, error, usage."""

@@ -1,0 +1,106 @@
+"""The two ports of a courier: the edge (who asked) and the upstream (who answers). Bytes and header pairs, nothing else.
+
+What stands behind them (aiohttp today) can be replaced without touching what decides.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from messages.failures import Failure
+
+Headers = Sequence[tuple[str, str]]
+"""Name and value pairs in order; names in any case."""
+
+
+class ClientGone(Exception):
+    """The client left, or took no byte for ``server.client_idle``."""
+
+
+class CallFailed(Exception):
+    """A call upstream failed; ``failure`` says whose fault it is and what can be done."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(f"{failure.code}: {failure.detail}")
+        self.failure = failure
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeRequest:
+    """A request as it came. ``path`` is without the query."""
+
+    method: str
+    path: str
+    headers: Headers
+    body: bytes
+    peer: str
+
+    def header(self, name: str) -> str:
+        """The value of the first header called ``name`` (any case), or an empty string."""
+        wanted = name.lower()
+        for key, value in self.headers:
+            if key.lower() == wanted:
+                return value
+        return ""
+
+
+class EdgeSink(Protocol):
+    """Where the answer goes. ``start`` once, ``write`` any number of times, then ``end`` or ``abort``."""
+
+    async def start(self, status: int, headers: Headers, length: int | None) -> None:
+        """Send status and headers; ``length`` in bytes, or None where the end is not known yet. Raises ``ClientGone``."""
+
+    async def write(self, chunk: bytes) -> None:
+        """Send a chunk; waits while the client is slow. Raises ``ClientGone``."""
+
+    async def end(self) -> None:
+        """The answer is whole."""
+
+    def abort(self) -> None:
+        """Close the connection at once: the answer is not whole and the client must notice."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRequest:
+    """One call to make. Times in seconds."""
+
+    method: str
+    url: str
+    headers: Headers
+    body: bytes
+    connect_s: float
+    headers_s: float
+    """Until the status line and headers are here."""
+    idle_s: float
+    """Longest pause between two reads of the body, counted only while we are ready to read."""
+
+
+class UpstreamAnswer(Protocol):
+    """An answer whose status and headers are here. Must be ended with ``close``, whatever happens."""
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+
+    @property
+    def headers(self) -> Headers:
+        """Headers as they came."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises ``CallFailed`` when it breaks, pauses too long, or ends short."""
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body. Raises ``CallFailed`` as ``chunks`` does, or if it has more than ``limit`` bytes."""
+
+    def close(self) -> None:
+        """Done with it: the connection goes back to the pool if the body was read whole, else it is cut at once."""
+
+
+class Upstream(Protocol):
+    """Makes calls. Cancelling ``call`` cuts the connection at once."""
+
+    async def call(self, request: UpstreamRequest) -> UpstreamAnswer:
+        """Send ``request`` and wait for status and headers. Raises ``CallFailed``."""
+
+    async def close(self) -> None:
+        """Close all connections."""

@@ -1,0 +1,1 @@
+"""The actor system: mailboxes, dispatcher, supervision, timers, clocks."""
