@@ -368,14 +368,6 @@ class GetRouterStats(Message):
 
 
 RouterMail = (
-    RouteQuery
-    | Gathered
-    | Claimed
-    | Withdraw
-    | CapacityFreed
-    | CallEnded
-    | GetDecision
-    | RecentDecisions
-    | GetRouterStats
+    RouteQuery | Gathered | Claimed | Withdraw | CapacityFreed | CallEnded | GetDecision | RecentDecisions | GetRouterStats
 )
 """What the router takes besides configuration and its own timers."""
