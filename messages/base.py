@@ -27,6 +27,9 @@ class Message:
     BOUNDED: ClassVar[bool] = False
     """True: counts against the mailbox's bound and is shed when that is reached."""
 
+    PURE: ClassVar[bool] = False
+    """True: handling it changes no state, so a crash in it restarts nobody."""
+
     def unanswered(self, actor: str, fault: "str") -> "Message":
         """The answer the runtime gives for ``actor`` when it cannot: ``fault`` is a value of ``Fault``."""
         from messages.envelope import Undelivered
@@ -35,18 +38,20 @@ class Message:
 
 
 @dataclass_transform(frozen_default=True)
-def message(tag: str, *, bounded: bool = False) -> Callable[[type[M]], type[M]]:
+def message(tag: str, *, bounded: bool = False, pure: bool = False) -> Callable[[type[M]], type[M]]:
     """Make a class a message known to the codec as ``tag``.
 
     Raises ``ValueError`` if the tag is taken by another class.
     """
 
     def make(cls: type[M]) -> type[M]:
-        made: Any = dataclass(slots=True)(cls)
+        # Hashed by value, which is safe for what never changes, and lets a message be the default of a field.
+        made: Any = dataclass(slots=True, unsafe_hash=True)(cls)
         if tag in TAGS:
             raise ValueError(f"message tag {tag!r} is taken by {TAGS[tag].__name__}")
         made.TAG = tag
         made.BOUNDED = bounded
+        made.PURE = pure
         TAGS[tag] = made
         return made  # type: ignore[no-any-return] # the class that came in, with slots
 

@@ -75,6 +75,17 @@ class Probed(Message):
     detail: str
 
 
+@message("health.probe_now")
+class ProbeNow(Message):
+    """The admin API asks the prober to probe a provider whether it wishes or not. Answered by ``ProbeDone`` when it ends."""
+
+    provider: str
+
+    def unanswered(self, actor: str, fault: str) -> Message:
+        """No prober, no probe."""
+        return ProbeDone("", self.provider, False, False, 0.0, f"prober {fault}")
+
+
 @message("health.probe_tick")
 class ProbeTick(Message):
     """The prober's own timer."""
