@@ -55,11 +55,18 @@ class Context(Protocol):
     def answer(self, slot: ReplySlot, message: Message) -> None:
         """Answer a question that was put aside. A second answer is counted and dropped."""
 
-    def gather(self, to: Sequence[Ref[M]], message: M, key: str, on_behalf: ReplySlot | None = None) -> None:
+    def gather(
+        self,
+        to: Sequence[Ref[M]],
+        message: M,
+        key: str,
+        on_behalf: ReplySlot | None = None,
+        within_s: float | None = None,
+    ) -> None:
         """Put one question to all of ``to``; their answers arrive together as ``Gathered(key, answers)``.
 
-        Whoever cannot answer is answered for by the runtime, so the mail always comes. If handling it fails, the slot
-        ``on_behalf`` of which the question was asked is answered by the runtime too.
+        Whoever cannot answer, or has not within ``within_s`` seconds, is answered for by the runtime, so the mail always
+        comes. If handling it fails, the slot ``on_behalf`` of which the question was asked is answered by the runtime too.
         """
 
     def after(self, delay_s: float, message: Message) -> TimerId:

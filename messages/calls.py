@@ -57,8 +57,15 @@ class Award(Message):
 
     def unanswered(self, actor: str, fault: str) -> Message:
         """A permit that nobody can grant is refused, so the courier owes no end for it."""
-        reason = RefusalReason.RESTARTING if fault in (Fault.CRASHED, Fault.RESTARTING) else RefusalReason.OUT
-        return Refused(self.permit_id, reason, None)
+        return Refused(self.permit_id, _SILENCE.get(fault, RefusalReason.RESTARTING), None)
+
+
+_SILENCE: dict[str, RefusalReason] = {
+    Fault.EXPIRED: RefusalReason.EXPIRED,
+    Fault.OUT: RefusalReason.OUT,
+    Fault.STOPPED: RefusalReason.OUT,
+    Fault.MISSING: RefusalReason.OUT,
+}
 
 
 @message("calls.granted")

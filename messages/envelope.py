@@ -23,6 +23,10 @@ class Fault(StrEnum):
     """Nobody has that name."""
     OVERLOADED = "overloaded"
     """The mailbox is at its bound."""
+    EXPIRED = "expired"
+    """The question's deadline passed before it was handled."""
+    OUT = "out"
+    """The actor is beyond its restart limit and out of service for now."""
     SILENT = "silent"
     """The handler returned without an answer: a bug in the actor."""
 

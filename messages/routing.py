@@ -24,6 +24,8 @@ class NoBidReason(StrEnum):
     DRAINING = "draining"
     CRASHED = "crashed"
     OVERLOADED = "overloaded"
+    TIMEOUT = "timeout"
+    """No answer within ``routing.decision_timeout``."""
     OUT = "out"
     """Its actor is beyond its restart limit."""
 
@@ -116,7 +118,7 @@ class RouteQuery(Message):
     """False: answer at once, never queue (dry runs)."""
 
 
-@message("routing.call_for_bids", bounded=True)
+@message("routing.call_for_bids", bounded=True, pure=True)
 class CallForBids(Message):
     """The router asks a provider for an offer. Changes nothing. Answered by ``Bid`` or ``NoBid``."""
 
@@ -133,6 +135,7 @@ class CallForBids(Message):
 _SILENCE: dict[str, NoBidReason] = {
     Fault.CRASHED: NoBidReason.CRASHED,
     Fault.SILENT: NoBidReason.CRASHED,
+    Fault.EXPIRED: NoBidReason.TIMEOUT,
     Fault.OVERLOADED: NoBidReason.OVERLOADED,
     Fault.RESTARTING: NoBidReason.CRASHED,
 }

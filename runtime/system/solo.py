@@ -96,8 +96,15 @@ class SoloContext:
         assert isinstance(slot, SoloSlot)
         slot.answers.append(message)
 
-    def gather(self, to: Sequence[Ref[Any]], message: Any, key: str, on_behalf: ReplySlot | None = None) -> None:
-        """Keep the fan-out in ``fans``."""
+    def gather(
+        self,
+        to: Sequence[Ref[Any]],
+        message: Any,
+        key: str,
+        on_behalf: ReplySlot | None = None,
+        within_s: float | None = None,
+    ) -> None:
+        """Keep the fan-out in ``fans``; ``within_s`` is the runtime's business."""
         self.fans.append(Fan(tuple(to), message, key, on_behalf))
 
     def after(self, delay_s: float, message: Message) -> TimerId:
