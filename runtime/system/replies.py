@@ -159,6 +159,11 @@ class GatheredEnvelope(Envelope):
 
 
 @dataclass(slots=True)
+class FirstMail(Envelope):
+    """Carries what an actor reads before all waiting mail, after a restart or a message on which it raised."""
+
+
+@dataclass(slots=True)
 class TimerEnvelope(Envelope):
     """Carries a timer's message to the incarnation that set it, and to no other."""
 

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from actors.kernel import SupervisionSpec
 
+UNLIMITED_DELAY_S = 0.1
+"""Who may restart for ever waits at least so long each time, so that failing at start is no endless loop."""
+
 
 @dataclass(frozen=True, slots=True)
 class Restart:
@@ -29,4 +32,5 @@ def decide(history: Sequence[float], now: float, spec: SupervisionSpec) -> Resta
     recent = sum(1 for at in history if now - at < spec.period_s)
     if spec.limit is not None and recent >= spec.limit:
         return GiveUp(recent + 1)
-    return Restart(min(spec.backoff_s * 2.0 ** min(recent, 64), spec.backoff_max_s))
+    delay_s = min(spec.backoff_s * 2.0 ** min(recent, 64), spec.backoff_max_s)
+    return Restart(delay_s if spec.limit is not None else max(delay_s, UNLIMITED_DELAY_S))

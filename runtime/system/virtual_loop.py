@@ -9,7 +9,6 @@ Start it with ``asyncio.Runner(loop_factory=VirtualLoop)``.
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 
@@ -60,18 +59,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _write_to_self(self) -> None:
         """Nobody wakes this loop from another thread."""
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> NoReturn:
-        """Raise ``RealWorldError``: a thread has real time."""
-        raise RealWorldError(f"virtual time cannot wait for a thread running {func!r}")
-
-    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise RealWorldError("virtual time cannot wait for a real socket, pipe or process")
-
-    add_reader = remove_reader = add_writer = remove_writer = _refuse
-    sock_recv = sock_recv_into = sock_sendall = sock_connect = sock_accept = _refuse
-    create_connection = create_server = create_datagram_endpoint = getaddrinfo = _refuse
-    subprocess_exec = subprocess_shell = connect_read_pipe = connect_write_pipe = _refuse
-    add_signal_handler = _refuse
-
-    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncio's signature
         """There is none."""
+
+
+def _refuse(self: VirtualLoop, *args: Any, **kwargs: Any) -> NoReturn:
+    raise RealWorldError("virtual time cannot wait for a real socket, pipe, process or thread")
+
+
+for _worldly in (
+    *("add_reader", "remove_reader", "add_writer", "remove_writer", "add_signal_handler", "run_in_executor"),
+    *("sock_recv", "sock_recv_into", "sock_sendall", "sock_connect", "sock_accept", "getaddrinfo"),
+    *("create_connection", "create_server", "create_datagram_endpoint", "subprocess_exec", "subprocess_shell"),
+    *("connect_read_pipe", "connect_write_pipe"),
+):
+    setattr(VirtualLoop, _worldly, _refuse)
