@@ -56,8 +56,13 @@ _ADAPTERS: dict[type[Any], dict[str, TypeAdapter[Any]]] = {}
 
 def _adapters_of(cls: type[Any]) -> dict[str, TypeAdapter[Any]]:
     hints = get_type_hints(cls)
-    strict = ConfigDict(strict=True)
-    return {name: TypeAdapter(_strict(hints[name]), config=strict) for name in field_names(cls)}
+    return {name: _adapter(hints[name]) for name in field_names(cls)}
+
+
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    # pydantic takes no configuration for a dataclass; for one alone there is nothing to be strict about but its class.
+    is_message = isinstance(hint, type) and issubclass(hint, Message)
+    return TypeAdapter(_strict(hint), config=None if is_message else ConfigDict(strict=True))
 
 
 def _strict(hint: Any) -> Any:
