@@ -1,0 +1,191 @@
+"""The aggregator: what was used, by provider and by model, since start (FEATURES A6).
+
+Owns: one line of counts for each provider and each model it has heard of, at most ``NAMES_LIMIT`` each; further names are
+counted together under ``other``, so that misspelt names cannot grow memory.
+Accepts: ``CallEnded`` (told by couriers), ``GetStats`` (asked by the admin API).
+Always: money and tokens are added as integers; a call whose failure is the client's own is no provider's failure; a call that
+was never sent is not counted.
+"""
+
+from typing import assert_never
+
+from ddsketch.ddsketch import LogCollapsingLowestDenseDDSketch
+
+from actors.kernel import Context
+from messages.calls import CallEnded, Outcome
+from messages.failures import Blame, Scope
+from messages.stats import GetStats, Stats, UsageLine
+
+AggregatorMail = CallEnded | GetStats
+"""What the aggregator takes."""
+
+NAMES_LIMIT = 1000
+NAME_LENGTH_LIMIT = 256
+"""A longer name is counted under ``other``: names of models come from clients."""
+OTHER = "other"
+
+EMA_ALPHA = 0.1
+RELATIVE_ERROR = 0.01
+BINS_LIMIT = 1024
+"""At 1 % a bin is 2 % wide, so this many reach from 1 µs to 800 s; 8 KiB for a line at most."""
+
+
+class AggregatorActor:
+    """Its successor keeps the lines of its predecessor that add up."""
+
+    def __init__(self, before: "AggregatorActor | None" = None) -> None:
+        self._providers: dict[str, Line] = sound(before._providers) if before else {}
+        self._models: dict[str, Line] = sound(before._models) if before else {}
+
+    def start(self, context: Context) -> None:
+        """Nothing to do: everything comes from couriers."""
+
+    def handle(self, message: AggregatorMail, context: Context) -> None:
+        """Take one message."""
+        match message:
+            case CallEnded():
+                self._on_call_ended(message, context.wall())
+            case GetStats():
+                context.reply(Stats(usage_lines(self._providers), usage_lines(self._models)))
+            case _:
+                assert_never(message)
+
+    def invariant(self) -> str | None:
+        """Every line adds up, and there are not too many."""
+        for lines in (self._providers, self._models):
+            if len(lines) > NAMES_LIMIT + 1:
+                return f"{len(lines)} lines are kept"
+            for name in sorted(lines):
+                if not lines[name].is_sound():
+                    return f"the line of {name} does not add up"
+        return None
+
+    def _on_call_ended(self, ended: CallEnded, unix_s: float) -> None:
+        if ended.outcome is Outcome.NOT_SENT:
+            return
+        line_of(self._providers, ended.provider).add(ended, unix_s)
+        if is_name_unknown_there(ended) and ended.model not in self._models:
+            line_of(self._models, OTHER).add(ended, unix_s)
+        else:
+            line_of(self._models, ended.model).add(ended, unix_s)
+
+
+class Line:
+    """Counts of one name. Times in seconds."""
+
+    __slots__ = (
+        "average_s",
+        "cancelled",
+        "cost_nusd",
+        "estimated",
+        "failures",
+        "input_tokens",
+        "last_at",
+        "latencies",
+        "least_s",
+        "most_s",
+        "output_tokens",
+        "requests",
+        "successes",
+        "unpriced",
+    )
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.successes = 0
+        self.failures = 0
+        self.cancelled = 0
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.average_s = 0.0
+        self.least_s = 0.0
+        self.most_s = 0.0
+        self.latencies = LogCollapsingLowestDenseDDSketch(RELATIVE_ERROR, BINS_LIMIT)
+        self.cost_nusd = 0
+        self.unpriced = 0
+        self.estimated = 0
+        self.last_at = 0.0
+
+    def add(self, ended: CallEnded, unix_s: float) -> None:
+        """Count one call that ended at ``unix_s``."""
+        self.requests += 1
+        self.last_at = unix_s
+        if ended.outcome is Outcome.SUCCESS:
+            self._add_success(ended)
+        elif ended.outcome is not Outcome.FAILED:
+            self.cancelled += 1
+        elif ended.failure is None or ended.failure.blame is not Blame.CLIENT:
+            self.failures += 1
+        # What a broken or abandoned call has used is used all the same.
+        if ended.usage is not None:
+            self.input_tokens += ended.usage.input_tokens
+            self.output_tokens += ended.usage.output_tokens
+            self.estimated += ended.usage.estimated
+        if ended.cost_nusd is not None:
+            self.cost_nusd += ended.cost_nusd
+
+    def _add_success(self, ended: CallEnded) -> None:
+        latency_s = ended.duration_s
+        if ended.stream and ended.first_content_s is not None:
+            latency_s = ended.first_content_s
+        # First, for it is the one step that can raise: a line that does not add up costs its history.
+        self.latencies.add(latency_s)
+        if self.successes == 0:
+            self.average_s = self.least_s = self.most_s = latency_s
+        self.average_s += EMA_ALPHA * (latency_s - self.average_s)
+        self.least_s = min(self.least_s, latency_s)
+        self.most_s = max(self.most_s, latency_s)
+        self.successes += 1
+        self.unpriced += ended.cost_nusd is None
+
+    def is_sound(self) -> bool:
+        """Whether the counts agree with each other."""
+        verdicts = self.successes + self.failures + self.cancelled
+        return verdicts <= self.requests and self.latencies.count == self.successes >= self.unpriced
+
+    def usage(self, name: str) -> UsageLine:
+        """The line as it is told. Times in milliseconds, 0 where there was no success."""
+        p95_s = self.latencies.get_quantile_value(0.95) if self.successes else 0.0
+        return UsageLine(
+            name=name,
+            requests=self.requests,
+            successes=self.successes,
+            failures=self.failures,
+            cancelled=self.cancelled,
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            latency_avg_ms=self.average_s * 1000.0,
+            latency_min_ms=self.least_s * 1000.0,
+            latency_max_ms=self.most_s * 1000.0,
+            latency_p95_ms=min(max(p95_s, self.least_s), self.most_s) * 1000.0,
+            cost_nusd=self.cost_nusd,
+            unpriced=self.unpriced,
+            estimated=self.estimated,
+            last_at=self.last_at,
+        )
+
+
+def line_of(lines: dict[str, Line], name: str) -> Line:
+    """The line of ``name``, made if there is room for one more, else the line of the rest."""
+    line = lines.get(name)
+    if line is not None:
+        return line
+    if len(name) > NAME_LENGTH_LIMIT or (name != OTHER and len(lines) - (OTHER in lines) >= NAMES_LIMIT):
+        return line_of(lines, OTHER)
+    line = lines[name] = Line()
+    return line
+
+
+def is_name_unknown_there(ended: CallEnded) -> bool:
+    """Whether the provider had no such model: such a name gets no line, or every misspelling would take one for ever."""
+    return ended.failure is not None and ended.failure.scope is Scope.MODEL
+
+
+def usage_lines(lines: dict[str, Line]) -> tuple[UsageLine, ...]:
+    """All lines, sorted by name."""
+    return tuple(lines[name].usage(name) for name in sorted(lines))
+
+
+def sound(lines: dict[str, Line]) -> dict[str, Line]:
+    """The lines that add up."""
+    return {name: line for name, line in lines.items() if line.is_sound()}
