@@ -145,7 +145,7 @@ class Line:
 
     def usage(self, name: str) -> UsageLine:
         """The line as it is told. Times in milliseconds, 0 where there was no success."""
-        p95_s = self.latencies.get_quantile_value(0.95) if self.successes else 0.0
+        p95_s = self.latencies.get_quantile_value(0.95) or 0.0
         return UsageLine(
             name=name,
             requests=self.requests,

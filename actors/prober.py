@@ -15,7 +15,7 @@ from typing import assert_never
 from actors.kernel import Context, Ref, ReplySlot, TimerId
 from messages.base import Message
 from messages.control import ConfigSnapshot, Configured, ModelsLearned, ModelSpec, ProviderSpec
-from messages.health import Probed, ProbeCheck, ProbeDone, ProbeNow, ProbeOverdue, ProbeTick, ProbeWish, RunProbe
+from messages.health import ProbeCheck, Probed, ProbeDone, ProbeNow, ProbeOverdue, ProbeTick, ProbeWish, RunProbe
 from messages.routing import Gathered
 
 ProberMail = ProbeTick | Gathered | ProbeDone | ProbeOverdue | ProbeNow | Configured
@@ -60,6 +60,7 @@ class ProberActor:
         """The provider that was probed last: the next turn begins behind it."""
         self._round = ""
         """The round of wishes that is being gathered; empty: none."""
+        self._is_half_way = False
         self.unknown: int = before.unknown if before else 0
         """Answers to probes nobody waits for: late, or of an incarnation before."""
 
@@ -69,6 +70,11 @@ class ProberActor:
 
     def handle(self, message: ProberMail, context: Context) -> None:
         """Take one message."""
+        self._is_half_way = True
+        self._take(message, context)
+        self._is_half_way = False
+
+    def _take(self, message: ProberMail, context: Context) -> None:
         match message:
             case ProbeTick():
                 self._on_tick(context)
@@ -86,7 +92,10 @@ class ProberActor:
                 assert_never(message)
 
     def invariant(self) -> str | None:
-        """The limits are kept, and every probe is filed under its provider."""
+        """The limits are kept, every probe is filed under its provider, and no turn was left half-way."""
+        if self._is_half_way:
+            # Its timers and questions were dropped with it, so it may wait for what never comes.
+            return "a turn was left half-way"
         if len(self._in_flight) > PROBES_LIMIT:
             return f"{len(self._in_flight)} probes are in flight"
         if any(probe.spec.id != provider for provider, probe in self._in_flight.items()):
@@ -107,7 +116,9 @@ class ProberActor:
         self._ask_for_wishes(context)
 
     def _ask_for_wishes(self, context: Context) -> None:
-        idle = [Ref[ProbeCheck](f"provider:{name}") for name, spec in self._specs.items() if self._can_be_probed(spec)]
+        idle: list[Ref[ProbeCheck]] = [
+            Ref(f"provider:{name}") for name, spec in self._specs.items() if self._can_be_probed(spec)
+        ]
         if self._round or not idle:
             return
         self._round = self._new_id("wishes")
@@ -176,7 +187,7 @@ class ProberActor:
         spec = self._specs.get(provider)
         if spec is not None and is_same_door(spec, probe.spec):
             found = Probed(done.ok, done.auth_failed, done.latency_s, done.detail)
-            context.tell(Ref[Probed](f"provider:{provider}"), found)
+            context.tell(Ref(f"provider:{provider}"), found)
             if spec.lists_models and done.models:
                 context.tell(self._registry, ModelsLearned(provider, model_specs(done.models)))
         tell_askers(probe.askers, done, context)
