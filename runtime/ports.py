@@ -47,6 +47,10 @@ class EdgeRequest:
 class EdgeSink(Protocol):
     """Where the answer goes. ``start`` once, ``write`` any number of times, then ``end`` or ``abort``."""
 
+    @property
+    def has_started(self) -> bool:
+        """Whether status and headers are on their way, so that no other answer can be given."""
+
     async def start(self, status: int, headers: Headers, length: int | None) -> None:
         """Send status and headers; ``length`` in bytes, or None where the end is not known yet. Raises ``ClientGone``."""
 

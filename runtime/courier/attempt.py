@@ -1,0 +1,325 @@
+"""One attempt: a permit, one call upstream, the relay of its answer, and the permit's one end.
+
+Owns: one permit, from its note in the table to its ``CallEnded``.
+Always: ``end`` tells exactly one ``CallEnded`` for a permit that may have been granted, without waiting, however the attempt
+went; none for one that was refused. Before the commit nothing has gone to the client.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from actors.kernel import Ref
+from messages.calls import (
+    Award,
+    CallEnded,
+    ContentStarted,
+    Granted,
+    LimitsSeen,
+    Outcome,
+    Permit,
+    RefusalReason,
+    Refused,
+    Usage,
+)
+from messages.failures import Blame, Failure, Retry, Scope
+from messages.routing import RoutePlan
+from otel import names
+from otel.live_spans import AttemptSpan
+from otel.propagation import outgoing_headers
+from runtime.courier.call import ClientCall, CourierHouse
+from runtime.courier.directory import Track
+from runtime.courier.relay import StreamRelay
+from runtime.dialects.answer import read_answer
+from runtime.dialects.errors import classify
+from runtime.dialects.headers import request_headers, response_headers
+from runtime.dialects.limits import limits_seen
+from runtime.dialects.splice import insert_include_usage, replace_model
+from runtime.dialects.stream import UsageMode
+from runtime.ports import CallFailed, ClientGone, EdgeSink, Headers, UpstreamAnswer, UpstreamRequest
+from runtime.system.replies import AskError
+
+ANSWER_BYTES_MAX = 256 * 1024 * 1024
+ERROR_BYTES_MAX = 1024 * 1024
+DRAIN_WRITE_S = 1.0
+"""A client that does not take the last frame within this time at shutdown is cut without it."""
+STREAM_FIRST_BYTE_S = 60.0
+"""CONTRACT's default for ``timeouts.first_byte`` of streams."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """An answer to pass on: a success, or an error that is the client's own."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    cost_nusd: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """A stream went to the client. ``failure`` tells why it broke after the commit; None: it is whole."""
+
+    failure: Failure | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Nothing has gone to the client; another attempt may do."""
+
+    failure: Failure
+
+
+class Attempt:
+    """One attempt at one provider. ``award``, then ``call`` if granted, and ``end`` in any case."""
+
+    def __init__(
+        self, house: CourierHouse, call: ClientCall, plan: RoutePlan, provider: str, number: int, permit_id: str
+    ) -> None:
+        self._house = house
+        self._client = call
+        self._plan = plan
+        self._provider = provider
+        self._ref: Ref[Any] = Ref(f"provider:{provider}")
+        self._number = number
+        self._permit_id = permit_id
+        self._owes_end = False
+        self._granted: Granted | None = None
+        self._outcome = Outcome.NOT_SENT
+        self._failure: Failure | None = None
+        self._usage: Usage | None = None
+        self._cost_nusd: int | None = None
+        self._limits: LimitsSeen | None = None
+        self._status = 0
+        self._begun_at = house.clock.now()
+        self._ended_at: float | None = None
+        self._first_content_s: float | None = None
+        self._span: AttemptSpan | None = None
+        self._relay: StreamRelay | None = None
+
+    async def award(self) -> RefusalReason | None:
+        """Ask for the permit. None: granted. The permit is noted before the question leaves."""
+        house, client = self._house, self._client
+        read = client.read
+        tokens = client.tokens
+        permit = Permit(self._permit_id, client.query_id, self._plan.model, tokens, read.stream, self._begun_at)
+        house.permits.note(self._provider, permit)
+        self._owes_end = True
+        question = Award(self._permit_id, client.query_id, self._plan.model, tokens, read.stream, read.max_tokens)
+        try:
+            answer = await house.system.ask(self._ref, question, client.deadline, client.trace, "courier", self._see)
+        except AskError:
+            return RefusalReason.EXPIRED
+        if type(answer) is Refused:
+            return answer.reason
+        return None
+
+    def _see(self, answer: Any) -> None:
+        """The provider's answer, in the turn it was given: the table must be right before anything else happens."""
+        if type(answer) is Granted:
+            self._granted = answer
+            self._house.permits.grant(self._permit_id)
+        else:
+            self._owes_end = False
+
+    async def call(self, sink: EdgeSink, headers: Headers) -> Whole | Relayed | Failed:
+        """Make the call and relay a stream to ``sink`` with our own ``headers``; other answers are returned.
+
+        Raises ``ClientGone``, and ``asyncio.CancelledError`` as it comes.
+        """
+        track = self._house.directory.track(self._provider)
+        if track is None or self._granted is None:
+            return self._fail(Failure(Blame.US, Scope.NONE, Retry.ELSEWHERE, "provider_removed"))
+        try:
+            result = await self._send(track, self._granted, sink, headers)
+        except ClientGone:
+            self._outcome = Outcome.CANCELLED
+            raise
+        except asyncio.CancelledError:
+            if not self._client.is_drained:
+                self._outcome = Outcome.CANCELLED
+                raise
+            return await self._drained()
+        except Exception as error:
+            self._fail(Failure(Blame.US, Scope.NONE, Retry.NEVER, "internal_error", 0, None, type(error).__name__))
+            raise
+        return result
+
+    async def _send(self, track: Track, granted: Granted, sink: EdgeSink, headers: Headers) -> Whole | Relayed | Failed:
+        client, clock = self._client, self._house.clock
+        if client.trace is not None:
+            self._span = self._house.tracing.attempt(
+                client.trace,
+                names.operation_name(client.endpoint),
+                granted.upstream_model,
+                track.system,
+                provider_id=self._provider,
+                attempt=self._number,
+                stream=client.read.stream,
+                max_tokens=client.read.max_tokens,
+                public_model=self._plan.model,
+                server_address=track.host,
+                server_port=track.port,
+            )
+        times = track.spec.timeouts
+        is_stream = client.read.stream
+        first_s = (times.first_byte_s or STREAM_FIRST_BYTE_S) if is_stream else (times.first_byte_s or times.total_s)
+        request, mode = self._request(track, granted, first_s)
+        self._begun_at = clock.now()
+        self._outcome = Outcome.FAILED
+        left_s = client.deadline - self._begun_at
+        limit_s = min(first_s if is_stream else times.total_s, times.total_s, left_s)
+        try:
+            async with asyncio.timeout(max(0.0, limit_s)) as limit:
+                answer = await self._house.upstream.call(request)
+                try:
+                    self._status = answer.status
+                    self._limits = limits_seen(answer.headers)
+                    if not 200 <= answer.status < 300:
+                        return await self._refused_upstream(answer)
+                    if not is_stream:
+                        return await self._whole(track, answer)
+                    started = partial(self._content_started, limit, times.total_s)
+                    self._relay = StreamRelay(answer, sink, mode, headers, started)
+                    return self._relayed(track, self._relay, await self._relay.run())
+                finally:
+                    answer.close()
+        except TimeoutError:
+            failure = self._timeout_failure(left_s, limit_s, has_content=self._first_content_s is not None)
+        except CallFailed as error:
+            failure = error.failure
+        if self._relay is not None and self._relay.is_committed:
+            await self._relay.break_off(failure)
+            return self._relayed(track, self._relay, failure)
+        return self._fail(failure)
+
+    async def _drained(self) -> Relayed:
+        """The daemon's time is up: a stream that has begun is told so; anything else is the courier's to answer."""
+        self._outcome = Outcome.DRAINED
+        if self._relay is None or not self._relay.is_committed:
+            raise asyncio.CancelledError
+        failure = Failure(Blame.US, Scope.NONE, Retry.NEVER, "shutting_down", 0, None, "Pointsman is shutting down")
+        async with asyncio.timeout(DRAIN_WRITE_S):
+            await self._relay.break_off(failure)
+        return Relayed(failure)
+
+    def _request(self, track: Track, granted: Granted, first_s: float) -> tuple[UpstreamRequest, UsageMode]:
+        client = self._client
+        read = client.read
+        body = replace_model(read.body, read.parsed, granted.upstream_model)
+        mode = UsageMode.REQUESTED if read.wants_usage else UsageMode.ESTIMATE
+        if read.stream and not read.has_stream_options and track.spec.stream_usage == "insert":
+            body = insert_include_usage(body, read.parsed)
+            mode = UsageMode.INSERTED
+        trace: Headers = ()
+        if track.spec.trusted:
+            trace = outgoing_headers(self._span.context if self._span is not None else None, client.baggage)
+        headers = request_headers(track.headers, client.request.headers, is_stream=read.stream, trace=trace)
+        times = track.spec.timeouts
+        url = track.urls[client.endpoint]
+        return UpstreamRequest("POST", url, headers, body, times.connect_s, first_s, times.idle_s), mode
+
+    async def _refused_upstream(self, answer: UpstreamAnswer) -> Whole | Failed:
+        body = await answer.read(ERROR_BYTES_MAX)
+        on_status = self._house.directory.routing.failover.on_status
+        failure = classify(answer.status, answer.headers, body, on_status, self._house.clock.wall())
+        if failure.blame is Blame.CLIENT and failure.retry is Retry.NEVER:
+            self._fail(failure)
+            return Whole(answer.status, response_headers(answer.headers), body)
+        return self._fail(failure)
+
+    async def _whole(self, track: Track, answer: UpstreamAnswer) -> Whole | Failed:
+        client = self._client
+        body = await answer.read(ANSWER_BYTES_MAX)
+        understood = read_answer(client.endpoint, answer.status, answer.headers, body, client.read.prompt_tokens)
+        if isinstance(understood, Failure):
+            return self._fail(understood)
+        self._succeed(track, understood.usage)
+        if self._span is not None:
+            self._span.response(understood.response_id, understood.model, understood.finish_reasons)
+        return Whole(answer.status, response_headers(answer.headers), body, self._cost_nusd)
+
+    def _relayed(self, track: Track, relay: StreamRelay, failure: Failure | None) -> Relayed:
+        reader = relay.reader
+        usage = reader.usage(self._client.read.prompt_tokens)
+        if failure is None:
+            self._succeed(track, usage)
+        else:
+            self._fail(failure)
+            self._note_usage(track, usage)
+        if self._span is not None:
+            self._span.response(reader.response_id, reader.model, reader.finish_reasons)
+        return Relayed(failure)
+
+    def _content_started(self, limit: asyncio.Timeout, total_s: float) -> None:
+        """The commit: the time until the first content is over, from here only the attempt's whole time counts."""
+        now = self._house.clock.now()
+        self._first_content_s = now - self._begun_at
+        if not limit.expired():
+            limit.reschedule(asyncio.get_running_loop().time() + max(0.0, total_s - self._first_content_s))
+        self._house.system.tell(
+            self._ref, ContentStarted(self._permit_id, self._first_content_s), self._client.trace, "courier"
+        )
+        if self._span is not None:
+            self._span.first_chunk(self._first_content_s)
+
+    def _timeout_failure(self, left_s: float, limit_s: float, *, has_content: bool) -> Failure:
+        if has_content:
+            return Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.NEVER, "total_timeout", self._status)
+        if left_s <= limit_s:
+            # The request's own time is over: says nothing about the provider but that it took at least so long.
+            return Failure(Blame.CLIENT, Scope.NONE, Retry.NEVER, "deadline")
+        code = "first_byte_timeout" if self._client.read.stream else "total_timeout"
+        return Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.LATER, code, self._status, None, f"nothing within {limit_s:g} s")
+
+    def _succeed(self, track: Track, usage: Usage) -> None:
+        self._outcome = Outcome.SUCCESS
+        self._ended_at = self._house.clock.now()
+        self._note_usage(track, usage)
+
+    def _note_usage(self, track: Track, usage: Usage) -> None:
+        self._usage = usage
+        self._cost_nusd = track.cost_nusd(self._plan.model, usage.input_tokens, usage.output_tokens)
+
+    def _fail(self, failure: Failure) -> Failed:
+        self._failure = failure
+        self._ended_at = self._house.clock.now()
+        return Failed(failure)
+
+    def end(self) -> None:
+        """The permit's one end. Never waits, never raises; a second call does nothing."""
+        house = self._house
+        house.permits.end(self._permit_id)
+        if not self._owes_end:
+            return
+        self._owes_end = False
+        ended_at = self._ended_at if self._ended_at is not None else house.clock.now()
+        ended = CallEnded(
+            self._permit_id,
+            self._client.query_id,
+            self._provider,
+            self._plan.model,
+            self._outcome,
+            self._client.read.stream,
+            max(0.0, ended_at - self._begun_at),
+            self._first_content_s,
+            self._failure,
+            self._usage,
+            self._cost_nusd,
+            self._limits,
+            self._number,
+            self._failure is not None and self._first_content_s is not None,
+            self._status,
+        )
+        trace = self._client.trace
+        house.system.tell(self._ref, ended, trace, "courier")
+        if self._outcome is not Outcome.NOT_SENT:
+            house.system.tell(house.router, ended, trace, "courier")
+            house.system.tell(house.aggregator, ended, trace, "courier")
+        if self._span is not None:
+            if self._usage is not None:
+                self._span.usage(self._usage)
+            error = self._failure.code if self._failure is not None else self._outcome.value
+            self._span.end(None if self._outcome is Outcome.SUCCESS else error, self._status)

@@ -1,0 +1,92 @@
+"""A client's request as its courier has it, and what all couriers share."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from random import Random
+from typing import Any
+
+from actors.kernel import Ref
+from messages.envelope import TraceContext
+from messages.routing import Hints, RequestProfile
+from otel.live_spans import ServerSpan
+from otel.spans import Tracing
+from runtime.courier.directory import Directory
+from runtime.courier.permits import PermitTable
+from runtime.courier.retries import RetryBudgets
+from runtime.dialects.request import Endpoint, ReadRequest
+from runtime.ports import EdgeRequest, Upstream
+from runtime.system.clock import Clock
+from runtime.system.system import ActorSystem
+
+OUTPUT_TOKENS_GUESS = 1000
+"""Output reserved for a call whose length nobody has said (DESIGN, Limits)."""
+
+
+@dataclass(slots=True)
+class CourierHouse:
+    """What all couriers share."""
+
+    system: ActorSystem
+    upstream: Upstream
+    directory: Directory
+    permits: PermitTable
+    budgets: RetryBudgets
+    tracing: Tracing
+    clock: Clock
+    rng: Random
+    router: Ref[Any] = field(default_factory=lambda: Ref[Any]("router"))
+    aggregator: Ref[Any] = field(default_factory=lambda: Ref[Any]("aggregator"))
+    serials: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def next_query_id(self) -> str:
+        """An id no other request of this daemon has."""
+        return f"q{next(self.serials):x}"
+
+
+@dataclass(slots=True)
+class ClientCall:
+    """One request, read and understood. Times in monotonic seconds."""
+
+    endpoint: Endpoint
+    request: EdgeRequest
+    read: ReadRequest
+    hints: Hints
+    query_id: str
+    request_id: str
+    arrived_at: float
+    deadline: float
+    tenant: str = ""
+    user: str = ""
+    baggage: str = ""
+    span: ServerSpan | None = None
+    is_drained: bool = False
+    """Set before the task is cancelled at the end of the drain, so that the end is told as what it is."""
+
+    @property
+    def trace(self) -> TraceContext | None:
+        """The server span's position, if the request is sampled."""
+        return self.span.context if self.span is not None else None
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and output together, as reserved from token limits."""
+        read = self.read
+        if self.endpoint == "embeddings":
+            return read.prompt_tokens
+        return read.prompt_tokens + (read.max_tokens if read.max_tokens is not None else OUTPUT_TOKENS_GUESS)
+
+    def profile(self) -> RequestProfile:
+        """What routing may know."""
+        read = self.read
+        return RequestProfile(
+            read.model,
+            self.endpoint,
+            read.stream,
+            read.prompt_tokens,
+            read.max_tokens,
+            read.needs,
+            self.tenant,
+            self.user or read.user,
+            self.hints,
+        )

@@ -1,0 +1,218 @@
+"""A courier carries one request along its plan: route, award, call, fail over, settle.
+
+Owns: one request's tries, its attempt in progress, its open plan at the router.
+Always: the client gets exactly one answer. A refused award is no attempt. A failed attempt goes on to a fresh choice among
+those not tried; when all were, those that failed for now come back after their wait, within attempts, deadline and retry budgets.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from itertools import count
+
+from messages.envelope import Fault
+from messages.failures import Retry
+from messages.routing import Claimed, NoRoute, RoutePlan, RouteQuery, Withdraw
+from runtime.courier import problems
+from runtime.courier.attempt import Attempt, Failed, Relayed, Whole
+from runtime.courier.call import ClientCall, CourierHouse
+from runtime.courier.problems import Problem
+from runtime.courier.retries import Tries
+from runtime.dialects.errors import error_body
+from runtime.ports import ClientGone, EdgeSink
+from runtime.system.replies import ActorGone, DeadlineExceeded, Overloaded
+
+log = logging.getLogger("pointsman.courier")
+
+ROUNDS_WITHOUT_GRANT_MAX = 8
+"""Plans whose every award was refused before the request is told that there is no room."""
+
+STATUS_CLIENT_GONE = 499
+"""What logs and traces show for a client that left (nginx's number)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a request ended, for traces and counters: the HTTP status sent, and an error's name or an empty string."""
+
+    status: int
+    error: str
+
+
+class Courier:
+    """Carries one request. ``carry`` once."""
+
+    def __init__(self, house: CourierHouse, call: ClientCall, sink: EdgeSink) -> None:
+        self._house = house
+        self._client = call
+        self._sink = sink
+        self._tries = Tries(house.directory.routing.failover)
+        self._attempts = 0
+        self._permits = count(1)
+        self._plan: RoutePlan | None = None
+        """A plan the router counts as open: its winner has not been claimed yet."""
+        self._is_known_to_router = False
+
+    async def carry(self) -> Ended:
+        """Answer the client, whatever happens. Raises only ``asyncio.CancelledError``, when the client left."""
+        try:
+            return await self._walk()
+        except ClientGone:
+            return Ended(STATUS_CLIENT_GONE, "client_gone")
+        except asyncio.CancelledError:
+            if not self._client.is_drained:
+                raise
+            return await self._answer(problems.shutting_down())
+        except Exception as error:
+            log.error("the courier of %s failed", self._client.query_id, exc_info=error)
+            return await self._answer(problems.internal_error())
+        finally:
+            if self._plan is not None or self._is_known_to_router:
+                self._house.system.tell(self._house.router, Withdraw(self._client.query_id), self._client.trace, "courier")
+
+    async def _walk(self) -> Ended:
+        rounds_without_grant = 0
+        while True:
+            routed = await self._route()
+            if isinstance(routed, Problem):
+                return await self._answer(routed)
+            if isinstance(routed, NoRoute):
+                problem = await self._wait_or_give_up(routed)
+                if problem is not None:
+                    return await self._answer(problem)
+                continue
+            attempts_before = self._attempts
+            ended = await self._follow(routed)
+            if ended is not None:
+                return ended
+            rounds_without_grant = 0 if self._attempts > attempts_before else rounds_without_grant + 1
+            if rounds_without_grant > ROUNDS_WITHOUT_GRANT_MAX:
+                full = Problem(503, "overloaded", "Every provider that bid was full when it was asked.", None, 1.0)
+                return await self._answer(self._spent() if self._tries.failed else full)
+
+    async def _route(self) -> RoutePlan | NoRoute | Problem:
+        """Ask the router. A question it crashed on is put once more, then the request has failed."""
+        house, client = self._house, self._client
+        query = RouteQuery(client.query_id, client.profile(), client.deadline, client.arrived_at, self._tries.tried)
+        for is_last in (False, True):
+            try:
+                self._is_known_to_router = True
+                answer = await house.system.ask(house.router, query, client.deadline, client.trace, "courier")
+                break
+            except DeadlineExceeded:
+                return self._out_of_time()
+            except Overloaded:
+                return Problem(503, "overloaded", "Too many requests wait for a decision.", None, 1.0)
+            except ActorGone as gone:
+                if is_last or gone.fault not in (Fault.CRASHED, Fault.RESTARTING, Fault.SILENT):
+                    return problems.internal_error() if is_last else problems.shutting_down()
+        self._is_known_to_router = False
+        if isinstance(answer, RoutePlan):
+            self._plan = answer
+            if client.span is not None:
+                chosen = tuple(choice.provider for choice in answer.choices)
+                client.span.decision(answer.decision_id, strategy=answer.strategy, chosen=chosen, generation=answer.generation)
+            return answer
+        assert isinstance(answer, NoRoute)
+        if client.span is not None:
+            client.span.decision(answer.decision_id, left_out=answer.left_out, error=answer.error.value)
+        return answer
+
+    async def _wait_or_give_up(self, routed: NoRoute) -> Problem | None:
+        """Nobody can take it now. None: some that failed before may be tried again."""
+        if not self._tries.failed:
+            return problems.no_route(routed)
+        house = self._house
+        now = house.clock.now()
+        wait_s = self._tries.rest(now, house.budgets, house.rng)
+        if wait_s is None or now + wait_s >= self._client.deadline:
+            return problems.attempts_spent(self._client.read.model, self._tries, now, routed.left_out)
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+        self._tries.wake(house.clock.now())
+        return None
+
+    async def _follow(self, plan: RoutePlan) -> Ended | None:
+        """Walk a plan until an award is granted. None: nothing has gone to the client yet."""
+        for choice in plan.choices:
+            is_repeat = self._tries.is_repeat(choice.provider)
+            if is_repeat and not self._house.budgets.spend(choice.provider):
+                continue
+            permit_id = f"{self._client.query_id}/{next(self._permits)}"
+            attempt = Attempt(self._house, self._client, plan, choice.provider, self._attempts + 1, permit_id)
+            try:
+                refusal = await attempt.award()
+                self._claim(is_granted=refusal is None)
+                if refusal is not None:
+                    continue
+                self._attempts += 1
+                if not is_repeat:
+                    self._house.budgets.earn(choice.provider)
+                result = await attempt.call(self._sink, self._headers(plan, choice.provider))
+            finally:
+                attempt.end()
+            return await self._conclude(result, plan, choice.provider)
+        self._claim(is_granted=False)
+        return None
+
+    def _claim(self, *, is_granted: bool) -> None:
+        """Tell the router that its plan's winner has answered, so that it counts the plan no longer."""
+        plan, self._plan = self._plan, None
+        if plan is not None:
+            told = Claimed(plan.query_id, plan.choices[0].provider, is_granted)
+            self._house.system.tell(self._house.router, told, self._client.trace, "courier")
+
+    async def _conclude(self, result: Whole | Relayed | Failed, plan: RoutePlan, provider: str) -> Ended | None:
+        if isinstance(result, Relayed):
+            return Ended(200, result.failure.code if result.failure is not None else "")
+        if isinstance(result, Whole):
+            headers = [*result.headers, *self._headers(plan, provider)]
+            if result.cost_nusd is not None:
+                headers.append(("x-pointsman-cost", f"{result.cost_nusd / 1e9:.9f}".rstrip("0").rstrip(".")))
+            await self._send(result.status, headers, result.body)
+            return Ended(result.status, "" if result.status < 400 else str(result.status))
+        if result.failure.code == "deadline":
+            return await self._answer(self._out_of_time())
+        self._tries.add(provider, result.failure, self._house.clock.now())
+        if result.failure.retry is Retry.NEVER or not self._tries.may_go_on:
+            return await self._answer(self._spent())
+        return None
+
+    def _headers(self, plan: RoutePlan, provider: str) -> list[tuple[str, str]]:
+        return [
+            ("x-request-id", self._client.request_id),
+            ("x-pointsman-provider", provider),
+            ("x-pointsman-model", _header_safe(plan.model)),
+            ("x-pointsman-strategy", plan.strategy),
+            ("x-pointsman-attempts", str(self._attempts)),
+            ("x-pointsman-decision", plan.decision_id),
+        ]
+
+    def _spent(self) -> Problem:
+        return problems.attempts_spent(self._client.read.model, self._tries, self._house.clock.now())
+
+    def _out_of_time(self) -> Problem:
+        client = self._client
+        return problems.deadline_exceeded(client.read.model, client.deadline - client.arrived_at, self._tries)
+
+    async def _answer(self, problem: Problem) -> Ended:
+        """Send an error of our own, or cut the connection if the client has been told otherwise already."""
+        if self._sink.has_started:
+            self._sink.abort()
+            return Ended(problem.status, problem.code)
+        body = error_body(problem.message, problem.kind, problem.code, problem.param)
+        headers = [("content-type", "application/json"), *problem.headers(), ("x-request-id", self._client.request_id)]
+        if self._attempts:
+            headers.append(("x-pointsman-attempts", str(self._attempts)))
+        await self._send(problem.status, headers, body)
+        return Ended(problem.status, problem.code)
+
+    async def _send(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        await self._sink.start(status, headers, len(body))
+        await self._sink.write(body)
+        await self._sink.end()
+
+
+def _header_safe(text: str) -> str:
+    """Text as it may stand in a header: names of models can hold anything."""
+    return "".join(char if " " <= char <= "~" else "?" for char in text)[:256]

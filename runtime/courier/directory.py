@@ -1,0 +1,87 @@
+"""What a call to a provider needs beyond messages: addresses and credentials, which never enter a mailbox.
+
+Owns: the snapshot in force as the couriers see it, and one ``Track`` for each provider in it.
+Always: replaced whole, with each generation. A call keeps the track it was granted under.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from messages.control import ConfigSnapshot, ModelSpec, ProviderSpec, RoutingSpec
+from otel import names
+from runtime.dialects.headers import base_headers
+from runtime.ports import Headers
+
+PATHS = {"chat": "/chat/completions", "completions": "/completions", "embeddings": "/embeddings"}
+"""Where an OpenAI-compatible provider has each endpoint, below its base URL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """A provider's key and headers, kept out of every ``repr``."""
+
+    api_key: str
+    headers: Headers
+
+    def __repr__(self) -> str:
+        return "Secrets(***)"
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """All that a call to one provider needs."""
+
+    spec: ProviderSpec
+    urls: Mapping[str, str]
+    """By endpoint."""
+    headers: Headers
+    """Of every call there, the key among them."""
+    models: Mapping[str, ModelSpec]
+    host: str
+    port: int | None
+    system: str
+    """The value of ``gen_ai.provider.name``."""
+
+    def __repr__(self) -> str:
+        return f"Track({self.spec.id})"
+
+    def cost_nusd(self, model: str, input_tokens: int, output_tokens: int) -> int | None:
+        """Price of a call in billionths of a USD, None if a price is not known. USD per million tokens times 1000 is that."""
+        found = self.models.get(model)
+        if found is None or found.input_price is None or found.output_price is None:
+            return None
+        return round((input_tokens * found.input_price + output_tokens * found.output_price) * 1000)
+
+
+class Directory:
+    """The tracks by provider. ``secrets_of`` gives a provider's key and headers, or None if it has none."""
+
+    def __init__(self, snapshot: ConfigSnapshot, secrets_of: Callable[[str], Secrets | None]) -> None:
+        self._secrets_of = secrets_of
+        self.publish(snapshot)
+
+    def publish(self, snapshot: ConfigSnapshot) -> None:
+        """Put a new generation in force."""
+        self.snapshot = snapshot
+        self.routing: RoutingSpec = snapshot.routing
+        self._tracks = {spec.id: self._track(spec) for spec in snapshot.providers}
+
+    def track(self, provider: str) -> Track | None:
+        """A provider's track; None if the configuration has no such provider."""
+        return self._tracks.get(provider)
+
+    def _track(self, spec: ProviderSpec) -> Track:
+        secrets = self._secrets_of(spec.id)
+        headers = base_headers(secrets.api_key, secrets.headers) if secrets else base_headers("")
+        base = spec.endpoint.rstrip("/")
+        parts = urlsplit(base)
+        return Track(
+            spec,
+            {endpoint: base + path for endpoint, path in PATHS.items()},
+            headers,
+            {model.name: model for model in spec.models},
+            parts.hostname or "",
+            parts.port,
+            names.provider_name(spec.kind),
+        )

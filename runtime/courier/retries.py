@@ -1,0 +1,140 @@
+"""When and where a request may be tried again.
+
+One attempt budget and one deadline travel with the request, and each provider has a budget for repeats of its own: in an
+outage retries must not multiply the load (gRPC's retry throttling, Finagle's retry budgets).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from random import Random
+
+from messages.control import BackoffSpec, FailoverSpec
+from messages.failures import Failure, Retry, Scope
+
+BUDGET_FLOOR = 10.0
+"""Repeats a provider may always get in a row: little traffic must not mean no retries."""
+
+
+def backoff_s(spec: BackoffSpec, repeat: int, rng: Random) -> float:
+    """Seconds to wait before the ``repeat``-th round of repeats (from 1).
+
+    With jitter a uniform draw up to that: "full jitter" (Brooker, Exponential Backoff and Jitter, 2015).
+    """
+    if spec.kind == "none":
+        return 0.0
+    if spec.kind == "linear":
+        wait_s = spec.base_s * repeat
+    elif spec.kind == "fibonacci":
+        wait_s = spec.base_s * _fibonacci(repeat)
+    else:
+        wait_s = spec.base_s * spec.factor ** min(repeat - 1, 64)
+    wait_s = min(wait_s, spec.max_s)
+    return rng.uniform(0.0, wait_s) if spec.jitter else wait_s
+
+
+def _fibonacci(index: int) -> int:
+    before, current = 0, 1
+    for _ in range(min(index, 90) - 1):
+        before, current = current, before + current
+    return current
+
+
+class RetryBudgets:
+    """Repeats allowed for each provider: ``share`` of its first calls, beyond a small floor."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self._tokens: dict[str, float] = {}
+
+    def earn(self, provider: str) -> None:
+        """A first call went to ``provider``."""
+        self._tokens[provider] = min(self._tokens.get(provider, BUDGET_FLOOR) + self.share, BUDGET_FLOOR)
+
+    def spend(self, provider: str) -> bool:
+        """Take a repeat at ``provider``; False: it has had its share."""
+        tokens = self._tokens.get(provider, BUDGET_FLOOR)
+        if tokens < 1.0:
+            return False
+        self._tokens[provider] = tokens - 1.0
+        return True
+
+    def has_any(self, provider: str) -> bool:
+        """Whether ``provider`` may get a repeat now."""
+        return self._tokens.get(provider, BUDGET_FLOOR) >= 1.0
+
+    def keep_only(self, providers: Iterator[str]) -> None:
+        """Forget providers that are no longer configured."""
+        wanted = dict.fromkeys(providers)
+        for provider in [name for name in self._tokens if name not in wanted]:
+            del self._tokens[provider]
+
+
+@dataclass(slots=True)
+class Try:
+    """One failed call."""
+
+    provider: str
+    failure: Failure
+    at: float
+    """Monotonic seconds of its end."""
+
+
+@dataclass(slots=True)
+class Tries:
+    """What a request has tried: which providers not to ask again, and from when some may be."""
+
+    spec: FailoverSpec
+    failed: list[Try] = field(default_factory=list)
+    rounds_of_repeats: int = 0
+    _resting: dict[str, float | None] = field(default_factory=dict)
+    """By provider: when it may be tried again (monotonic s); None: never for this request."""
+
+    @property
+    def tried(self) -> tuple[str, ...]:
+        """Providers that must not be asked now."""
+        return tuple(self._resting)
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether the attempt budget has something left."""
+        return self.spec.enabled and len(self.failed) < self.spec.max_attempts
+
+    def is_repeat(self, provider: str) -> bool:
+        """Whether ``provider`` was called for this request before."""
+        return any(attempt.provider == provider for attempt in self.failed)
+
+    def add(self, provider: str, failure: Failure, now: float) -> None:
+        """Note a failed call."""
+        self.failed.append(Try(provider, failure, now))
+        again = now + (failure.retry_after_s or 0.0) if failure.retry is Retry.LATER else None
+        self._resting[provider] = again
+
+    def rest(self, now: float, budgets: RetryBudgets, rng: Random) -> float | None:
+        """Everybody was tried: seconds until the first may be tried again, or None if nobody may.
+
+        After that wait ``wake`` puts those whose time has come back among the candidates.
+        """
+        if not self.may_go_on:
+            return None
+        ready = [at for name, at in self._resting.items() if at is not None and budgets.has_any(name)]
+        if not ready:
+            return None
+        self.rounds_of_repeats += 1
+        return max(min(ready) - now, backoff_s(self.spec.backoff, self.rounds_of_repeats, rng))
+
+    def wake(self, now: float) -> None:
+        """Let those whose time has come be candidates again."""
+        self._resting = {name: at for name, at in self._resting.items() if at is None or at > now}
+
+    def soonest_s(self, now: float) -> float | None:
+        """Seconds until the first of those that failed for now may be asked again, for a ``Retry-After``."""
+        waits = [at - now for at in self._resting.values() if at is not None]
+        return max(0.0, min(waits)) if waits else None
+
+    def all_rate_limited(self) -> bool:
+        """Whether every call ended in a rate limit."""
+        return bool(self.failed) and all(attempt.failure.scope is Scope.BUCKET for attempt in self.failed)
+
+    def all_bad_credentials(self) -> bool:
+        """Whether every call ended because our key was bad."""
+        return bool(self.failed) and all(attempt.failure.scope is Scope.CREDENTIAL for attempt in self.failed)
