@@ -1,0 +1,174 @@
+"""Delivery of spans to a collector that may be slow, dead or wrong, at no cost to requests, the log, or the shutdown.
+
+The SDK's exporters try one batch for ten seconds and say so each time; while they do, the queue fills and each span more
+is a line in the log. So ours rests after a failure: batches that come meanwhile are dropped and counted, at once.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Final
+
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+
+from otel.sampling import Ids
+
+REST_MIN_S: Final = 1.0
+REST_MAX_S: Final = 60.0
+SDK_LOG_PERIOD_S: Final = 60.0
+
+_log = logging.getLogger("pointsman.tracing")
+
+_SDK_LOGGERS: Final = (
+    "opentelemetry.attributes",
+    "opentelemetry.exporter.otlp.common.http",
+    "opentelemetry.exporter.otlp.proto.grpc.exporter",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+    "opentelemetry.sdk._shared_internal",
+    "opentelemetry.sdk.trace",
+    "opentelemetry.sdk.trace.export",
+)
+_HEADER_LOGGER: Final = "opentelemetry.util.re"
+"""It prints the headers it cannot read, and those are secrets. We read them ourselves and say which one is wrong."""
+
+
+class RestingExporter(SpanExporter):
+    """Passes batches to ``inner``; after a failure it drops them for 1 s, doubled with each further one up to 60 s.
+
+    ``clock_s`` tells monotonic seconds. Used by the SDK's own thread.
+    """
+
+    def __init__(self, inner: SpanExporter, target: str, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._inner = inner
+        self._target = target
+        self._clock_s = clock_s
+        self._rest_s = 0.0
+        self._rests_until = float("-inf")
+        self._is_shut = False
+        self.exported = 0
+        """Spans the collector has taken."""
+        self.dropped = 0
+        """Spans that were not delivered."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Deliver a batch, or drop it."""
+        if self._is_shut or self._clock_s() < self._rests_until:
+            self.dropped += len(spans)
+            return SpanExportResult.FAILURE
+        try:
+            result = self._inner.export(spans)
+        except Exception as error:
+            # Whatever a transport raises, the next batch may fare better; its text may hold what it was sent.
+            _log.debug("the exporter raised %s", type(error).__name__)
+            result = SpanExportResult.FAILURE
+        if result is SpanExportResult.SUCCESS:
+            self._succeeded(len(spans))
+        else:
+            self._failed(len(spans))
+        return result
+
+    def shutdown(self) -> None:
+        """Give up what is under way. The SDK calls this too; the second call does nothing."""
+        if not self._is_shut:
+            self._is_shut = True
+            self._inner.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Nothing waits here."""
+        return True
+
+    def _succeeded(self, count: int) -> None:
+        self.exported += count
+        if self._rest_s:
+            _log.info("traces are delivered to %s again; %d spans were dropped so far", self._target, self.dropped)
+        self._rest_s = 0.0
+
+    def _failed(self, count: int) -> None:
+        self.dropped += count
+        if self._is_shut:
+            return
+        if not self._rest_s:
+            _log.warning("traces cannot be delivered to %s; they are dropped until it answers", self._target)
+        self._rest_s = min(REST_MAX_S, max(REST_MIN_S, 2 * self._rest_s))
+        self._rests_until = self._clock_s() + self._rest_s
+
+
+class LogThrottle(logging.Filter):
+    """Lets one record pass in each period, of all the loggers it is put on."""
+
+    def __init__(self, period_s: float = SDK_LOG_PERIOD_S, clock_s: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._period_s = period_s
+        self._clock_s = clock_s
+        self._next = float("-inf")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """True if the record passes."""
+        now = self._clock_s()
+        if now < self._next:
+            return False
+        self._next = now + self._period_s
+        return True
+
+
+class _Silence(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return False
+
+
+_throttle = LogThrottle()
+_silence = _Silence()
+
+
+def quiet_the_sdk() -> None:
+    """Bound what the SDK may log. Once is enough, more does no harm."""
+    for name in _SDK_LOGGERS:
+        logging.getLogger(name).addFilter(_throttle)
+    logging.getLogger(_HEADER_LOGGER).addFilter(_silence)
+
+
+class SeededIds(IdGenerator):
+    """The SDK's door for ids, on our own source of chance."""
+
+    def __init__(self, rng: Random) -> None:
+        self._ids = Ids(rng)
+
+    def generate_trace_id(self) -> int:
+        """128 bits."""
+        return self._ids.trace_id()
+
+    def generate_span_id(self) -> int:
+        """64 bits."""
+        return self._ids.span_id()
+
+    def is_trace_id_random(self) -> bool:
+        """All bits are."""
+        return True
+
+
+def closing(provider: TracerProvider, exporter: RestingExporter) -> Callable[[float], None]:
+    """A function that flushes and shuts ``provider`` down within the seconds it is given, and never raises.
+
+    The SDK offers no such bound (its processor may wait half a minute), so its shutdown runs in a thread of its own. When
+    time is up the exporter is told to give up; the thread is a daemon, so that it cannot hold the process either.
+    """
+
+    def close(timeout_s: float) -> None:
+        worker = threading.Thread(target=_swallow, args=(provider.shutdown,), name="tracing-shutdown", daemon=True)
+        worker.start()
+        worker.join(max(0.0, timeout_s))
+        if worker.is_alive():
+            _swallow(exporter.shutdown)
+
+    return close
+
+
+def _swallow(action: Callable[[], object]) -> None:
+    try:
+        action()
+    except Exception as error:
+        _log.warning("tracing did not shut down cleanly: %s", type(error).__name__)

@@ -1,0 +1,232 @@
+"""From configuration and environment to a ``Tracing``. The standard variables win over the configuration file.
+
+The SDK and its exporters are imported only where traces are to be sent, and gRPC only where it is asked for: together
+they take a third of a second.
+"""
+
+import math
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote, urlsplit
+
+from otel.live_spans import Clock
+from otel.sampling import Sampler
+from otel.spans import Tracing
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.trace import Tracer
+
+HTTP_PROTOBUF: Final = "http/protobuf"
+GRPC: Final = "grpc"
+PROTOCOLS: Final = (HTTP_PROTOBUF, GRPC)
+
+_TRACES_PATH: Final = "/v1/traces"
+_EXPORT_TIMEOUT_S: Final = 10.0
+_SCHEDULE_DELAY_MS: Final = 1000.0
+"""Sooner than the SDK's 5 s: whoever tries a request looks for its trace at once."""
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
+
+
+class BadTelemetry(ValueError):
+    """A setting or a variable that cannot be meant. Never holds the value of a header."""
+
+
+@dataclass(frozen=True, slots=True)
+class TracingSettings:
+    """``telemetry`` of the configuration."""
+
+    otlp_endpoint: str = ""
+    """Base address of the collector; empty: none."""
+    otlp_protocol: str = HTTP_PROTOBUF
+    sample_ratio: float = 0.1
+    service_name: str = "pointsman"
+    service_version: str = ""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Target:
+    """Where traces go. It has no repr, for headers are secrets."""
+
+    protocol: str
+    endpoint: str
+    headers: Mapping[str, str]
+    timeout_s: float
+
+
+def build_tracing(
+    settings: TracingSettings,
+    environ: Mapping[str, str],
+    *,
+    rng: Random | None = None,
+    clock_ns: Clock = time.time_ns,
+) -> Tracing:
+    """Tracing as configured; off if there is no endpoint, or if ``OTEL_SDK_DISABLED`` or ``OTEL_TRACES_EXPORTER`` say so.
+
+    ``rng`` draws samples and ids; None: one seeded by the system. Raises ``BadTelemetry``.
+    """
+    chance = rng if rng is not None else Random()
+    sampler = _sampler(settings, chance)
+    target = find_target(settings, environ)
+    if target is None:
+        return Tracing.off()
+
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    from otel.delivery import RestingExporter, closing, quiet_the_sdk
+
+    quiet_the_sdk()
+    provider = _provider(settings, environ, chance)
+    delay_ms = _positive(environ, "OTEL_BSP_SCHEDULE_DELAY", _SCHEDULE_DELAY_MS)
+    try:
+        exporter = RestingExporter(_exporter(target), target.endpoint)
+        provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=delay_ms))
+    except Exception as error:
+        # The exporters read more variables (certificates, compression, sizes) and raise what they like.
+        raise BadTelemetry(f"the OTLP exporter cannot be set up: {type(error).__name__}: {error}") from error
+    return Tracing(_tracer(provider, settings), sampler, clock_ns, closing(provider, exporter))
+
+
+def tracing_into(
+    exporter: "SpanExporter", settings: TracingSettings, *, rng: Random, clock_ns: Clock = time.time_ns
+) -> Tracing:
+    """Tracing that hands each span to ``exporter`` as it ends, in the same thread: for simulations and tests."""
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+
+    provider = _provider(settings, {}, rng)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return Tracing(_tracer(provider, settings), _sampler(settings, rng), clock_ns)
+
+
+def find_target(settings: TracingSettings, environ: Mapping[str, str]) -> Target | None:
+    """Where to send traces, or None. Raises ``BadTelemetry``."""
+    exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() or "otlp"
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or exporter == "none":
+        return None
+    if exporter != "otlp":
+        raise BadTelemetry(f"OTEL_TRACES_EXPORTER: {exporter!r} is not supported by this version; otlp or none")
+    protocol = _first(environ, "PROTOCOL") or settings.otlp_protocol
+    if protocol not in PROTOCOLS:
+        raise BadTelemetry(f"OTLP protocol {protocol!r} is not supported; one of {', '.join(PROTOCOLS)}")
+    whole = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "").strip()
+    base = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip() or settings.otlp_endpoint.strip()
+    if not whole and not base:
+        return None
+    endpoint = whole or base
+    check_endpoint(endpoint, protocol)
+    if protocol == HTTP_PROTOBUF and not whole and not base.rstrip("/").endswith(_TRACES_PATH):
+        endpoint = base.rstrip("/") + _TRACES_PATH
+    return Target(protocol, endpoint, _headers(_first(environ, "HEADERS")), _timeout_s(environ))
+
+
+def check_endpoint(endpoint: str, protocol: str) -> None:
+    """Raise ``BadTelemetry`` unless traces can be sent there. gRPC also takes ``host:port``, which means TLS."""
+    address = endpoint if protocol == HTTP_PROTOBUF or "://" in endpoint else f"https://{endpoint}"
+    try:
+        parts = urlsplit(address)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        raise BadTelemetry("the OTLP endpoint is not an address") from None
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        # The SDK and its transports print the address when they fail.
+        raise BadTelemetry("the OTLP endpoint must not hold credentials or a query; use OTEL_EXPORTER_OTLP_HEADERS")
+    if not is_good:
+        raise BadTelemetry(f"the OTLP endpoint must look like http://host:port, not {endpoint!r}")
+
+
+def resource_attributes(settings: TracingSettings, environ: Mapping[str, str]) -> dict[str, str]:
+    """Who we are: ``OTEL_SERVICE_NAME``, else ``service.name`` of ``OTEL_RESOURCE_ATTRIBUTES``, else as configured."""
+    attributes = {"service.name": settings.service_name}
+    if settings.service_version:
+        attributes["service.version"] = settings.service_version
+    for part in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
+        name, equals, value = part.partition("=")
+        if equals and name.strip():
+            attributes[unquote(name.strip())] = unquote(value.strip())
+    attributes["service.name"] = environ.get("OTEL_SERVICE_NAME", "").strip() or attributes["service.name"]
+    return attributes
+
+
+def _first(environ: Mapping[str, str], what: str) -> str:
+    """The variable for traces, else the one for all signals."""
+    for name in (f"OTEL_EXPORTER_OTLP_TRACES_{what}", f"OTEL_EXPORTER_OTLP_{what}"):
+        value = environ.get(name, "").strip()
+        if value:
+            return value
+    return ""
+
+
+def _headers(text: str) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for position, part in enumerate(text.split(",") if text else (), start=1):
+        if not part.strip():
+            continue
+        raw_name, equals, raw_value = part.partition("=")
+        name, value = unquote(raw_name.strip()).lower(), unquote(raw_value.strip())
+        if not equals or not _HEADER_NAME.fullmatch(name) or not (value.isascii() and value.isprintable()):
+            raise BadTelemetry(f"entry {position} of OTEL_EXPORTER_OTLP_HEADERS is not name=value")
+        headers[name] = value
+    return headers
+
+
+def _timeout_s(environ: Mapping[str, str]) -> float:
+    """In seconds, as the Python exporters read it."""
+    name = "OTEL_EXPORTER_OTLP_TIMEOUT"
+    special = "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT"
+    return _positive(environ, special if environ.get(special) else name, _EXPORT_TIMEOUT_S)
+
+
+def _positive(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise BadTelemetry(f"{name} must be a positive number, not {text!r}")
+    return value
+
+
+def _sampler(settings: TracingSettings, rng: Random) -> Sampler:
+    try:
+        return Sampler(settings.sample_ratio, rng)
+    except ValueError as error:
+        raise BadTelemetry(str(error)) from error
+
+
+def _provider(settings: TracingSettings, environ: Mapping[str, str], rng: Random) -> "TracerProvider":
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+
+    from otel.delivery import SeededIds
+
+    return TracerProvider(
+        # When a span is made, our sampler has decided. At exit the SDK would wait for the collector as long as it likes.
+        sampler=ALWAYS_ON,
+        shutdown_on_exit=False,
+        resource=Resource.create(dict(resource_attributes(settings, environ))),
+        id_generator=SeededIds(rng),
+    )
+
+
+def _tracer(provider: "TracerProvider", settings: TracingSettings) -> "Tracer":
+    return provider.get_tracer("pointsman", settings.service_version or None)
+
+
+def _exporter(target: Target) -> "SpanExporter":
+    """Certificates and compression the exporters take from the standard variables themselves."""
+    if target.protocol == GRPC:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+
+        return GrpcExporter(endpoint=target.endpoint, headers=dict(target.headers), timeout=target.timeout_s)
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+
+    return HttpExporter(endpoint=target.endpoint, headers=dict(target.headers), timeout=target.timeout_s)
