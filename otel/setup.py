@@ -1,4 +1,6 @@
-"""From configuration and environment to a ``Tracing``. The standard variables win over the configuration file.
+"""From configuration and environment to a ``Tracing``.
+
+An endpoint in the configuration counts together with its protocol; without one the standard variables say where to send.
 
 The SDK and its exporters are imported only where traces are to be sent, and gRPC only where it is asked for: together
 they take a third of a second.
@@ -110,14 +112,14 @@ def find_target(settings: TracingSettings, environ: Mapping[str, str]) -> Target
         return None
     if exporter != "otlp":
         raise BadTelemetry(f"OTEL_TRACES_EXPORTER: {exporter!r} is not supported by this version; otlp or none")
-    protocol = _first(environ, "PROTOCOL") or settings.otlp_protocol
+    whole = "" if settings.otlp_endpoint else environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "").strip()
+    base = settings.otlp_endpoint or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip()
+    protocol = ("" if settings.otlp_endpoint else _first(environ, "PROTOCOL")) or settings.otlp_protocol
     if protocol not in PROTOCOLS:
         raise BadTelemetry(f"OTLP protocol {protocol!r} is not supported; one of {', '.join(PROTOCOLS)}")
-    whole = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "").strip()
-    base = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip() or settings.otlp_endpoint.strip()
-    if not whole and not base:
-        return None
     endpoint = whole or base
+    if not endpoint:
+        return None
     check_endpoint(endpoint, protocol)
     if protocol == HTTP_PROTOBUF and not whole and not base.rstrip("/").endswith(_TRACES_PATH):
         endpoint = base.rstrip("/") + _TRACES_PATH

@@ -44,6 +44,12 @@ def test_the_standard_switches_turn_tracing_off(environ: dict[str, str]) -> None
             "http://c:4318",
             "http/protobuf",
             {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://e:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+            ("http/protobuf", "http://c:4318/v1/traces"),
+        ),
+        (
+            "",
+            "http/protobuf",
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://e:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
             ("grpc", "http://e:4317"),
         ),
         (
@@ -59,7 +65,7 @@ def test_the_standard_switches_turn_tracing_off(environ: dict[str, str]) -> None
         ),
     ],
 )
-def test_the_endpoint_is_found_variables_first_those_for_traces_before_those_for_all(
+def test_the_endpoint_is_the_configurations_else_that_for_traces_else_that_for_all_signals(
     configured: str, protocol: str, environ: dict[str, str], expected: tuple[str, str]
 ) -> None:
     target = find_target(TracingSettings(otlp_endpoint=configured, otlp_protocol=protocol), environ)
