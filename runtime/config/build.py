@@ -1,0 +1,170 @@
+"""From a valid file to what the daemon works with: one snapshot of messages, and settings that never become one."""
+
+from pathlib import Path
+
+from messages.control import (
+    BackoffSpec,
+    CircuitSpec,
+    ConfigSnapshot,
+    FailoverSpec,
+    HealthSpec,
+    LimitsSpec,
+    ModelSpec,
+    ProbeSpec,
+    ProviderSpec,
+    RoutingSpec,
+    TimeoutsSpec,
+)
+from runtime.config.kinds import BUILT_IN_ALIASES, KINDS
+from runtime.config.prices import known_model
+from runtime.config.schema import File, Health, Routing, Server
+from runtime.config.schema_provider import Model, Provider
+from runtime.config.settings import Credential, Loaded, ServerSettings, TelemetrySettings
+
+
+def build(file: File, path: Path | None, notes: tuple[str, ...] = ()) -> Loaded:
+    """Everything the daemon needs of ``file``, which is valid. The generation is the registry's to give; here it is 0."""
+    credentials = {provider.id: _credential(provider) for provider in file.providers}
+    snapshot = ConfigSnapshot(
+        generation=0,
+        providers=tuple(_provider(provider, credentials[provider.id]) for provider in file.providers),
+        default_provider=file.default_provider or file.providers[0].id,
+        aliases=tuple(sorted({**BUILT_IN_ALIASES, **file.aliases}.items())),
+        routing=_routing(file.routing),
+        health=_health(file.health),
+    )
+    telemetry = TelemetrySettings(
+        otlp_endpoint=file.telemetry.otlp_endpoint,
+        otlp_protocol=file.telemetry.otlp_protocol,
+        sample_ratio=file.telemetry.sample_ratio,
+        service_name=file.telemetry.service_name,
+    )
+    return Loaded(snapshot, credentials, _server(file.server), telemetry, path, notes)
+
+
+def _base_url(provider: Provider) -> str:
+    base_url = provider.base_url or KINDS[provider.kind].base_url
+    assert base_url, "a kind without a base URL was refused without one"
+    return base_url
+
+
+def _credential(provider: Provider) -> Credential:
+    return Credential(
+        provider=provider.id,
+        kind=provider.kind,
+        base_url=_base_url(provider),
+        api_key=provider.api_key if provider.api_key and provider.api_key.get_secret_value() else None,
+        headers=tuple((name, value.get_secret_value()) for name, value in provider.headers.items()),
+        timeouts=_timeouts(provider),
+    )
+
+
+def _timeouts(provider: Provider) -> TimeoutsSpec:
+    timeouts = provider.timeouts
+    return TimeoutsSpec(timeouts.connect, timeouts.first_byte, timeouts.idle, timeouts.total)
+
+
+def _provider(provider: Provider, credential: Credential) -> ProviderSpec:
+    kind = KINDS[provider.kind]
+    stream_usage = provider.stream_usage
+    if stream_usage == "auto":
+        stream_usage = "insert" if kind.includes_usage else "estimate"
+    return ProviderSpec(
+        id=provider.id,
+        kind=provider.kind,
+        endpoint=credential.base_url,
+        credential=credential.fingerprint(),
+        models=tuple(_model(provider.kind, credential.base_url, model) for model in provider.models or ()),
+        takes_any=provider.models is None,
+        lists_models=provider.models is None,
+        default_model=provider.default_model,
+        capabilities=tuple(sorted(set(provider.capabilities or kind.capabilities))),
+        weight=provider.weight,
+        priority=provider.priority,
+        region=provider.region,
+        zone=provider.zone,
+        tags=tuple(dict.fromkeys(provider.tags)),
+        trusted=provider.trusted,
+        stream_usage=stream_usage,
+        limits=_limits(provider),
+        circuit=_circuit(provider),
+        timeouts=credential.timeouts,
+        probe=ProbeSpec(provider.probe.kind, provider.probe.interval),
+        enabled=provider.enabled,
+    )
+
+
+def _model(kind: str, base_url: str, model: Model) -> ModelSpec:
+    upstream = model.upstream or model.name
+    known = known_model(kind, base_url, upstream)
+    return ModelSpec(
+        name=model.name,
+        upstream=upstream,
+        input_price=model.input_price if model.input_price is not None else known.input_price,
+        output_price=model.output_price if model.output_price is not None else known.output_price,
+        context_window=model.context_window if model.context_window is not None else known.context_window,
+        max_output_tokens=model.max_output_tokens,
+    )
+
+
+def _limits(provider: Provider) -> LimitsSpec:
+    limits = provider.limits
+    return LimitsSpec(limits.requests_per_minute, limits.tokens_per_minute, limits.max_concurrency, limits.burst)
+
+
+def _circuit(provider: Provider) -> CircuitSpec:
+    circuit = provider.circuit
+    return CircuitSpec(
+        failures=circuit.failures,
+        failure_rate=circuit.failure_rate,
+        window_s=circuit.window,
+        minimum_calls=circuit.minimum_calls,
+        open_for_s=circuit.open_for,
+        half_open_calls=circuit.half_open_calls,
+    )
+
+
+def _routing(routing: Routing) -> RoutingSpec:
+    failover, backoff = routing.failover, routing.failover.backoff
+    return RoutingSpec(
+        strategy=routing.strategy,
+        seconds_per_usd=routing.adaptive.seconds_per_usd,
+        fanout=routing.fanout,
+        decision_timeout_s=routing.decision_timeout,
+        deadline_s=routing.deadline,
+        failover=FailoverSpec(
+            enabled=failover.enabled,
+            max_attempts=failover.max_attempts,
+            on_status=tuple(dict.fromkeys(failover.on_status)),
+            on_rate_limit=failover.on_rate_limit,
+            backoff=BackoffSpec(backoff.kind, backoff.base, backoff.factor, backoff.max, backoff.jitter),
+            retry_share=failover.retry_share,
+        ),
+        queue_max_wait_s=routing.queue.max_wait,
+        queue_max_length=routing.queue.max_length,
+    )
+
+
+def _health(health: Health) -> HealthSpec:
+    return HealthSpec(
+        min_score=health.min_score,
+        ewma_alpha=health.ewma_alpha,
+        failures=health.failures,
+        min_success_rate=health.min_success_rate,
+        max_p95_s=health.max_p95,
+        window_s=health.window,
+        decay=health.decay,
+    )
+
+
+def _server(server: Server) -> ServerSettings:
+    return ServerSettings(
+        host=server.host,
+        port=server.port,
+        admin_key=server.admin_key if server.admin_key and server.admin_key.get_secret_value() else None,
+        allow_anonymous=server.allow_anonymous,
+        drain_s=server.drain,
+        max_body_bytes=server.max_body,
+        max_requests=server.max_requests,
+        client_idle_s=server.client_idle,
+    )

@@ -1,0 +1,198 @@
+"""The file as a whole: keys, types, defaults and bounds as CONTRACT has them, as far as this version goes.
+
+Nothing here is read on the way of a request: ``build`` turns a valid file into messages and settings once.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic.json_schema import WithJsonSchema
+
+from runtime.config.kinds import SUPPORTED_STRATEGIES, UNSUPPORTED_STRATEGIES
+from runtime.config.schema_provider import Provider, Secret, Section
+from runtime.config.values import Duration, Label, PositiveDuration, Real, Share, Size, Whole, checked_url, problem
+
+UNSUPPORTED_KEYS = frozenset(
+    (
+        "budgets",
+        "cache",
+        "keys",
+        "ledger",
+        "pools",
+        "rules",
+        "tenants",
+        "routing.explore.idle",
+        "routing.explore.max_share",
+        "routing.hedge.after",
+        "routing.hedge.max_share",
+    )
+)
+"""Keys of later versions: refused by name, so that nobody takes them for a typing error."""
+
+
+def _checked_strategy(strategy: str) -> str:
+    if strategy in UNSUPPORTED_STRATEGIES:
+        raise problem(f"strategy '{strategy}' is not supported by this version")
+    if strategy not in SUPPORTED_STRATEGIES:
+        raise problem(f"unknown strategy; known are: {', '.join(SUPPORTED_STRATEGIES)}")
+    return strategy
+
+
+def _only_false(value: bool) -> bool:
+    if value:
+        raise problem("true is not supported by this version")
+    return value
+
+
+def _status(value: Any) -> Any:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(text, str) and len(text) == 3 and text[0] in "345":
+        rest = text[1:].lower()
+        if rest == "xx" or (rest.isascii() and rest.isdecimal()):
+            return text.lower()
+    raise problem("expected a status from 300 to 599 or a class such as 5xx")
+
+
+def _url_or_empty(url: str) -> str:
+    return checked_url(url) if url else url
+
+
+OptionalUrl = Annotated[str, AfterValidator(_url_or_empty)]
+StrategyName = Annotated[
+    str, AfterValidator(_checked_strategy), WithJsonSchema({"type": "string", "enum": list(SUPPORTED_STRATEGIES)})
+]
+OnlyFalse = Annotated[bool, AfterValidator(_only_false), WithJsonSchema({"const": False})]
+Status = Annotated[
+    str,
+    BeforeValidator(_status),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 300, "maximum": 599}, {"type": "string", "pattern": "^[345](xx|[0-9]{2})$"}]}
+    ),
+]
+
+
+class Server(Section):
+    """Where the gateway listens and what it takes."""
+
+    host: Label = "127.0.0.1"
+    port: Whole = Field(8080, ge=0, le=65535)
+    admin_key: Secret = SecretStr("")
+    allow_anonymous: bool = False
+    drain: Duration = 30.0
+    max_body: Size = Field(20 << 20, ge=1024)
+    max_requests: Whole = Field(10_000, ge=1, le=1_000_000)
+    client_idle: PositiveDuration = 60.0
+
+
+class Backoff(Section):
+    """The wait before tried providers are tried again."""
+
+    kind: Literal["none", "linear", "exponential", "fibonacci"] = "exponential"
+    base: Duration = 0.1
+    factor: Real = Field(2.0, ge=1, le=100)
+    max: Duration = 5.0
+    jitter: bool = True
+
+    @model_validator(mode="after")
+    def _grows(self) -> "Backoff":
+        if self.kind != "none" and self.max < self.base:
+            raise problem("max must not be shorter than base")
+        return self
+
+
+class Failover(Section):
+    """How often and after what another provider is tried."""
+
+    enabled: bool = True
+    max_attempts: Whole = Field(3, ge=1, le=100)
+    on_status: list[Status] = Field(default=["429", "5xx"], max_length=100)
+    on_rate_limit: bool = True
+    with_replacement: OnlyFalse = False
+    retry_share: Share = 0.2
+    backoff: Backoff = Backoff()
+
+
+class Queue(Section):
+    """How long and how many requests wait while all providers are busy."""
+
+    max_wait: Duration = 10.0
+    max_length: Whole = Field(1000, ge=0, le=1_000_000)
+
+
+class Adaptive(Section):
+    """What ``adaptive`` weighs."""
+
+    seconds_per_usd: Real = Field(100.0, ge=0, le=10**9)
+
+
+class Off(Section):
+    """Something of a later version: it may be switched off, not on."""
+
+    enabled: OnlyFalse = False
+
+
+class Routing(Section):
+    """How requests are routed."""
+
+    strategy: StrategyName = "adaptive"
+    adaptive: Adaptive = Adaptive()
+    fanout: Whole = Field(16, ge=1, le=1000)
+    decision_timeout: PositiveDuration = 0.05
+    deadline: PositiveDuration = 600.0
+    strict: OnlyFalse = False
+    failover: Failover = Failover()
+    queue: Queue = Queue()
+    hedge: Off = Off()
+    explore: Off = Off()
+
+
+class Health(Section):
+    """The constants of the health score."""
+
+    min_score: Share = 0.7
+    ewma_alpha: Real = Field(0.3, ge=0.01, le=1)
+    failures: Whole = Field(5, ge=1, le=1_000_000)
+    min_success_rate: Share = 0.95
+    max_p95: PositiveDuration | None = None
+    window: PositiveDuration = 60.0
+    decay: Share = 0.05
+
+
+class Telemetry(Section):
+    """Where traces and metrics go."""
+
+    otlp_endpoint: OptionalUrl = ""
+    otlp_protocol: Literal["http/protobuf", "grpc"] = "http/protobuf"
+    sample_ratio: Share = 0.1
+    service_name: Label = "pointsman"
+    capture_content: OnlyFalse = False
+
+
+class File(Section):
+    """The whole file."""
+
+    server: Server = Server()
+    providers: list[Provider] = Field(min_length=1, max_length=10_000)
+    default_provider: Label | None = None
+    aliases: dict[Label, Label] = Field(default_factory=dict, max_length=10_000)
+    routing: Routing = Routing()
+    health: Health = Health()
+    telemetry: Telemetry = Telemetry()
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of the file for editors. Numbers and booleans may also be written as ``${VARIABLE}``."""
+    schema = {name: _or_variable(part) for name, part in File.model_json_schema().items()}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Configuration of Pointsman"}
+
+
+def _or_variable(part: Any) -> Any:
+    if isinstance(part, list):
+        return [_or_variable(item) for item in part]
+    if not isinstance(part, dict):
+        return part
+    if part.get("type") in ("integer", "number", "boolean"):
+        about = {name: part[name] for name in ("title", "description", "default") if name in part}
+        value = {name: item for name, item in part.items() if name not in about}
+        return {**about, "anyOf": [value, {"type": "string", "pattern": r"\$\{"}]}
+    return {name: _or_variable(item) for name, item in part.items()}
