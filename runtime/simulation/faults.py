@@ -34,7 +34,7 @@ _TAKES: dict[FaultKind, tuple[str, ...]] = {
     FaultKind.OUTAGE: ("for",),
     FaultKind.ERRORS: ("for", "p", "status"),
     FaultKind.HANG: ("for", "p"),
-    FaultKind.SLOW: ("for", "factor"),
+    FaultKind.SLOW: ("for", "p", "factor"),
     FaultKind.CUT: ("for", "p"),
     FaultKind.AUTH: ("for", "p"),
     FaultKind.GARBAGE: ("for", "p"),
@@ -131,11 +131,6 @@ class FaultBoard:
         """The fault of ``kind`` if it holds now."""
         fault, until = self._on.get(kind, (None, 0.0))
         return fault if now < until else None
-
-    def slowness(self, now: float) -> float:
-        """By what all times are multiplied."""
-        slow = self.get(FaultKind.SLOW, now)
-        return 1.0 if slow is None else slow.factor
 
     def state(self, now: float) -> list[dict[str, object]]:
         """The faults that hold, by name, each with what it takes and the seconds that are left of it."""

@@ -85,10 +85,9 @@ class ProviderSimulation:
         extra: HeaderPairs = (("x-simulated-provider", self.behaviour.name), ("x-request-id", f"req-{call.record.number}"))
         if isinstance(call.work, AnswerPlan):
             return replace(call.work, headers=(*call.work.headers, *extra))
+        slowness = self._slowness(call.record, call.luck, now)
         cut = self._struck(FaultKind.CUT, call.record, call.luck, now)
-        service = answers.Service(call.luck, self.faults.slowness(now), cut is not None, self._created(now))
-        if service.slowness != 1.0 and cut is None:
-            call.record.fault = str(FaultKind.SLOW)
+        service = answers.Service(call.luck, slowness, cut is not None, self._created(now))
         plan = answers.planned(call.work, service)
         self.billed_usd += self.behaviour.cost_usd(plan.input_tokens, 0)
         return replace(plan, headers=(*plan.headers, *self._limits.headers(now), *extra))
@@ -143,7 +142,7 @@ class ProviderSimulation:
         if record.key in ("wrong", "missing"):
             return answers.bad_key(record.key == "missing")
         if record.path not in _POSTS or record.method != "POST":
-            return self._broken(record, luck, now) or self._look_up(record, now)
+            return self._broken(record, luck, now) or self._look_up(record, luck, now)
         try:
             request = parse(record.path, body)
             self._check_model(request.model)
@@ -173,8 +172,12 @@ class ProviderSimulation:
         record.fault = str(kind)
         return fault
 
-    def _look_up(self, record: CallRecord, now: float) -> AnswerPlan:
-        wait_s = MODELS_S * self.faults.slowness(now)
+    def _slowness(self, record: CallRecord, luck: Luck, now: float) -> float:
+        slow = self._struck(FaultKind.SLOW, record, luck, now)
+        return 1.0 if slow is None else slow.factor
+
+    def _look_up(self, record: CallRecord, luck: Luck, now: float) -> AnswerPlan:
+        wait_s = MODELS_S * self._slowness(record, luck, now)
         name = self.behaviour.name
         if record.method != "GET":
             code = "method_not_allowed" if record.path == "/models" or record.path in _POSTS else "unknown_url"
