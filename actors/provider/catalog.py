@@ -1,0 +1,60 @@
+"""What a provider offers, prepared for the hot path: models by name, prices per token, capabilities by tuple of needs."""
+
+from dataclasses import dataclass
+from itertools import combinations
+
+from messages.control import ProviderSpec
+
+CAPABILITIES_LISTED_MAX = 8
+"""All combinations of so many capabilities are listed beforehand (256); beyond that each need is looked up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """One model. ``upstream`` empty: the name as it was asked for. Prices in USD per token, None: unknown."""
+
+    upstream: str
+    input_usd: float | None
+    output_usd: float | None
+    context_window: float
+    """In tokens; infinite where it is not known."""
+
+    def cost_usd(self, prompt_tokens: int, output_tokens: float) -> float | None:
+        """The price of a request by its estimates; None: unknown."""
+        if self.input_usd is None or self.output_usd is None:
+            return None
+        return prompt_tokens * self.input_usd + output_tokens * self.output_usd
+
+
+ANYTHING = Offered("", None, None, float("inf"))
+
+
+class Catalog:
+    """Made anew with each configuration."""
+
+    __slots__ = ("_any", "_capabilities", "_models", "_needs_met")
+
+    def __init__(self, spec: ProviderSpec) -> None:
+        self._any = ANYTHING if spec.takes_any else None
+        self._models = {
+            model.name: Offered(
+                model.upstream or model.name,
+                None if model.input_price is None else model.input_price / 1e6,
+                None if model.output_price is None else model.output_price / 1e6,
+                float("inf") if model.context_window is None else float(model.context_window),
+            )
+            for model in spec.models
+        }
+        self._capabilities = frozenset(spec.capabilities)
+        listed = sorted(self._capabilities) if len(self._capabilities) <= CAPABILITIES_LISTED_MAX else []
+        self._needs_met = frozenset(needs for size in range(len(listed) + 1) for needs in combinations(listed, size))
+
+    def find(self, model: str) -> Offered | None:
+        """The model of that public name, or None if it is not served."""
+        return self._models.get(model, self._any)
+
+    def missing(self, needs: tuple[str, ...]) -> str:
+        """The capabilities of ``needs`` (sorted) that are not there, separated by commas; empty if all are."""
+        if needs in self._needs_met:
+            return ""
+        return ", ".join(need for need in needs if need not in self._capabilities)

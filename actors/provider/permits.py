@@ -1,0 +1,30 @@
+"""The permits that are out: each call a provider has granted and not yet seen the end of."""
+
+from dataclasses import dataclass
+
+from actors.provider.circuit import NO_TICKET, Ticket
+from actors.provider.evidence import ModelEvidence, Sending
+
+PERMITS_MAX = 20_000
+"""More than couriers there can be: a bound against our own mistakes."""
+
+
+@dataclass(slots=True)
+class OpenPermit:
+    """One call that is out."""
+
+    permit_id: str
+    query_id: str
+    model: str
+    tokens: int
+    """Reserved from the token bucket."""
+    granted_at: float
+    """Monotonic seconds."""
+    evidence: ModelEvidence
+    """Where its end will be learned from, even if the model is no longer kept."""
+    sending: Sending
+    circuit: Ticket = NO_TICKET
+    credential: Ticket = NO_TICKET
+    is_restored: bool = False
+    """Known from the couriers' table, not granted by this incarnation."""
+    has_content: bool = False

@@ -1,0 +1,221 @@
+"""How a provider stands: what ends, first contents and probes have taught about it.
+
+Each failure teaches by its scope: the provider's circuit, the key's, one model's absence, a rate limit, or nobody. What
+says nothing about the provider (the client's own error, a cancel, a drain, nothing sent) gives a trial's slot back and
+changes nothing else.
+"""
+
+from actors.provider.absences import Absences
+from actors.provider.circuit import Circuit, Closed, Verdict
+from actors.provider.evidence import Evidence
+from actors.provider.health import Health
+from actors.provider.permits import OpenPermit
+from actors.provider.quantiles import Quantiles
+from messages.calls import CallEnded, Outcome
+from messages.control import CircuitSpec, HealthSpec, ProviderSpec
+from messages.failures import Blame, Failure, Scope
+from messages.routing import NoBidReason
+
+
+class Standing:
+    """Two circuits, absent models, evidence, health and counts of one provider. Times in monotonic seconds."""
+
+    __slots__ = (
+        "absences", "circuit", "credential", "evidence", "failures", "health", "heard_at", "latency", "proved_at", "successes"
+    )  # fmt: skip
+
+    def __init__(self, spec: ProviderSpec, health: HealthSpec) -> None:
+        self.circuit = Circuit(spec.circuit, has_probes(spec))
+        self.credential = Circuit(_credential_circuit(spec), has_probes(spec))
+        self.absences = Absences()
+        self.evidence = Evidence()
+        self.health = Health(health)
+        self.latency = Quantiles()
+        """To the first content of streams and the end of other answers, all models together."""
+        self.successes = 0
+        self.failures = 0
+        self.proved_at: float | None = None
+        """When a call or a probe last went well; None: unchecked."""
+        self.heard_at: float | None = None
+        """When a call or a probe last told something; None: never."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Both circuits let calls pass."""
+        return self.circuit.state.__class__ is Closed and self.credential.state.__class__ is Closed
+
+    @property
+    def is_key_good(self) -> bool:
+        """Nobody refused our key there since it last worked."""
+        return isinstance(self.credential.state, Closed)
+
+    def held(self, now: float) -> tuple[NoBidReason, float | None] | None:
+        """Which circuit lets no call through at ``now``, and when to ask again; None: neither does. Changes nothing."""
+        if self.credential.verdict(now) is Verdict.WAIT:
+            return NoBidReason.AUTH_FAILED, self.credential.retry_at(now)
+        if self.circuit.verdict(now) is Verdict.WAIT:
+            return NoBidReason.CIRCUIT_OPEN, self.circuit.retry_at(now)
+        return None
+
+    def content(self, permit: OpenPermit, first_content_s: float | None, now: float) -> bool:
+        """The first content of a call is here. True if that closed a circuit."""
+        permit.has_content = True
+        is_freed = self._worked(permit, now)
+        permit.evidence.content(permit.sending, first_content_s, now, self.health.alpha)
+        if permit.sending.stream and first_content_s is not None and 0.0 <= first_content_s < float("inf"):
+            self.latency.record(first_content_s, now, self.health.alpha)
+        return is_freed
+
+    def ended(self, permit: OpenPermit, end: CallEnded, now: float) -> bool:
+        """A call is over. True if a circuit closed by it, or a trial's slot came back."""
+        match end.outcome:
+            case Outcome.SUCCESS:
+                return self._succeeded(permit, end, now)
+            case Outcome.FAILED:
+                return self._failed(permit, end, end.failure, now)
+            case Outcome.CANCELLED | Outcome.LOST_HEDGE:
+                return self._called_off(permit, end, now)
+            case _:
+                return self._ignored(permit)
+
+    def probed(self, is_good: bool, is_auth_failed: bool, now: float) -> bool:
+        """A probe reported. True if that admitted trials."""
+        self.heard_at = now
+        if is_auth_failed:
+            # Real calls outrank probes: a free endpoint may want rights that calls do not.
+            if self.proved_at is None and isinstance(self.credential.state, Closed):
+                self.credential.trip(now)
+                return False
+            return self.credential.probed(False, now)
+        self.health.probed(is_good, now)
+        is_freed = self.circuit.probed(is_good, now)
+        if is_good:
+            is_freed = self.credential.probed(True, now) or is_freed
+            self.proved_at = now
+        return is_freed
+
+    def wish(self, spec: ProviderSpec, now: float) -> str:
+        """Why a probe is wanted at ``now``; empty: it is not. Passive first: who is heard from in traffic is not probed."""
+        if self.credential.wants_probe(now):
+            return "auth_failed"
+        if self.circuit.wants_probe(now):
+            return "circuit_open"
+        if self.heard_at is None:
+            return "unchecked"
+        if now - self.heard_at >= spec.probe.interval_s:
+            return "silent" if self.proved_at is not None else "unchecked"
+        return ""
+
+    def reconfigure(self, spec: ProviderSpec, health: HealthSpec) -> None:
+        """New constants; what was learned stays."""
+        self.health.reconfigure(health)
+        self.circuit.reconfigure(spec.circuit, has_probes(spec))
+        self.credential.reconfigure(_credential_circuit(spec), has_probes(spec))
+
+    def forget(self) -> None:
+        """Close both circuits and forget what failed; times stay known."""
+        self.circuit.reset()
+        self.credential.reset()
+        self.absences = Absences()
+        self.health = Health(self.health.spec)
+        self.evidence.forget_failures()
+
+    def forget_endpoint(self) -> None:
+        """It is another endpoint now: nothing that was learned holds."""
+        self.forget()
+        self.evidence = Evidence()
+        self.latency = Quantiles()
+        self.proved_at = self.heard_at = None
+
+    def inherit(self, before: "Standing") -> None:
+        """Take over from a crashed predecessor what makes its successor more cautious, and the counts."""
+        self.circuit = before.circuit.after_crash(stays_closed=False)
+        self.credential = before.credential.after_crash(stays_closed=True)
+        self.absences = before.absences
+        self.successes = before.successes
+        self.failures = before.failures
+        self.proved_at = before.proved_at
+        self.heard_at = before.heard_at
+
+    def flaw(self, permits: dict[str, OpenPermit]) -> str | None:
+        """What is broken, or None."""
+        for name, circuit, tickets in (
+            ("circuit", self.circuit, [permit.circuit for permit in permits.values()]),
+            ("credential", self.credential, [permit.credential for permit in permits.values()]),
+        ):
+            flaw = circuit.flaw()
+            trials = sum(1 for ticket in tickets if ticket.is_trial and ticket.epoch == circuit.epoch)
+            if flaw is None and trials != circuit.trials:
+                flaw = f"{circuit.trials} trials, {trials} permits of trials"
+            if flaw is not None:
+                return f"{name}: {flaw}"
+        return self.health.flaw()
+
+    def _worked(self, permit: OpenPermit, now: float) -> bool:
+        self.proved_at = self.heard_at = now
+        if self.absences:
+            self.absences.found(permit.model)
+        is_freed = self.circuit.succeeded(permit.circuit, now)
+        return self.credential.succeeded(permit.credential, now) or is_freed
+
+    def _succeeded(self, permit: OpenPermit, end: CallEnded, now: float) -> bool:
+        is_freed = False
+        if not permit.has_content:
+            is_freed = self.content(permit, end.first_content_s, now) if permit.sending.stream else self._worked(permit, now)
+        self.successes += 1
+        output_tokens = None if end.usage is None else end.usage.output_tokens
+        alpha = self.health.alpha
+        permit.evidence.finished(permit.sending, end.duration_s, end.first_content_s, output_tokens, now, alpha)
+        if not permit.sending.stream and 0.0 <= end.duration_s < float("inf"):
+            self.latency.record(end.duration_s, now, alpha)
+        self.health.succeeded(permit.evidence.slowness, now)
+        self.heard_at = now
+        return is_freed
+
+    def _failed(self, permit: OpenPermit, end: CallEnded, failure: Failure | None, now: float) -> bool:
+        if failure is None or failure.blame is not Blame.UPSTREAM or failure.scope is Scope.NONE:
+            return self._ignored(permit)
+        self.heard_at = now
+        self.failures += 1
+        match failure.scope:
+            case Scope.PROVIDER:
+                self.circuit.failed(permit.circuit, now)
+                is_freed = self.credential.ignored(permit.credential)
+                self.health.failed(now)
+                permit.evidence.failed(end.duration_s, end.after_content or permit.has_content, now)
+                return is_freed
+            case Scope.CREDENTIAL:
+                self.credential.failed(permit.credential, now)
+                return self.circuit.ignored(permit.circuit)
+            case Scope.MODEL:
+                self.absences.missed(permit.model, permit.granted_at, self.circuit.spec.open_for_s, now)
+        return self._ignored(permit)
+
+    def _called_off(self, permit: OpenPermit, end: CallEnded, now: float) -> bool:
+        is_late = (
+            not permit.has_content
+            and end.first_content_s is None
+            and permit.evidence.called_off(permit.sending, end.duration_s, now)
+        )
+        if not is_late:
+            return self._ignored(permit)
+        self.health.called_off_late(now)
+        if permit.circuit.is_trial:
+            # The law for trials is plain: a cancel gives the slot back, however late it came.
+            return self._ignored(permit)
+        self.circuit.failed(permit.circuit, now)
+        return self.credential.ignored(permit.credential)
+
+    def _ignored(self, permit: OpenPermit) -> bool:
+        is_freed = self.circuit.ignored(permit.circuit)
+        return self.credential.ignored(permit.credential) or is_freed
+
+
+def has_probes(spec: ProviderSpec) -> bool:
+    """Somebody probes this provider."""
+    return spec.probe.kind != "off"
+
+
+def _credential_circuit(spec: ProviderSpec) -> CircuitSpec:
+    """One 401 is enough, and one trial call tells."""
+    return CircuitSpec(failures=1, open_for_s=spec.circuit.open_for_s, half_open_calls=1)
