@@ -1,0 +1,102 @@
+"""Reading an answer that is no stream: is it one, and what did it use? Sans-I/O; the bytes themselves pass through."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from messages.calls import Usage
+from messages.failures import Blame, Failure, Retry, Scope
+from runtime.dialects.errors import error_in, failure_of_error
+from runtime.dialects.headers import is_encoded
+from runtime.dialects.request import Endpoint
+from runtime.dialects.usage import choice_characters, estimated_usage, read_usage, usage_in
+from runtime.ports import Headers
+
+PARSED_BYTES_MAX = 1024 * 1024
+"""A longer list of embeddings is only looked at: parsing it would hold up everybody for milliseconds."""
+GLANCE_BYTES = 4096
+
+_USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*\})')
+_MODEL = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.){0,256}")')
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer, and what traces and statistics want of it."""
+
+    body: bytes
+    usage: Usage
+    response_id: str
+    model: str
+    finish_reasons: tuple[str, ...]
+
+
+def read_answer(endpoint: Endpoint, status: int, headers: Headers, body: bytes, prompt_tokens: int) -> Answer | Failure:
+    """Read a 2xx answer. ``prompt_tokens`` is the estimate to use where the provider counts nothing."""
+    if is_encoded(headers):
+        return unreadable("content_encoding", status, "compressed although we asked for identity")
+    if not body or body.isspace():
+        return unreadable("empty", status, "the body is empty")
+    if endpoint == "embeddings" and len(body) > PARSED_BYTES_MAX:
+        return _glance(status, body, prompt_tokens)
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        return unreadable("not_json", status, f"not JSON: {error.msg}")
+    if not isinstance(parsed, dict):
+        return unreadable("not_json", status, "JSON, but no object")
+    name = "data" if endpoint == "embeddings" else "choices"
+    items = parsed.get(name)
+    if not isinstance(items, list):
+        fault = error_in(parsed)
+        return failure_of_error(fault, status) if fault else unreadable(f"no_{name}", status, f"no {name} in it")
+    if not items and name == "choices":
+        return unreadable("no_choices", status, "no choices in it")
+    return _answer(body, parsed, items if name == "choices" else [], prompt_tokens)
+
+
+def unreadable(code: str, status: int, detail: str) -> Failure:
+    """An answer that is none: the provider's fault, and another one may do."""
+    return Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.ELSEWHERE, code, status, None, detail)
+
+
+def check_stream(status: int, headers: Headers) -> Failure | None:
+    """What the headers of a 2xx answer to a request for a stream give away; None if it may be one."""
+    if is_encoded(headers):
+        return unreadable("content_encoding", status, "compressed although we asked for identity")
+    return None
+
+
+def _answer(body: bytes, parsed: dict[str, Any], choices: list[Any], prompt_tokens: int) -> Answer:
+    usage = usage_in(parsed)
+    known = [choice for choice in choices if isinstance(choice, dict)]
+    if usage is None:
+        usage = estimated_usage(prompt_tokens, sum(choice_characters(choice) for choice in known))
+    reasons = tuple(reason for choice in known if type(reason := choice.get("finish_reason")) is str)
+    return Answer(body, usage, _string(parsed, "id"), _string(parsed, "model"), reasons[:16])
+
+
+def _string(parsed: dict[str, Any], name: str) -> str:
+    value = parsed.get(name)
+    return value if type(value) is str else ""
+
+
+def _glance(status: int, body: bytes, prompt_tokens: int) -> Answer | Failure:
+    """A long list of embeddings: begins and ends as it should, has data, and its usage stands near either end."""
+    head, tail = body[:GLANCE_BYTES], body[-GLANCE_BYTES:]
+    if not head.lstrip().startswith(b"{") or not tail.rstrip().endswith(b"}"):
+        return unreadable("not_json", status, "JSON, but no object" if head.lstrip().startswith(b"[") else "not JSON")
+    if b'"data"' not in head and b'"data"' not in body:
+        return unreadable("no_data", status, "no data in it")
+    found = _USAGE.search(tail) or _USAGE.search(head)
+    usage = None
+    if found is not None:
+        try:
+            usage = read_usage(orjson.loads(found.group(1)))
+        except orjson.JSONDecodeError:
+            usage = None
+    named = _MODEL.search(tail) or _MODEL.search(head)
+    model = str(orjson.loads(named.group(1))) if named is not None else ""
+    return Answer(body, usage or estimated_usage(prompt_tokens, 0), "", model, ())

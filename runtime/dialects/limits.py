@@ -1,0 +1,83 @@
+"""What response headers say of limits and of waiting. Nonsense counts as nothing said."""
+
+import re
+from email.utils import parsedate_to_datetime
+
+from messages.calls import LimitsSeen
+from runtime.ports import Headers
+
+WAIT_S_MAX = 3600.0
+_NUMBER = re.compile(r"\d{1,12}(?:\.\d{1,12})?")
+_SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|d|h|m|s)")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def retry_after(headers: Headers, wall_s: float | None) -> float | None:
+    """Seconds the upstream asks us to wait, 0 to 3600; None if it does not say.
+
+    ``retry-after-ms`` (OpenAI) is finer and wins. A date is measured from the answer's own ``Date``, so that our clock need
+    not agree with theirs; without one from ``wall_s``, our Unix time.
+    """
+    found: dict[str, str] = {}
+    for name, value in headers:
+        lower = name.lower()
+        if lower in ("retry-after", "retry-after-ms", "date"):
+            found.setdefault(lower, value.strip())
+    in_ms = found.get("retry-after-ms", "")
+    if _NUMBER.fullmatch(in_ms):
+        return min(float(in_ms) / 1000.0, WAIT_S_MAX)
+    given = found.get("retry-after", "")
+    if _NUMBER.fullmatch(given):
+        return min(float(given), WAIT_S_MAX)
+    until = _unix_s(given)
+    if until is None:
+        return None
+    since = _unix_s(found.get("date", ""))
+    since = wall_s if since is None else since
+    return None if since is None else min(max(until - since, 0.0), WAIT_S_MAX)
+
+
+def limits_seen(headers: Headers) -> LimitsSeen | None:
+    """What ``x-ratelimit-{remaining,reset}-{requests,tokens}`` say; None if nothing."""
+    seen: dict[str, str] = {}
+    for name, value in headers:
+        lower = name.lower()
+        if lower.startswith("x-ratelimit-"):
+            seen[lower[12:]] = value.strip()
+    if not seen:
+        return None
+    answer = LimitsSeen(
+        _count(seen.get("remaining-requests")),
+        _span_s(seen.get("reset-requests")),
+        _count(seen.get("remaining-tokens")),
+        _span_s(seen.get("reset-tokens")),
+    )
+    return None if answer == LimitsSeen() else answer
+
+
+def _unix_s(date: str) -> float | None:
+    if not date or len(date) > 64:
+        return None
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+
+
+def _count(value: str | None) -> int | None:
+    return int(value) if value is not None and value.isascii() and value.isdigit() and len(value) <= 15 else None
+
+
+def _span_s(value: str | None) -> float | None:
+    """``1s``, ``6m0s``, ``12ms`` or plain seconds."""
+    if not value:
+        return None
+    if _NUMBER.fullmatch(value):
+        seconds = float(value)
+    else:
+        parts = _SPAN.findall(value)
+        if not parts or "".join(number + unit for number, unit in parts) != value:
+            return None
+        seconds = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+    # Some send the Unix time of the reset instead; that is no span.
+    return seconds if seconds <= 86400.0 else None

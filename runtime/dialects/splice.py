@@ -1,0 +1,97 @@
+"""Changing one thing in a JSON body and not one byte more.
+
+Whatever a client wrote (order, spaces, escapes, numbers of any length, fields nobody knows) arrives upstream as it was.
+All functions expect a body that parsed as the JSON object given with it.
+"""
+
+import re
+from typing import Any
+
+import orjson
+
+_KEY = b'"model"'
+# Possessive, so that a long string is read once and never again.
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_VALUE_AFTER_KEY = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*(" + _STRING + rb")", re.DOTALL)
+_TOKEN = re.compile(_STRING + rb'|[{}\[\],:]|[^{}\[\],:"\s]++', re.DOTALL)
+_INCLUDE_USAGE = b'"stream_options":{"include_usage":true}'
+
+
+def replace_model(body: bytes, parsed: dict[str, Any], upstream_model: str) -> bytes:
+    """``body`` with the value of its top-level ``model`` key (of each of them, if it is there twice) replaced.
+
+    Returns the very same object where there is nothing to change.
+    """
+    at = body.find(_KEY)
+    # A letter of the key can only hide behind \\u006x. With no such escape and one textual match, that match is the key.
+    is_plain = at >= 0 and body.find(_KEY, at + len(_KEY)) < 0 and b"\\u006" not in body
+    if is_plain:
+        if parsed["model"] == upstream_model:
+            return body
+        match = _VALUE_AFTER_KEY.match(body, at + len(_KEY))
+        if match is not None:
+            return b"".join((body[: match.start(1)], orjson.dumps(upstream_model), body[match.end(1) :]))
+    return _replaced(body, _model_values(body), upstream_model)
+
+
+def insert_include_usage(body: bytes, parsed: dict[str, Any]) -> bytes:
+    """``body`` asking for a stream's usage, unless it has ``stream_options`` of its own."""
+    if "stream_options" in parsed:
+        return body
+    at = body.index(b"{") + 1
+    return b"".join((body[:at], _INCLUDE_USAGE, b"," if parsed else b"", body[at:]))
+
+
+def _replaced(body: bytes, spans: list[tuple[int, int]], name: str) -> bytes:
+    value = orjson.dumps(name)
+    pieces: list[bytes] = []
+    done = 0
+    for start, end in spans:
+        if _text(body[start:end]) != name:
+            pieces += (body[done:start], value)
+            done = end
+    if not pieces:
+        return body
+    pieces.append(body[done:])
+    return b"".join(pieces)
+
+
+def _model_values(body: bytes) -> list[tuple[int, int]]:
+    """Start and end of each value of a top-level ``model`` key."""
+    spans: list[tuple[int, int]] = []
+    depth = 0
+    is_key = False
+    start = -1
+    for token in _TOKEN.finditer(body):
+        first = body[token.start()]
+        if first in b"{[":
+            depth += 1
+            is_key = depth == 1
+            if start == -2:
+                start = token.start()
+        elif first in b"}]":
+            depth -= 1
+        elif first == ord(":"):
+            continue
+        elif first == ord(","):
+            is_key = depth == 1
+            continue
+        elif is_key:
+            is_key = False
+            # -2: the next value is the one we want; -1: it is not.
+            start = -2 if _text(token.group()) == "model" else -1
+            continue
+        elif start == -2:
+            start = token.start()
+        if depth == 1 and start >= 0:
+            spans.append((start, token.end()))
+            start = -1
+    return spans
+
+
+def _text(token: bytes) -> str | None:
+    """The string a JSON token stands for, or None if it is none."""
+    if not token.startswith(b'"'):
+        return None
+    text = orjson.loads(token)
+    return text if type(text) is str else None

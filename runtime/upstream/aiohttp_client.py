@@ -1,0 +1,272 @@
+"""The upstream port on aiohttp: one session, its pool of connections, and how a call ends.
+
+Always: a call that is cancelled, or an answer that is closed before its body is whole, cuts its connection at once, and
+what is left of it is never used for anybody else. Redirects are not followed, cookies not kept, bodies not decompressed,
+``netrc`` not read: none of that belongs to a gateway.
+
+**A stale connection.** A pooled connection may have been closed by the other side just when we send. Then nothing comes back
+at all, and the provider never saw the request. Sending it again is right then, but each call is billed, so it is done once at
+most, on a fresh connection, and only where all of this holds: the connection had served before; not one byte of an answer
+came; it ended by a close or reset, not by a timeout of ours; and it ended within ``STALE_WITHIN_S`` of sending. A provider
+that dies later has been working on the request: that is a failure like any other, and the courier decides about it.
+
+**Proxies.** ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` count, as users expect. They are read when the port
+is made: aiohttp's own ``trust_env`` asks a thread for them at every call.
+"""
+
+import asyncio
+from asyncio import AbstractEventLoop
+from collections.abc import AsyncIterator
+from io import BytesIO
+from typing import Any, ClassVar
+from urllib.request import getproxies_environment, proxy_bypass
+from weakref import WeakSet
+
+import aiohttp
+from aiohttp.connector import Connection
+from yarl import URL
+
+from runtime.ports import CallFailed, Headers, UpstreamAnswer, UpstreamRequest
+from runtime.upstream.failures import Closed, FirstByteTimeout, IdleTimeout, TooLarge, failure_of
+
+STALE_WITHIN_S = 1.0
+KEEPALIVE_S = 30.0
+CACHED_MAX = 1024
+"""URLs and timeouts are few and come from the configuration; the bound is for the day they do not."""
+
+LARGE_BODY_BYTES = 1024 * 1024
+"""Written piece by piece from here on, so that one large request holds up nobody."""
+
+_UNWANTED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+"""Headers aiohttp would add by itself."""
+
+
+class _StaleConnection(aiohttp.ServerDisconnectedError):
+    """A connection that had served before was gone when the request was sent."""
+
+
+class _Response(aiohttp.ClientResponse):
+    """A response that knows a stale connection and cuts, rather than drains, what it gives up."""
+
+    used: ClassVar[WeakSet[Any]] = WeakSet()
+    """Protocols of connections that have carried an answer before."""
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        """Wait for status and headers."""
+        loop = asyncio.get_running_loop()
+        protocol = connection.protocol
+        is_reused = protocol in self.used
+        sent_at = loop.time()
+        try:
+            await super().start(connection)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            is_soon = loop.time() - sent_at <= STALE_WITHIN_S
+            if is_reused and is_soon and not _has_begun(error):
+                raise _StaleConnection from error
+            raise
+        except BaseException:
+            _abort(connection)
+            raise
+        if not is_reused:
+            self.used.add(protocol)
+        return self
+
+
+class AiohttpUpstream:
+    """The upstream port. To be made and used within one event loop."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
+        self._is_closed = False
+        self._targets: dict[str, tuple[URL, URL | None]] = {}
+        self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
+        self._proxies = getproxies_environment()
+
+    async def call(self, request: UpstreamRequest) -> UpstreamAnswer:
+        """Send ``request`` and wait for status and headers. Raises ``CallFailed``."""
+        try:
+            async with asyncio.timeout(request.headers_s) as limit:
+                response = await self._send(request)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            is_late = isinstance(error, TimeoutError) and limit.expired()
+            raise CallFailed(failure_of(FirstByteTimeout() if is_late else error)) from error
+        return _Answer(response, request.idle_s)
+
+    async def close(self) -> None:
+        """Close all connections. Calls made later fail."""
+        self._is_closed = True
+        for session in (self._session, self._fresh):
+            if session is not None:
+                await session.close()
+        self._session = self._fresh = None
+
+    async def _send(self, request: UpstreamRequest) -> aiohttp.ClientResponse:
+        if self._is_closed:
+            raise Closed
+        if self._session is None:
+            self._session = _session(is_pooled=True)
+        try:
+            return await self._request(self._session, request)
+        except (_StaleConnection, aiohttp.ClientConnectionResetError):
+            # The second: the connection was closing before the first byte was written.
+            if self._is_closed:
+                raise Closed from None
+            if self._fresh is None:
+                self._fresh = _session(is_pooled=False)
+            return await self._request(self._fresh, request)
+
+    async def _request(self, session: aiohttp.ClientSession, request: UpstreamRequest) -> aiohttp.ClientResponse:
+        target = self._targets.get(request.url) or self._target(request.url)
+        timeout = self._timeouts.get(request.connect_s) or self._timeout(request.connect_s)
+        return await session.request(
+            request.method,
+            target[0],
+            data=_data(request.body),
+            headers=request.headers,
+            allow_redirects=False,
+            proxy=target[1],
+            timeout=timeout,
+        )
+
+    def _target(self, url: str) -> tuple[URL, URL | None]:
+        """The parsed URL and the proxy to reach it by. Raises ``ValueError``."""
+        if len(self._targets) >= CACHED_MAX:
+            self._targets.clear()
+        parsed = URL(url)
+        proxy = None
+        if self._proxies and parsed.host and not proxy_bypass(parsed.host):
+            proxy = self._proxies.get(parsed.scheme) or self._proxies.get("all")
+        target = self._targets[url] = (parsed, URL(proxy) if proxy else None)
+        return target
+
+    def _timeout(self, connect_s: float) -> aiohttp.ClientTimeout:
+        if len(self._timeouts) >= CACHED_MAX:
+            self._timeouts.clear()
+        timeout = aiohttp.ClientTimeout(total=None, connect=connect_s, sock_connect=None, sock_read=None)
+        self._timeouts[connect_s] = timeout
+        return timeout
+
+
+class _Answer:
+    """An answer under way; iterating over it gives its chunks."""
+
+    __slots__ = ("_content", "_idle_s", "_is_idle_out", "_loop", "_response", "_timer", "_waiting_since", "headers", "status")
+
+    def __init__(self, response: aiohttp.ClientResponse, idle_s: float) -> None:
+        self.status = response.status
+        self.headers: Headers = tuple(response.headers.items())
+        self._response = response
+        self._content = response.content
+        self._idle_s = idle_s
+        self._loop: AbstractEventLoop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting_since: float | None = None
+        self._is_idle_out = False
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes."""
+        return self
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        content = self._content
+        try:
+            chunk = content.read_nowait()
+            if not chunk and not content.at_eof():
+                chunk = await self._wait()
+        except Exception as error:
+            self.close()
+            raise CallFailed(failure_of(IdleTimeout() if self._is_idle_out else error, self.status)) from error
+        if not chunk:
+            self.close()
+            raise StopAsyncIteration
+        return chunk
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body."""
+        pieces: list[bytes] = []
+        length = 0
+        announced = self._response.content_length
+        if announced is not None and announced > limit:
+            self._refuse(limit)
+        async for chunk in self:
+            length += len(chunk)
+            if length > limit:
+                self._refuse(limit)
+            pieces.append(chunk)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def close(self) -> None:
+        """Done with it. A body that is not whole takes its connection with it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        response = self._response
+        connection = response.connection
+        if connection is not None:
+            # At its end a body gives its connection back by itself; this one has not ended.
+            _abort(connection)
+            response.close()
+
+    async def _wait(self) -> bytes:
+        """The next chunk, or nothing at the end. One timer serves many waits: it looks when the current one began."""
+        self._waiting_since = self._loop.time()
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._idle_s, self._on_timer)
+        try:
+            return await self._content.readany()
+        finally:
+            self._waiting_since = None
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._waiting_since is None:
+            return
+        until = self._waiting_since + self._idle_s
+        if until > self._loop.time():
+            self._timer = self._loop.call_at(until, self._on_timer)
+            return
+        self._is_idle_out = True
+        self.close()
+
+    def _refuse(self, limit: int) -> None:
+        self.close()
+        raise CallFailed(failure_of(TooLarge(f"the answer has more than {limit} bytes"), self.status))
+
+
+def _session(is_pooled: bool) -> aiohttp.ClientSession:
+    if is_pooled:
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S)
+    else:
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        response_class=_Response,
+        skip_auto_headers=_UNWANTED,
+        trust_env=False,
+    )
+
+
+def _data(body: bytes) -> bytes | BytesIO | None:
+    if len(body) >= LARGE_BODY_BYTES:
+        return BytesIO(body)
+    return body or None
+
+
+def _has_begun(error: BaseException) -> bool:
+    """True if part of a status line or of headers came before the end: then aiohttp has it as the error's message."""
+    return isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str)
+
+
+def _abort(connection: Connection) -> None:
+    """Cut at once. A plain close would first wait until what we have written is taken."""
+    transport = connection.transport
+    if transport is not None:
+        transport.abort()

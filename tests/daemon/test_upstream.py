@@ -1,0 +1,464 @@
+"""The upstream port over real sockets, against servers that misbehave."""
+
+import asyncio
+import gc
+import socket
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from messages.failures import Blame, Retry, Scope
+from runtime.ports import CallFailed, UpstreamRequest
+from runtime.upstream.aiohttp_client import AiohttpUpstream
+
+Reader = asyncio.StreamReader
+Writer = asyncio.StreamWriter
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class Server:
+    """A raw server: each request is read whole, then ``answers`` says, one entry per connection, what comes back."""
+
+    def __init__(self) -> None:
+        self.behave: Callable[[Server, Reader, Writer], Awaitable[None]] = one_answer(OK)
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self.open = 0
+        self.changed = asyncio.Condition()
+        self.release = asyncio.Event()
+        self.url = ""
+
+    async def serve(self, reader: Reader, writer: Writer) -> None:
+        self.connections += 1
+        self.open += 1
+        try:
+            await self.behave(self, reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self.open -= 1
+            writer.close()
+            await self.note()
+
+    async def take_request(self, reader: Reader) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
+        self.requests.append(head + await reader.readexactly(length))
+        await self.note()
+
+    async def note(self) -> None:
+        async with self.changed:
+            self.changed.notify_all()
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5), self.changed:
+            await self.changed.wait_for(is_so)
+
+
+def one_answer(answer: bytes, then: str = "serve") -> Callable[[Server, Reader, Writer], Awaitable[None]]:
+    """Answer each request with ``answer``, then serve on, ``close``, ``reset``, or ``hang`` until the peer leaves."""
+
+    async def behave(server: Server, reader: Reader, writer: Writer) -> None:
+        while True:
+            await server.take_request(reader)
+            writer.write(answer)
+            await writer.drain()
+            if then == "close":
+                return
+            if then == "reset":
+                writer.transport.abort()
+                return
+            if then == "hang":
+                await reader.read()
+                return
+
+    return behave
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    made = Server()
+    listener = await asyncio.start_server(made.serve, "127.0.0.1", 0)
+    made.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1/chat/completions"
+    yield made
+    made.release.set()
+    listener.close()
+    await made.until(lambda: made.open == 0)
+
+
+@pytest.fixture
+async def upstream(server: Server) -> AsyncIterator[AiohttpUpstream]:
+    """Closed before the server, which then sees that no connection is left. Unclosed leftovers would be errors."""
+    made = AiohttpUpstream()
+    yield made
+    await made.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        gc.collect()
+
+
+def request(
+    url: str, *, body: bytes = b'{"model":"m"}', connect_s: float = 2.0, headers_s: float = 5.0, idle_s: float = 5.0
+) -> UpstreamRequest:
+    headers = (("Content-Type", "application/json"), ("Authorization", "Bearer k"))
+    return UpstreamRequest("POST", url, headers, body, connect_s, headers_s, idle_s)
+
+
+async def failing(upstream: AiohttpUpstream, wanted: UpstreamRequest) -> CallFailed:
+    with pytest.raises(CallFailed) as caught:
+        await (await upstream.call(wanted)).read(1_000_000)
+    return caught.value
+
+
+async def test_a_call_sends_what_it_was_given_and_nothing_of_its_own(server: Server, upstream: AiohttpUpstream) -> None:
+    answer = await upstream.call(request(server.url))
+    assert answer.status == 200
+    assert ("Content-Type", "text/plain") in answer.headers
+    assert await answer.read(5) == b"hello"
+    answer.close()
+    head, _, body = server.requests[0].partition(b"\r\n\r\n")
+    assert body == b'{"model":"m"}'
+    lines = head.split(b"\r\n")
+    assert lines[0] == b"POST /v1/chat/completions HTTP/1.1"
+    assert sorted(line.split(b":")[0].lower() for line in lines[1:]) == [
+        b"authorization",
+        b"content-length",
+        b"content-type",
+        b"host",
+    ]
+
+
+async def test_a_body_read_whole_gives_its_connection_back(server: Server, upstream: AiohttpUpstream) -> None:
+    for _ in range(3):
+        answer = await upstream.call(request(server.url))
+        assert [chunk async for chunk in answer.chunks()] == [b"hello"]
+        answer.close()
+    assert server.connections == 1
+
+
+async def test_a_large_body_arrives_whole(server: Server, upstream: AiohttpUpstream) -> None:
+    body = bytes(range(256)) * 20_000
+    await (await upstream.call(request(server.url, body=body))).read(5)
+    head, _, sent = server.requests[0].partition(b"\r\n\r\n")
+    assert sent == body
+    assert b"content-length: %d" % len(body) in head.lower()
+    assert b"chunked" not in head.lower()
+
+
+async def test_a_get_has_no_body(server: Server, upstream: AiohttpUpstream) -> None:
+    await (await upstream.call(UpstreamRequest("GET", server.url, (), b"", 2, 5, 5))).read(5)
+    assert server.requests[0].startswith(b"GET ")
+    assert server.requests[0].endswith(b"\r\n\r\n")
+
+
+async def test_redirects_cookies_and_compression_are_left_alone(server: Server, upstream: AiohttpUpstream) -> None:
+    answer = b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nSet-Cookie: a=b\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nxyz"
+    server.behave = one_answer(answer)
+    for _ in range(2):
+        got = await upstream.call(request(server.url))
+        assert (got.status, await got.read(10)) == (302, b"xyz")
+    assert [sent.split()[1] for sent in server.requests] == [b"/v1/chat/completions"] * 2
+    assert not any(b"cookie" in sent.lower() for sent in server.requests)
+
+
+async def test_pain_06_chunks_come_as_they_were_sent_without_waiting_for_more(
+    server: Server, upstream: AiohttpUpstream
+) -> None:
+    async def behave(server: Server, reader: Reader, writer: Writer) -> None:
+        await server.take_request(reader)
+        writer.write(CHUNKED + b"3\r\none\r\n")
+        await server.release.wait()
+        writer.write(b"3\r\ntwo\r\n0\r\n\r\n")
+        await reader.read()
+
+    server.behave = behave
+    answer = await upstream.call(request(server.url))
+    chunks = answer.chunks()
+    assert await anext(chunks) == b"one"
+    server.release.set()
+    assert [chunk async for chunk in chunks] == [b"two"]
+    answer.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "then", "code", "status"),
+    [
+        (b"", "close", "broken", 0),
+        (b"", "reset", "broken", 0),
+        (b"HTTP/1.1 2", "close", "broken", 0),
+        (b"HTTP/1.1 200 OK\r\nContent-Le", "reset", "broken", 0),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "hang", "broken", 0),
+        (b"\x00\xff\x00\xff\r\n\r\n", "hang", "broken", 0),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "hang", "broken", 0),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nshort", "close", "broken", 200),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nshort", "reset", "broken", 200),
+        (CHUNKED + b"5\r\nhello\r\n", "close", "broken", 200),
+        (CHUNKED + b"5\r\nhello\r\n", "reset", "broken", 200),
+        (CHUNKED + b"what?\r\n", "hang", "broken", 200),
+    ],
+)
+async def test_an_answer_that_breaks_is_the_providers_failure(
+    server: Server, upstream: AiohttpUpstream, answer: bytes, then: str, code: str, status: int
+) -> None:
+    server.behave = one_answer(answer, then)
+    failure = (await failing(upstream, request(server.url))).failure
+    assert (failure.code, failure.blame, failure.scope) == (code, Blame.UPSTREAM, Scope.PROVIDER)
+    assert failure.retry is Retry.LATER
+    assert failure.status in (0, status)
+    assert len(server.requests) == 1
+
+
+async def test_what_came_before_the_break_is_given_out(server: Server, upstream: AiohttpUpstream) -> None:
+    server.behave = one_answer(CHUNKED + b"5\r\nhello\r\n", "close")
+    answer = await upstream.call(request(server.url))
+    chunks = answer.chunks()
+    assert await anext(chunks) == b"hello"
+    with pytest.raises(CallFailed):
+        await anext(chunks)
+    answer.close()
+
+
+async def test_headers_that_do_not_come_in_time_are_a_first_byte_timeout(server: Server, upstream: AiohttpUpstream) -> None:
+    server.behave = one_answer(b"HTTP/1.1 200 OK\r\nX-Slow: ", "hang")
+    failure = (await failing(upstream, request(server.url, headers_s=0.05))).failure
+    assert (failure.code, failure.retry) == ("first_byte_timeout", Retry.ELSEWHERE)
+    await server.until(lambda: server.open == 0)
+
+
+async def test_a_body_that_pauses_too_long_is_an_idle_timeout(server: Server, upstream: AiohttpUpstream) -> None:
+    server.behave = one_answer(CHUNKED + b"5\r\nhello\r\n", "hang")
+    failure = (await failing(upstream, request(server.url, idle_s=0.05))).failure
+    assert (failure.code, failure.status) == ("idle_timeout", 200)
+    await server.until(lambda: server.open == 0)
+
+
+async def test_a_pause_of_ours_is_no_pause_of_the_upstreams(server: Server, upstream: AiohttpUpstream) -> None:
+    async def behave(server: Server, reader: Reader, writer: Writer) -> None:
+        await server.take_request(reader)
+        writer.write(CHUNKED + b"3\r\none\r\n")
+        await server.release.wait()
+        writer.write(b"3\r\ntwo\r\n0\r\n\r\n")
+        await reader.read()
+
+    server.behave = behave
+    answer = await upstream.call(request(server.url, idle_s=0.1))
+    chunks = answer.chunks()
+    first = asyncio.ensure_future(anext(chunks))
+    assert await first == b"one"
+    loop = asyncio.get_running_loop()
+    later = loop.create_future()
+    # Longer than the idle limit, while nobody waits for a chunk.
+    loop.call_later(0.25, later.set_result, None)
+    await later
+    server.release.set()
+    assert [chunk async for chunk in chunks] == [b"two"]
+    answer.close()
+
+
+async def test_a_slow_but_steady_body_is_read_to_its_end(server: Server, upstream: AiohttpUpstream) -> None:
+    async def behave(server: Server, reader: Reader, writer: Writer) -> None:
+        await server.take_request(reader)
+        writer.write(CHUNKED)
+        for _ in range(8):
+            writer.write(b"1\r\nx\r\n")
+            await asyncio.sleep(0.04)
+        writer.write(b"0\r\n\r\n")
+        await reader.read()
+
+    server.behave = behave
+    answer = await upstream.call(request(server.url, idle_s=0.2))
+    assert await answer.read(100) == b"x" * 8
+
+
+async def test_a_refused_connection_is_told_apart(upstream: AiohttpUpstream) -> None:
+    with socket.socket() as bound:
+        # Bound, so that nobody else has the port, but not listening.
+        bound.bind(("127.0.0.1", 0))
+        failure = (await failing(upstream, request(f"http://127.0.0.1:{bound.getsockname()[1]}/"))).failure
+    assert (failure.code, failure.retry, failure.scope) == ("connect", Retry.LATER, Scope.PROVIDER)
+
+
+async def test_a_name_that_does_not_resolve_is_a_connect_failure(upstream: AiohttpUpstream) -> None:
+    failure = (await failing(upstream, request("http://no-such-host.invalid/"))).failure
+    assert failure.code in ("connect", "connect_timeout")
+
+
+async def test_tls_that_is_none_is_told_apart(server: Server, upstream: AiohttpUpstream) -> None:
+    async def behave(server: Server, reader: Reader, writer: Writer) -> None:
+        writer.write(b"HTTP/1.1 400 This is plain HTTP\r\n\r\n")
+        await reader.read()
+
+    server.behave = behave
+    failure = (await failing(upstream, request(server.url.replace("http:", "https:")))).failure
+    assert (failure.code, failure.retry) == ("tls", Retry.ELSEWHERE)
+
+
+async def test_a_connection_that_is_not_made_in_time_is_a_connect_timeout(server: Server, upstream: AiohttpUpstream) -> None:
+    async def behave(server: Server, reader: Reader, writer: Writer) -> None:
+        await reader.read()
+
+    # TCP connects, but the TLS handshake is never answered: no connection yet.
+    server.behave = behave
+    failure = (await failing(upstream, request(server.url.replace("http:", "https:"), connect_s=0.05))).failure
+    assert (failure.code, failure.retry) == ("connect_timeout", Retry.LATER)
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "ftp://x/", "http://", "http://[::1", "http://x:99999/"])
+async def test_a_url_that_is_none_is_our_own_fault_or_no_connection(upstream: AiohttpUpstream, url: str) -> None:
+    assert (await failing(upstream, request(url))).failure.code in ("unsendable", "connect", "connect_timeout")
+
+
+async def test_a_header_that_would_end_early_is_never_sent(server: Server, upstream: AiohttpUpstream) -> None:
+    bad = UpstreamRequest("POST", server.url, (("X", "a\r\nx-evil: secret"),), b"{}", 2, 5, 5)
+    error = await failing(upstream, bad)
+    assert error.failure.code == "unsendable"
+    assert "secret" not in str(error)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("answer", [OK, CHUNKED + b"3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"])
+async def test_a_body_beyond_the_limit_is_cut(server: Server, upstream: AiohttpUpstream, answer: bytes) -> None:
+    server.behave = one_answer(answer)
+    got = await upstream.call(request(server.url))
+    with pytest.raises(CallFailed) as caught:
+        await got.read(4)
+    assert (caught.value.failure.code, caught.value.failure.scope) == ("too_large", Scope.NONE)
+    got.close()
+
+
+async def test_pain_17_cancelling_the_wait_for_the_answer_cuts_the_connection(
+    server: Server, upstream: AiohttpUpstream
+) -> None:
+    server.behave = one_answer(b"", "hang")
+    call = asyncio.ensure_future(upstream.call(request(server.url)))
+    await server.until(lambda: len(server.requests) == 1)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await server.until(lambda: server.open == 0)
+
+
+async def test_pain_17_closing_in_mid_body_cuts_the_connection(server: Server, upstream: AiohttpUpstream) -> None:
+    server.behave = one_answer(CHUNKED + b"5\r\nhello\r\n", "hang")
+    answer = await upstream.call(request(server.url))
+    assert await anext(answer.chunks()) == b"hello"
+    answer.close()
+    answer.close()
+    await server.until(lambda: server.open == 0)
+
+
+async def test_pain_17_cancelling_the_wait_for_a_chunk_and_closing_cuts_the_connection(
+    server: Server, upstream: AiohttpUpstream
+) -> None:
+    server.behave = one_answer(CHUNKED, "hang")
+    answer = await upstream.call(request(server.url))
+    reading = asyncio.ensure_future(answer.read(100))
+    await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    answer.close()
+    await server.until(lambda: server.open == 0)
+
+
+async def test_pain_17_a_request_nobody_takes_is_cut_without_waiting_until_it_is_taken(
+    server: Server, upstream: AiohttpUpstream
+) -> None:
+    async def behave(server: Server, reader: Reader, writer: Writer) -> None:
+        await reader.readexactly(1)
+        server.requests.append(b"started")
+        await server.note()
+        await server.release.wait()
+        rest = b"x"
+        try:
+            while rest:
+                rest = await reader.read(1 << 20)
+        except ConnectionResetError:
+            # Not the rest of the request in good order.
+            server.requests.append(b"reset")
+
+    server.behave = behave
+    call = asyncio.ensure_future(upstream.call(request(server.url, body=b"x" * 40_000_000)))
+    await server.until(lambda: server.requests == [b"started"])
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    server.release.set()
+    await server.until(lambda: server.requests == [b"started", b"reset"])
+
+
+def drops_second(last_words: bytes = b"", reset: bool = False) -> Callable[[Server, Reader, Writer], Awaitable[None]]:
+    """The first request of the first connection is answered; its second is read, and the connection dropped."""
+
+    async def behave(server: Server, reader: Reader, writer: Writer) -> None:
+        is_first = server.connections == 1
+        await server.take_request(reader)
+        writer.write(OK)
+        if is_first:
+            await server.take_request(reader)
+            writer.write(last_words)
+            await writer.drain()
+            if reset:
+                writer.transport.abort()
+            return
+        await reader.read()
+
+    return behave
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_stale_connection_is_made_up_for_once(server: Server, upstream: AiohttpUpstream, reset: bool) -> None:
+    server.behave = drops_second(reset=reset)
+    for _ in range(2):
+        assert await (await upstream.call(request(server.url))).read(5) == b"hello"
+    assert server.connections == 2
+    assert len(server.requests) == 3
+
+
+async def test_a_connection_that_is_cut_after_part_of_an_answer_is_not_stale(server: Server, upstream: AiohttpUpstream) -> None:
+    server.behave = drops_second(b"HTTP/1.1 2")
+    await (await upstream.call(request(server.url))).read(5)
+    assert (await failing(upstream, request(server.url))).failure.code == "broken"
+    assert len(server.requests) == 2
+
+
+async def test_a_fresh_connection_that_is_cut_is_not_tried_again(server: Server, upstream: AiohttpUpstream) -> None:
+    server.behave = one_answer(b"", "close")
+    assert (await failing(upstream, request(server.url))).failure.code == "broken"
+    assert len(server.requests) == 1
+
+
+async def test_a_second_stale_connection_in_one_call_is_a_failure(server: Server, upstream: AiohttpUpstream) -> None:
+    async def behave(server: Server, reader: Reader, writer: Writer) -> None:
+        await server.take_request(reader)
+        if server.connections == 1:
+            writer.write(OK)
+            await server.take_request(reader)
+
+    server.behave = behave
+    await (await upstream.call(request(server.url))).read(5)
+    assert (await failing(upstream, request(server.url))).failure.code == "broken"
+    assert len(server.requests) == 3
+
+
+async def test_a_closed_port_makes_no_calls_and_leaves_no_connection(server: Server, upstream: AiohttpUpstream) -> None:
+    await (await upstream.call(request(server.url))).read(5)
+    assert server.open == 1
+    await upstream.close()
+    await server.until(lambda: server.open == 0)
+    failure = (await failing(upstream, request(server.url))).failure
+    assert (failure.code, failure.blame) == ("closed", Blame.US)
+
+
+async def test_a_proxy_of_the_environment_is_used_and_its_exceptions_heeded(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", server.url.removesuffix("/v1/chat/completions"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    upstream = AiohttpUpstream()
+    await (await upstream.call(request("http://somewhere.invalid/v1"))).read(5)
+    await (await upstream.call(request(server.url))).read(5)
+    await upstream.close()
+    assert [sent.split()[1] for sent in server.requests] == [b"http://somewhere.invalid/v1", b"/v1/chat/completions"]
