@@ -1,8 +1,8 @@
 """A cell: one actor's mailbox, its incarnation, and the ``Context`` through which it speaks.
 
 Owns: the queue, the open slots, the timers, the outbox of the turn in progress.
-Always: what a handler says leaves only when it has returned. A slot is open until it is answered, by the actor or by the
-runtime. Timers and fan-outs belong to the incarnation that made them.
+Always: what a handler says leaves when it has returned, in the order in which it was said, and none of it if it raised. A slot
+is open until it is answered, by the actor or by the runtime. Timers and fan-outs belong to the incarnation that made them.
 """
 
 import asyncio
@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from actors.kernel import Actor, ActorFactory, Ref, ReplySlot, SupervisionSpec, TimerId
 from messages.base import Message
-from messages.envelope import Envelope, ReplyPort, TraceContext
-from runtime.system.replies import Slot, TimerEnvelope
+from messages.envelope import Envelope, Fault, ReplyPort, TraceContext
+from runtime.system.replies import Slot, TimerEnvelope, unanswered
 
 if TYPE_CHECKING:
     from runtime.system.dispatcher import Dispatcher
+
+FAILURES_KEPT = 64
+"""Times of failures kept beyond the restart limit: enough for the back-off of those that have none."""
 
 
 class CellState(Enum):
@@ -32,7 +35,8 @@ class CellState(Enum):
     STOPPED = "stopped"
 
 
-Effect = tuple[Callable[..., None], tuple[Any, ...]]
+Effect = tuple[Callable[[Any, Any], None], Any, Any]
+"""What an actor said, to be called when its turn closes, and the two things it is called with."""
 
 
 class Cell:
@@ -60,16 +64,18 @@ class Cell:
         self.queue: deque[Envelope] = deque()
         self.open_slots: dict[Slot, None] = {}
         self.timers: dict[TimerId, asyncio.TimerHandle] = {}
-        self.failed_at: deque[float] = deque(maxlen=64)
+        self.failed_at: deque[float] = deque(maxlen=(spec.limit or 0) + FAILURES_KEPT)
         self.actor: Actor
-        self.envelope: Envelope | None = None
         self.trace: TraceContext | None = None
         """Parent of what is told in this turn: the span of the turn, if there is one."""
         self.now = dispatcher.clock.now
         self.wall = dispatcher.clock.wall
         self._dispatcher = dispatcher
-        self._reply: Message | None = None
-        self._reply_to: ReplyPort | None = None
+        self._envelope: Envelope | None = None
+        self._question: ReplyPort | None = None
+        """Who waits for the answer to the message of this turn; None once it is answered or put aside."""
+        self._speaking = 0
+        """The incarnation whose turn is closing."""
         self._outbox: list[Effect] = []
         self._next_timer = 0
 
@@ -80,57 +86,55 @@ class Cell:
 
     def begin(self, envelope: Envelope | None, trace: TraceContext | None) -> None:
         """Open a turn."""
-        self.envelope = envelope
-        self._reply_to = envelope.reply_to if envelope is not None else None
+        self._envelope = envelope
+        self._question = envelope.reply_to if envelope is not None else None
         self.trace = trace
 
     def commit(self) -> bool:
         """Close the turn and let everything said leave. False: the message was a question and got neither reply nor slot."""
-        reply, reply_to, outbox = self._reply, self._reply_to, self._outbox
-        self.envelope = self._reply = self._reply_to = None
+        outbox = self._outbox
         if outbox:
             self._outbox = []
-            for effect, arguments in outbox:
-                effect(*arguments)
-        self.trace = None
-        if reply_to is None:
-            return True
-        if reply is None:
-            return False
-        reply_to.answer(self.name, reply)
-        return True
+            self._speaking = self.incarnation
+            for effect, first, second in outbox:
+                try:
+                    effect(first, second)
+                except Exception as error:
+                    # The handler has returned: what else it said must leave all the same.
+                    self._dispatcher.report_failed_effect(self.name, error)
+        return self._question is None
 
     def drop(self) -> None:
         """Close the turn; nothing that was said leaves."""
-        self.envelope = self._reply = self._reply_to = None
-        self.trace = None
-        self._outbox = []
+        self._outbox.clear()
 
     # The context, as the actor sees it.
 
     def tell(self, to: Ref[Any], message: Any) -> None:
         """Send a message when the turn closes."""
-        self._outbox.append((self._dispatcher.deliver, (to.name, message, self)))
+        self._outbox.append((self._send, to.name, message))
 
     def reply(self, message: Message) -> None:
         """Answer the question of this turn."""
-        if self._reply_to is None or self._reply is not None:
+        question = self._question
+        if question is None:
             raise RuntimeError(f"{self.name}: {type(message).__name__} answers no question, or one answered already")
-        self._reply = message
+        self._question = None
+        self._outbox.append((question.answer, self.name, message))
 
     def defer(self) -> ReplySlot:
         """Put the question of this turn aside."""
-        envelope = self.envelope
-        if envelope is None or self._reply_to is None or self._reply is not None:
+        envelope, question = self._envelope, self._question
+        if envelope is None or question is None:
             raise RuntimeError(f"{self.name}: there is no open question to put aside")
-        slot = Slot(envelope, self._reply_to)
-        self._reply_to = None
-        self._outbox.append((self._open, (slot,)))
+        self._question = None
+        slot = Slot(envelope, question)
+        self._outbox.append((self._open, slot, None))
         return slot
 
     def answer(self, slot: ReplySlot, message: Message) -> None:
         """Answer a question put aside."""
-        self._outbox.append((self.settle, (slot, message)))
+        self._outbox.append((self.settle, slot, message))
 
     def gather(
         self,
@@ -141,22 +145,32 @@ class Cell:
         within_s: float | None = None,
     ) -> None:
         """Put one question to many when the turn closes."""
-        self._outbox.append((self._dispatcher.fan_out, (self, [ref.name for ref in to], message, key, on_behalf, within_s)))
+        self._outbox.append((self._fan_out, [ref.name for ref in to], (message, key, on_behalf, within_s)))
 
     def after(self, delay_s: float, message: Message) -> TimerId:
         """Set a timer when the turn closes."""
         self._next_timer += 1
         timer = TimerId(self._next_timer)
-        self._outbox.append((self._set_timer, (timer, delay_s, message)))
+        self._outbox.append((self._set_timer, timer, (delay_s, message)))
         return timer
 
     def cancel(self, timer: TimerId) -> None:
         """Call off a timer when the turn closes."""
-        self._outbox.append((self._cancel_timer, (timer,)))
+        self._outbox.append((self._cancel_timer, timer, None))
 
-    # Effects.
+    # Effects. A port that is told something runs at once and may end this very actor, so those that
+    # leave something behind look first whether the incarnation that spoke is still there.
 
-    def _open(self, slot: Slot) -> None:
+    def _send(self, to: str, message: Message) -> None:
+        trace = self.trace
+        posted_at = self.now() if trace is not None else 0.0
+        self._dispatcher.post(to, Envelope(message, self.name, None, trace, None, posted_at))
+
+    def _open(self, slot: Slot, _: None) -> None:
+        if self._speaking != self.incarnation:
+            slot.reply_to.answer(self.name, unanswered(slot.question, self.name, Fault.STOPPED))
+            return
+        slot.is_open = True
         self.open_slots[slot] = None
 
     def settle(self, slot: Slot, message: Message) -> None:
@@ -165,28 +179,35 @@ class Cell:
             self._dispatcher.counters.late_replies += 1
             return
         slot.is_open = False
-        self.open_slots.pop(slot, None)
+        del self.open_slots[slot]
         slot.reply_to.answer(self.name, message)
 
-    def _set_timer(self, timer: TimerId, delay_s: float, message: Message) -> None:
-        self.timers[timer] = self._dispatcher.loop.call_later(max(0.0, delay_s), self._fire, timer, message)
+    def _fan_out(self, names: list[str], asked: tuple[Message, str, Slot | None, float | None]) -> None:
+        if self._speaking == self.incarnation:
+            self._dispatcher.fan_out(self, names, *asked)
 
-    def _cancel_timer(self, timer: TimerId) -> None:
+    def _set_timer(self, timer: TimerId, what: tuple[float, Message]) -> None:
+        if self._speaking == self.incarnation:
+            delay_s, message = what
+            self.timers[timer] = self._dispatcher.call_later(delay_s, self._fire, timer, message)
+
+    def _cancel_timer(self, timer: TimerId, _: None) -> None:
         handle = self.timers.pop(timer, None)
         if handle is not None:
             handle.cancel()
 
     def _fire(self, timer: TimerId, message: Message) -> None:
         del self.timers[timer]
-        self._dispatcher.enqueue(self, TimerEnvelope(message, self.name, incarnation=self.incarnation))
+        self._dispatcher.enqueue_own(self, TimerEnvelope(message, self.name, incarnation=self.incarnation))
 
     # Ends of an incarnation.
 
-    def end_incarnation(self, fault: str) -> None:
+    def end_incarnation(self, fault: Fault) -> None:
         """Cancel the timers and answer the open slots with ``fault``: their owner is gone."""
+        self.incarnation += 1
         for handle in self.timers.values():
             handle.cancel()
         self.timers.clear()
         for slot in list(self.open_slots):
-            self.settle(slot, slot.question.unanswered(self.name, fault))
-        self.incarnation += 1
+            if slot.is_open:
+                self.settle(slot, unanswered(slot.question, self.name, fault))

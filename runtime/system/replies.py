@@ -5,13 +5,19 @@ question an actor has put aside, which passes its one answer on to whichever of 
 """
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from messages.base import Message
 from messages.envelope import Envelope, Fault, ReplyPort, TraceContext, Undelivered
 from messages.routing import Gathered
+
+if TYPE_CHECKING:
+    from runtime.system.cell import Cell
+
+log = logging.getLogger("pointsman.system")
 
 
 class AskError(Exception):
@@ -44,43 +50,80 @@ class Counters:
     shed: int = 0
     late_replies: int = 0
     dead_letters: int = 0
+    """Told to nobody: no actor of that name, or it stopped before it read the message."""
+    swallowed: int = 0
+    """Told to an actor that is out, or that stays away longer than its mailbox lasts."""
     expired: int = 0
+
+
+def unanswered(question: Message, actor: str, fault: Fault) -> Message:
+    """What the runtime answers in ``actor``'s place. A message that cannot tell is answered ``Undelivered``."""
+    try:
+        return question.unanswered(actor, fault)
+    except Exception as error:
+        log.error("%s.unanswered raised", type(question).__name__, exc_info=error)
+        return Undelivered(actor, fault)
 
 
 class Ask:
     """A question from outside. ``on_answer`` sees the answer in the turn that gave it, before whoever waits does."""
 
-    __slots__ = ("counters", "deadline", "future", "on_answer")
+    __slots__ = ("_answer", "_counters", "_error", "_future", "_on_answer", "deadline", "is_open")
 
-    def __init__(
-        self,
-        future: "asyncio.Future[Any]",
-        counters: Counters,
-        deadline: float | None,
-        on_answer: Callable[[Any], None] | None,
-    ) -> None:
-        self.future = future
-        self.counters = counters
+    def __init__(self, counters: Counters, deadline: float | None, on_answer: Callable[[Any], None] | None) -> None:
         self.deadline = deadline
-        self.on_answer = on_answer
+        self.is_open = True
+        self._counters = counters
+        self._on_answer = on_answer
+        self._answer: Any = None
+        self._error: Exception | None = None
+        self._future: asyncio.Future[None] | None = None
 
     def answer(self, actor: str, reply: Any) -> None:
-        """Wake whoever waits; if nobody does any more the answer is late."""
-        future = self.future
-        if future.done():
-            self.counters.late_replies += 1
+        """Take the one answer and wake whoever waits; if nobody does any more it is late."""
+        if not self.is_open:
+            self._counters.late_replies += 1
             return
         if type(reply) is Undelivered:
-            future.set_exception(_error(actor, reply.fault))
+            self._end(None, _error(actor, reply.fault))
             return
-        if self.on_answer is not None:
-            self.on_answer(reply)
-        future.set_result(reply)
+        if self._on_answer is not None:
+            try:
+                self._on_answer(reply)
+            except Exception as error:
+                # The mistake is the asker's, so it is raised there and not in the turn of the actor that answers.
+                self._end(None, error)
+                return
+        self._end(reply, None)
 
     def expire(self) -> None:
         """The deadline is here."""
-        if not self.future.done():
-            self.future.set_exception(DeadlineExceeded("no answer before the deadline"))
+        if self.is_open:
+            self._end(None, DeadlineExceeded("no answer before the deadline"))
+
+    def abandon(self, fault: Fault) -> None:
+        """The system stops and whoever should answer never did."""
+        if self.is_open:
+            self._end(None, ActorGone("nobody", fault))
+
+    async def wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Return when there is an answer or an end without one."""
+        if self.is_open:
+            self._future = loop.create_future()
+            await self._future
+
+    def outcome(self) -> Any:
+        """The answer. Raises what stands in its place."""
+        if self._error is not None:
+            raise self._error
+        return self._answer
+
+    def _end(self, answer: Any, error: Exception | None) -> None:
+        self.is_open = False
+        self._answer = answer
+        self._error = error
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
 
 
 def _error(actor: str, fault: str) -> AskError:
@@ -94,52 +137,60 @@ def _error(actor: str, fault: str) -> AskError:
 class Collector:
     """Takes one answer from each of a fan-out's addressees, then hands them all on together."""
 
-    __slots__ = ("answers", "counters", "deadline", "key", "missing", "on_behalf", "on_complete", "question", "trace")
+    __slots__ = (
+        *("_answers", "_counters", "_key", "_missing", "_on_complete", "_question"),
+        *("asker", "deadline", "incarnation", "on_behalf", "trace"),
+    )
 
     def __init__(
         self,
-        names: list[str],
+        asker: "Cell",
+        names: Sequence[str],
         question: Message,
         key: str,
         counters: Counters,
         on_complete: "Callable[[Collector], None]",
         on_behalf: "Slot | None",
-        trace: TraceContext | None,
         deadline: float | None,
     ) -> None:
-        self.missing = dict.fromkeys(names)
-        self.question = question
-        self.key = key
-        self.counters = counters
-        self.on_complete = on_complete
+        self.asker = asker
+        self.incarnation = asker.incarnation
+        self.trace: TraceContext | None = asker.trace
         self.on_behalf = on_behalf
-        self.trace = trace
         self.deadline = deadline
-        self.answers: list[Any] = []
+        self._missing = dict.fromkeys(names)
+        self._question = question
+        self._key = key
+        self._counters = counters
+        self._on_complete = on_complete
+        self._answers: list[Any] = []
 
     def answer(self, actor: str, reply: Any) -> None:
         """Keep ``actor``'s answer; the last one completes the round."""
-        missing = self.missing
+        missing = self._missing
         if actor not in missing:
-            self.counters.late_replies += 1
+            self._counters.late_replies += 1
             return
         del missing[actor]
-        self.answers.append(reply)
+        self._answers.append(reply)
         if not missing:
-            self.on_complete(self)
+            self._on_complete(self)
 
     def expire(self) -> None:
         """Answer for all that have not."""
-        for actor in list(self.missing):
-            self.answer(actor, self.question.unanswered(actor, Fault.EXPIRED))
+        for actor in list(self._missing):
+            self.answer(actor, unanswered(self._question, actor, Fault.EXPIRED))
+
+    def abandon(self, fault: Fault) -> None:
+        """The system stops: nobody is left to read what was gathered."""
 
     def gathered(self) -> Gathered:
         """The mail that goes to the actor that asked."""
-        return Gathered(self.key, tuple(self.answers))
+        return Gathered(self._key, tuple(self._answers))
 
 
 class Slot:
-    """A question an actor has put aside."""
+    """A question an actor has put aside. Open from the end of the turn that put it aside until its answer."""
 
     __slots__ = ("deadline", "is_open", "question", "reply_to")
 
@@ -147,7 +198,7 @@ class Slot:
         self.question: Message = envelope.message
         self.deadline = envelope.deadline
         self.reply_to = reply_to
-        self.is_open = True
+        self.is_open = False
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from actors.kernel import SupervisionSpec
 
 UNLIMITED_DELAY_S = 0.1
-"""Who may restart for ever waits at least so long each time, so that failing at start is no endless loop."""
+"""Who may restart for ever waits at least so long the first time, so that failing at start is no endless loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,12 @@ def decide(history: Sequence[float], now: float, spec: SupervisionSpec) -> Resta
     """Restart or give up after a failure at ``now``.
 
     ``history`` holds the monotonic times (s) of earlier failures, oldest first. Only those within ``spec.period_s`` count: the
-    intensity and period of OTP's supervisors. The wait is ``backoff_s``, doubled for each failure that counts.
+    intensity and period of OTP's supervisors. The wait is ``backoff_s``, doubled for each failure that counts, up to
+    ``backoff_max_s``.
     """
     recent = sum(1 for at in history if now - at < spec.period_s)
     if spec.limit is not None and recent >= spec.limit:
         return GiveUp(recent + 1)
-    delay_s = min(spec.backoff_s * 2.0 ** min(recent, 64), spec.backoff_max_s)
-    return Restart(delay_s if spec.limit is not None else max(delay_s, UNLIMITED_DELAY_S))
+    first_s = spec.backoff_s if spec.limit is not None else max(spec.backoff_s, UNLIMITED_DELAY_S)
+    longest_s = spec.backoff_max_s if spec.limit is not None else max(spec.backoff_max_s, UNLIMITED_DELAY_S)
+    return Restart(min(first_s * 2.0 ** min(recent, 64), longest_s))

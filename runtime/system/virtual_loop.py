@@ -9,7 +9,13 @@ Start it with ``asyncio.Runner(loop_factory=VirtualLoop)``.
 """
 
 import asyncio
-from typing import Any, NoReturn
+import math
+import threading
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any, NoReturn, TypeVarTuple
+
+Arguments = TypeVarTuple("Arguments")
 
 
 class RealWorldError(RuntimeError):
@@ -23,14 +29,14 @@ class NothingLeftError(RuntimeError):
 class _JumpingSelector:
     """Stands where the loop's selector stands: instead of sleeping it moves the time."""
 
-    def __init__(self) -> None:
-        self.time_s = 0.0
+    def __init__(self, loop: "VirtualLoop") -> None:
+        self._loop = loop
 
     def select(self, timeout: float | None) -> list[Any]:
         if timeout is None:
             raise NothingLeftError("everything waits and no timer is set")
         if timeout > 0:
-            self.time_s += timeout
+            self._loop.jump()
         return []
 
     def get_map(self) -> dict[Any, Any]:
@@ -43,21 +49,40 @@ class _JumpingSelector:
 class VirtualLoop(asyncio.BaseEventLoop):
     """An event loop without a world."""
 
+    _scheduled: list[asyncio.TimerHandle]
+    """asyncio's own heap of timers."""
+    _thread_id: int | None
+
     def __init__(self) -> None:
         super().__init__()
-        self._selector = _JumpingSelector()
-        # The resolution of a clock that does not tick is nothing: timers fire exactly when they are due.
+        self._time_s = 0.0
+        self._selector = _JumpingSelector(self)
+        # A clock that does not tick has no resolution: timers fire exactly when they are due. asyncio takes those due
+        # before now + resolution, so it must be more than nothing even where the seconds are many.
         self._clock_resolution = 1e-9
 
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
-        return self._selector.time_s
+        return self._time_s
+
+    def jump(self) -> None:
+        """Move the time to the next timer: to its very due time, for adding up waits would drift."""
+        self._time_s = max(self._time_s, self._scheduled[0].when())
+        self._clock_resolution = max(1e-9, 2 * math.ulp(self._time_s))
 
     def _process_events(self, event_list: list[Any]) -> None:
         """Nothing comes from outside."""
 
     def _write_to_self(self) -> None:
-        """Nobody wakes this loop from another thread."""
+        """There is no sleep to wake this loop from."""
+
+    def call_soon_threadsafe(
+        self, callback: Callable[[*Arguments], object], *args: *Arguments, context: Context | None = None
+    ) -> asyncio.Handle:
+        """As ``call_soon``. Raises ``RealWorldError`` in any thread but the loop's own."""
+        if self._thread_id not in (None, threading.get_ident()):
+            raise RealWorldError("virtual time cannot wait for a real thread")
+        return self.call_soon(callback, *args, context=context)
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncio's signature
         """There is none."""
@@ -68,9 +93,10 @@ def _refuse(self: VirtualLoop, *args: Any, **kwargs: Any) -> NoReturn:
 
 
 for _worldly in (
-    *("add_reader", "remove_reader", "add_writer", "remove_writer", "add_signal_handler", "run_in_executor"),
-    *("sock_recv", "sock_recv_into", "sock_sendall", "sock_connect", "sock_accept", "getaddrinfo"),
-    *("create_connection", "create_server", "create_datagram_endpoint", "subprocess_exec", "subprocess_shell"),
-    *("connect_read_pipe", "connect_write_pipe"),
+    *("add_reader", "remove_reader", "add_writer", "remove_writer", "add_signal_handler", "remove_signal_handler"),
+    *("sock_recv", "sock_recv_into", "sock_recvfrom", "sock_recvfrom_into", "sock_sendall", "sock_sendto", "sock_sendfile"),
+    *("sock_connect", "sock_accept", "getaddrinfo", "getnameinfo", "run_in_executor", "sendfile", "start_tls"),
+    *("create_connection", "create_server", "create_datagram_endpoint", "create_unix_connection", "create_unix_server"),
+    *("connect_accepted_socket", "connect_read_pipe", "connect_write_pipe", "subprocess_exec", "subprocess_shell"),
 ):
     setattr(VirtualLoop, _worldly, _refuse)
