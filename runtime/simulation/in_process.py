@@ -16,6 +16,7 @@ from runtime.simulation.behaviour import Behaviour, Seed
 from runtime.simulation.performance import Broken, Performance
 from runtime.simulation.plan import AnswerPlan
 from runtime.simulation.provider import ProviderSimulation
+from runtime.upstream.failures import Closed, FirstByteTimeout, IdleTimeout, TooLarge, failure_of
 
 
 class SimulatedUpstream:
@@ -25,6 +26,7 @@ class SimulatedUpstream:
         self._behaviours = {url.rstrip("/"): behaviour for url, behaviour in behaviours.items()}
         self._seed = seed
         self._simulations: dict[str, ProviderSimulation] = {}
+        self._is_closed = False
 
     def simulation(self, base_url: str) -> ProviderSimulation:
         """The provider at ``base_url``; it starts when it is first asked for. Raises ``KeyError``; needs a running loop."""
@@ -36,9 +38,11 @@ class SimulatedUpstream:
 
     async def call(self, request: UpstreamRequest) -> "SimulatedAnswer":
         """As the port says. Raises ``CallFailed``; cancelling it frees the place at once."""
+        if self._is_closed:
+            raise CallFailed(failure_of(Closed()))
         base_url = self._base_url(request.url)
         if base_url is None:
-            raise _failed("connect", Retry.LATER, "connection refused")
+            raise CallFailed(Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.LATER, "connect", detail="nobody listens there"))
         simulation = self.simulation(base_url)
         path = urlsplit(request.url[len(base_url) :]).path
         now = asyncio.get_running_loop().time()
@@ -50,17 +54,18 @@ class SimulatedUpstream:
                 plan = await performance.start()
         except TimeoutError:
             performance.finish()
-            raise _failed("first_byte_timeout", Retry.ELSEWHERE, f"no answer within {request.headers_s:g} s") from None
+            raise CallFailed(failure_of(FirstByteTimeout())) from None
         except Broken as broken:
             performance.finish()
-            raise _failed("connect", Retry.LATER, str(broken)) from None
+            raise CallFailed(failure_of(ConnectionResetError())) from broken
         except BaseException:
             performance.finish()
             raise
         return SimulatedAnswer(plan, performance, request.idle_s)
 
     async def close(self) -> None:
-        """Break off every call in flight."""
+        """Break off every call in flight. Calls made later fail."""
+        self._is_closed = True
         for simulation in self._simulations.values():
             for call in list(simulation.calls.values()):
                 call.break_off()
@@ -104,9 +109,9 @@ class SimulatedAnswer:
                         yield data
             self._performance.complete()
         except TimeoutError:
-            raise _failed("idle_timeout", Retry.ELSEWHERE, f"nothing came for {self._idle_s:g} s") from None
+            raise CallFailed(failure_of(IdleTimeout(), self._status)) from None
         except Broken as broken:
-            raise _failed("cut", Retry.ELSEWHERE, f"the answer broke off: {broken}") from None
+            raise CallFailed(failure_of(ConnectionResetError(), self._status)) from broken
         finally:
             self._performance.finish()
 
@@ -117,7 +122,7 @@ class SimulatedAnswer:
             async for chunk in chunks:
                 body += chunk
                 if len(body) > limit:
-                    raise _failed("too_large", Retry.ELSEWHERE, f"the answer has more than {limit} bytes")
+                    raise CallFailed(failure_of(TooLarge(f"the answer has more than {limit} bytes"), self._status))
         return bytes(body)
 
     def close(self) -> None:
@@ -127,7 +132,3 @@ class SimulatedAnswer:
 
 def _timeout(seconds: float) -> asyncio.Timeout:
     return asyncio.timeout(seconds if isfinite(seconds) else None)
-
-
-def _failed(code: str, retry: Retry, detail: str) -> CallFailed:
-    return CallFailed(Failure(Blame.UPSTREAM, Scope.PROVIDER, retry, code, detail=detail))

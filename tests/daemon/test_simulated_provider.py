@@ -4,12 +4,14 @@ import asyncio
 import base64
 import struct
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import orjson
 import pytest
 
+from runtime.config.loading import load_bytes
 from runtime.simulation.behaviour import Behaviour
 from runtime.simulation.demo_world import demo_behaviours, demo_config, demo_world
 from runtime.simulation.faults import Fault, FaultKind
@@ -301,6 +303,8 @@ async def test_the_world_of_the_demo_has_three_providers_that_share_their_models
             assert [model["name"] for model in entry["models"]] == names == ["demo-small", "demo-large"]
             assert entry["id"] == provider.behaviour.name
 
+    loaded = load_bytes(orjson.dumps(config), Path("demo.yaml"), {})
+    assert sorted(loaded.credentials) == ["steady", "swift", "thrifty"]
     swift, steady, thrifty = demo_behaviours()
     assert swift.ttfb_ms < steady.ttfb_ms < thrifty.ttfb_ms
     assert swift.output_price > steady.output_price > thrifty.output_price

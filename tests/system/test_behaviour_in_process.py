@@ -175,7 +175,7 @@ def test_a_cut_answer_fails_after_its_content() -> None:
             async for chunk in answer.chunks():
                 chunks.append(chunk)
 
-        assert (await failure_of(collect())).failure.code == "cut"
+        assert (await failure_of(collect())).failure.code == "broken"
         text = b"".join(chunks)
         assert b"[p]" in text
         assert b"[DONE]" not in text
@@ -191,9 +191,9 @@ def test_an_outage_breaks_calls_in_flight_and_refuses_new_ones() -> None:
 
         upstream.simulation(URL).switch_on(Fault(FaultKind.OUTAGE, for_s=1), now())
 
-        assert (await failure_of(waiting)).failure.code == "connect"
-        assert (await failure_of(streaming.read(100_000))).failure.code == "cut"
-        assert (await failure_of(upstream.call(request()))).failure.code == "connect"
+        assert (await failure_of(waiting)).failure.code == "broken"
+        assert (await failure_of(streaming.read(100_000))).failure.code == "broken"
+        assert (await failure_of(upstream.call(request()))).failure.code == "broken"
         assert now() == pytest.approx(0.11)
         assert [record.outcome for record in upstream.simulation(URL).journal.records()] == ["killed", "killed", "reset"]
         await asyncio.sleep(1)
@@ -216,6 +216,7 @@ def test_an_answer_longer_than_the_limit_fails_and_closing_the_upstream_breaks_w
         left = asyncio.ensure_future(upstream.call(request()))
         await asyncio.sleep(0)
         await upstream.close()
-        assert (await failure_of(left)).failure.code == "connect"
+        assert (await failure_of(left)).failure.code == "broken"
+        assert (await failure_of(upstream.call(request()))).failure.code == "closed"
 
     virtually(scene)
