@@ -1,0 +1,208 @@
+"""Requests and tokens per minute and calls at once, taken together or not at all (FEATURES B3, D1)."""
+
+from math import inf
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.provider.limits import BLOCK_S_MAX, Hindrance, Limits
+from messages.calls import LimitsSeen
+from messages.control import LimitsSpec
+
+
+def limits(**spec: float) -> Limits:
+    concurrency = spec.pop("max_concurrency", None)
+    return Limits(LimitsSpec(max_concurrency=None if concurrency is None else int(concurrency), **spec), 0.0, is_full=True)
+
+
+def test_without_limits_everything_is_taken() -> None:
+    free = limits()
+    assert all(free.reserve(10**9, 0.0) is None for _ in range(1000))
+    assert free.room is None
+
+
+def test_B3_calls_at_once_are_limited_and_an_end_makes_room() -> None:
+    two = limits(max_concurrency=2)
+    assert [two.reserve(1, 0.0) for _ in range(2)] == [None, None]
+    hold = two.reserve(1, 0.0)
+    assert hold is not None
+    assert (hold.why, hold.retry_at) == (Hindrance.CAPACITY, None)
+    two.release()
+    assert two.room == 1
+    assert two.reserve(1, 0.0) is None
+
+
+def test_a_minute_of_requests_can_go_at_once_then_they_come_as_the_bucket_refills() -> None:
+    sixty = limits(requests_per_minute=60)
+    assert all(sixty.reserve(1, 0.0) is None for _ in range(60))
+    hold = sixty.reserve(1, 0.0)
+    assert hold is not None
+    assert hold.retry_at == pytest.approx(1.0)
+    assert sixty.reserve(1, 0.99) is not None
+    assert sixty.reserve(1, hold.retry_at or 0.0) is None
+
+
+def test_a_burst_bounds_both_buckets_in_proportion() -> None:
+    bucket = limits(requests_per_minute=60, tokens_per_minute=6000, burst=6)
+    assert bucket.requests is not None
+    assert bucket.tokens is not None
+    assert (bucket.requests.size, bucket.tokens.size) == (6, 600)
+
+
+def test_a_reservation_takes_all_or_nothing() -> None:
+    both = limits(requests_per_minute=60, tokens_per_minute=1000)
+    assert both.reserve(900, 0.0) is None
+    assert both.reserve(900, 0.0) is not None
+    assert both.requests is not None
+    assert both.requests.level == 59
+    assert both.in_flight == 1
+
+
+def test_a_request_larger_than_the_bucket_is_taken_when_it_is_full_and_leaves_a_debt() -> None:
+    small = limits(tokens_per_minute=600)
+    assert small.reserve(1200, 0.0) is None
+    hold = small.hold(1, 0.0)
+    assert hold is not None
+    assert hold.retry_at == pytest.approx(60.1)
+    assert small.hold(1200, 119.0) is not None
+    assert small.hold(1200, 120.0) is None
+
+
+def test_settling_gives_back_what_was_not_used_and_charges_what_was_used_beyond() -> None:
+    bucket = limits(tokens_per_minute=1000)
+    bucket.reserve(900, 0.0)
+    bucket.settle(900, 100, 0.0)
+    assert bucket.tokens is not None
+    assert bucket.tokens.level == pytest.approx(900)
+    bucket.reserve(100, 0.0)
+    bucket.settle(100, 1000, 0.0)
+    assert bucket.tokens.level == pytest.approx(-100)
+
+
+def test_what_was_not_sent_is_given_back_whole() -> None:
+    bucket = limits(requests_per_minute=1, tokens_per_minute=100)
+    bucket.reserve(100, 0.0)
+    bucket.release()
+    bucket.give_back(100, 0.0)
+    assert bucket.reserve(100, 0.0) is None
+
+
+def test_a_retry_after_blocks_until_then_and_ten_minutes_at_most() -> None:
+    free = limits()
+    free.block(7.0, 100.0)
+    hold = free.hold(1, 106.9)
+    assert hold is not None
+    assert (hold.why, hold.retry_at) == (Hindrance.RATE, 107.0)
+    assert free.hold(1, 107.0) is None
+    free.block(1e9, 100.0)
+    assert free.hold(1, 100.0 + BLOCK_S_MAX) is None
+
+
+def test_refusals_that_name_no_wait_back_off_until_a_call_is_answered() -> None:
+    free, waits = limits(), []
+    for _ in range(7):
+        now = free.blocked_until
+        free.block(None, now)
+        waits.append(free.blocked_until - now)
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    free.answered()
+    now = free.blocked_until
+    free.block(inf, now)
+    assert free.blocked_until - now == 1.0
+
+
+def test_what_the_provider_says_is_left_lowers_a_bucket_and_never_raises_it() -> None:
+    bucket = limits(requests_per_minute=60)
+    assert bucket.requests is not None
+    bucket.see(LimitsSeen(remaining_requests=10), 0.0)
+    assert bucket.requests.level == 10
+    bucket.see(LimitsSeen(remaining_requests=1000), 0.0)
+    assert bucket.requests.level == 10
+
+
+def test_nothing_left_blocks_for_a_moment_where_we_have_no_bucket() -> None:
+    free = limits()
+    free.see(LimitsSeen(remaining_tokens=0, reset_tokens_s=0.5), 0.0)
+    assert free.hold(1, 0.4) is not None
+    assert free.hold(1, 0.5) is None
+    free.see(LimitsSeen(remaining_requests=0, reset_requests_s=3600.0), 1.0)
+    assert free.hold(1, 3.0) is None
+
+
+def test_B9_new_limits_keep_what_is_out_and_what_is_in_the_bucket() -> None:
+    bucket = limits(requests_per_minute=60, max_concurrency=5)
+    for _ in range(4):
+        bucket.reserve(1, 0.0)
+    bucket.reconfigure(LimitsSpec(requests_per_minute=6000, max_concurrency=2), 0.0)
+    assert bucket.requests is not None
+    assert (bucket.requests.level, bucket.in_flight, bucket.room) == (56, 4, 0)
+    bucket.reconfigure(LimitsSpec(requests_per_minute=10), 0.0)
+    assert bucket.requests is not None
+    assert bucket.requests.level == 10
+
+
+def test_an_emptied_bucket_refills_from_then_on() -> None:
+    bucket = limits(requests_per_minute=60)
+    bucket.empty(100.0)
+    assert bucket.reserve(1, 100.5) is not None
+    assert bucket.reserve(1, 101.0) is None
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.floats(0.0, 20.0),
+        st.sampled_from(["reserve", "reserve", "settle", "give back", "see"]),
+        st.integers(0, 3000),
+    ),
+    max_size=80,
+)
+
+
+@settings(max_examples=150)
+@given(STEPS, st.floats(1.0, 600.0), st.floats(10.0, 6000.0), st.one_of(st.none(), st.floats(1.0, 100.0)))
+def test_no_window_takes_more_than_its_limit_and_a_burst_whatever_the_order(
+    steps: list[tuple[float, str, int]], per_minute: float, tokens_per_minute: float, burst: float | None
+) -> None:
+    both = Limits(LimitsSpec(per_minute, tokens_per_minute, None, burst), 0.0, is_full=True)
+    assert both.requests is not None
+    assert both.tokens is not None
+    now, out = 0.0, list[int]()
+    ledger: list[tuple[float, float, float]] = []
+    largest = 0
+    for passed_s, what, amount in steps:
+        now += passed_s
+        if what == "reserve":
+            hold = both.hold(amount, now)
+            if both.reserve(amount, now) is None:
+                assert hold is None
+                out.append(amount)
+                largest = max(largest, amount)
+                ledger.append((now, 1.0, float(amount)))
+            else:
+                assert hold is not None
+                assert hold.retry_at is not None
+                assert hold.retry_at > now
+        elif what == "see":
+            both.see(LimitsSeen(amount, 1.0, amount, 1.0), now)
+        elif out:
+            reserved = out.pop(0)
+            both.release()
+            if what == "settle":
+                both.settle(reserved, amount, now)
+                ledger.append((now, 0.0, float(min(0, amount - reserved))))
+            else:
+                both.give_back(reserved, now)
+                ledger.append((now, -1.0, -float(reserved)))
+        assert both.flaw() is None
+        assert both.in_flight == len(out)
+    for bucket, column, beyond in ((both.requests, 1, max(0.0, 1.0 - both.requests.size)), (both.tokens, 2, float(largest))):
+        for start in range(len(ledger)):
+            taken = 0.0
+            for entry in ledger[start:]:
+                taken += entry[column]
+                window_s = entry[0] - ledger[start][0]
+                assert (
+                    taken
+                    <= bucket.rate_per_s * window_s + bucket.size + max(0.0, beyond - bucket.size) + 1e-3 + 1e-4 * bucket.size
+                )
