@@ -122,6 +122,8 @@ class FailoverSpec(Message):
     """Status codes and classes."""
     on_rate_limit: bool = True
     backoff: BackoffSpec = BackoffSpec()
+    retry_share: float = 0.2
+    """Repeats at a provider that has failed the request before, as a share of its first calls."""
 
 
 @message("control.routing_spec")

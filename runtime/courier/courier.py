@@ -2,7 +2,7 @@
 
 Owns: one request's tries, its attempt in progress, its open plan at the router.
 Always: the client gets exactly one answer. A refused award is no attempt. A failed attempt goes on to a fresh choice among
-those not tried; when all were, those that failed for now come back after their wait, within attempts, deadline and retry budgets.
+those not tried; when all were, those that failed for now come back after their wait, within attempts, deadline and budget.
 """
 
 import asyncio

@@ -10,22 +10,12 @@ from urllib.parse import urlsplit
 
 from messages.control import ConfigSnapshot, ModelSpec, ProviderSpec, RoutingSpec
 from otel import names
+from runtime.config.settings import Credential
 from runtime.dialects.headers import base_headers
 from runtime.ports import Headers
 
 PATHS = {"chat": "/chat/completions", "completions": "/completions", "embeddings": "/embeddings"}
 """Where an OpenAI-compatible provider has each endpoint, below its base URL."""
-
-
-@dataclass(frozen=True, slots=True)
-class Secrets:
-    """A provider's key and headers, kept out of every ``repr``."""
-
-    api_key: str
-    headers: Headers
-
-    def __repr__(self) -> str:
-        return "Secrets(***)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +45,10 @@ class Track:
 
 
 class Directory:
-    """The tracks by provider. ``secrets_of`` gives a provider's key and headers, or None if it has none."""
+    """The tracks by provider. ``credential_of`` gives what identifies us there, None: nothing does."""
 
-    def __init__(self, snapshot: ConfigSnapshot, secrets_of: Callable[[str], Secrets | None]) -> None:
-        self._secrets_of = secrets_of
+    def __init__(self, snapshot: ConfigSnapshot, credential_of: Callable[[str], Credential | None]) -> None:
+        self._credential_of = credential_of
         self.publish(snapshot)
 
     def publish(self, snapshot: ConfigSnapshot) -> None:
@@ -72,8 +62,8 @@ class Directory:
         return self._tracks.get(provider)
 
     def _track(self, spec: ProviderSpec) -> Track:
-        secrets = self._secrets_of(spec.id)
-        headers = base_headers(secrets.api_key, secrets.headers) if secrets else base_headers("")
+        credential = self._credential_of(spec.id)
+        headers = base_headers("", credential.call_headers if credential is not None else ())
         base = spec.endpoint.rstrip("/")
         parts = urlsplit(base)
         return Track(

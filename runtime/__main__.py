@@ -1,0 +1,5 @@
+"""``python -m runtime`` is ``pointsman``."""
+
+from runtime.cli import main
+
+main()

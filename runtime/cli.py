@@ -1,0 +1,277 @@
+"""The command line. Exit codes: 0 well, 1 failed, 2 wrong usage."""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Coroutine
+from dataclasses import replace
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import orjson
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+
+from otel.setup import BadTelemetry
+from runtime import explain as explaining
+from runtime import logs
+from runtime.config.checks import exposure
+from runtime.config.describe import describe, overview
+from runtime.config.environment import from_environment
+from runtime.config.loading import load_file
+from runtime.config.problems import ConfigError, ConfigProblem
+from runtime.config.schema import json_schema
+from runtime.config.settings import Loaded
+from runtime.daemon import Daemon
+from runtime.demo import run_demo
+
+log = logging.getLogger("pointsman")
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+def _version() -> str:
+    return installed_version("pointsman")
+
+
+app = App(name="pointsman", help="An LLM gateway that chooses well and can tell why.", version=_version)
+
+ConfigPath = Annotated[Path | None, Parameter(name=["--config", "-c"], help="The configuration, a YAML file.")]
+AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON.")]
+
+
+class Failed(Exception):
+    """The command cannot go on; the message says why."""
+
+    def __init__(self, message: str, code: int = EXIT_FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def main() -> NoReturn:
+    """Run the command of ``sys.argv`` and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command and return its exit code."""
+    try:
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        print(f"pointsman: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except Failed as error:
+        print(error, file=sys.stderr)
+        return error.code
+    except KeyboardInterrupt:
+        return EXIT_FAILED
+    except BrokenPipeError:
+        # Whoever read our output has had enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    return code if isinstance(code, int) else 0
+
+
+@app.command
+def serve(*, config: ConfigPath = None, host: str | None = None, port: int | None = None) -> int:
+    """Run the gateway. Without a file: with the providers found in the environment.
+
+    SIGTERM or SIGINT: stop accepting, finish calls in flight up to server.drain, exit 0; a second signal stops at once.
+
+    Parameters
+    ----------
+    host
+        Listen here instead of at server.host.
+    port
+        Listen here instead of at server.port; 0 takes a free one.
+    """
+    loaded = _listening_at(_load(config), host, port)
+    logs.configure(_secrets(loaded), _log_level())
+    for note in loaded.notes:
+        log.warning("%s", note)
+    try:
+        return _run_loop(Daemon(loaded, os.environ, _version()).run())
+    except BadTelemetry as error:
+        raise Failed(f"telemetry: {error}") from error
+    except OSError as error:
+        raise Failed(f"cannot listen on {loaded.server.host}:{loaded.server.port}: {error.strerror or error}") from error
+
+
+@app.command
+def demo(*, host: str = "127.0.0.1", port: int = 8080) -> int:
+    """Run three simulated providers and the gateway in front of them, on this machine only.
+
+    Parameters
+    ----------
+    host
+        Where the gateway listens.
+    port
+        Its port; 0 takes a free one.
+    """
+    _check_port(port)
+    logs.configure((), _log_level("WARNING"))
+    try:
+        return _run_loop(run_demo(host, port, os.environ, _version()))
+    except ConfigError as error:
+        raise Failed(error.text()) from error
+    except BadTelemetry as error:
+        raise Failed(f"telemetry: {error}") from error
+    except OSError as error:
+        raise Failed(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+
+
+@app.command
+def check(*, config: ConfigPath = None, schema: Annotated[bool, Parameter(negative=())] = False, json: AsJson = False) -> int:
+    """Validate a configuration: every error at once, with its path in the file and its line.
+
+    Parameters
+    ----------
+    schema
+        Print the JSON Schema of the file for editors instead.
+    """
+    if schema:
+        print(orjson.dumps(json_schema(), option=orjson.OPT_INDENT_2).decode())
+        return 0
+    try:
+        loaded = _loaded(config)
+    except ConfigError as error:
+        if json:
+            print(orjson.dumps({"ok": False, "errors": [_problem(one) for one in error.problems]}).decode())
+            return EXIT_FAILED
+        count = len(error.problems)
+        raise Failed(f"{error.text()}\n{count} error{'s' if count != 1 else ''}") from error
+    if json:
+        print(orjson.dumps({"ok": True, **overview(loaded)}, option=orjson.OPT_INDENT_2).decode())
+    else:
+        print("\n".join(describe(loaded)))
+    return 0
+
+
+def _problem(problem: ConfigProblem) -> dict[str, Any]:
+    return {"path": problem.path, "line": problem.line, "message": problem.message}
+
+
+@app.command
+def explain(
+    model: str,
+    *,
+    config: ConfigPath = None,
+    url: str | None = None,
+    prompt_tokens: int = 0,
+    max_tokens: int | None = None,
+    tools: Annotated[bool, Parameter(negative=())] = False,
+    vision: Annotated[bool, Parameter(negative=())] = False,
+    stream: Annotated[bool, Parameter(negative=())] = False,
+    strategy: str | None = None,
+    header: tuple[str, ...] = (),
+    json: AsJson = False,
+) -> int:
+    """Dry-run a decision: every provider, its score or why it was left out, the winner and the fall-back chain.
+
+    From a file alone idle providers are assumed; with --url a live daemon is asked, with the key in POINTSMAN_ADMIN_KEY.
+
+    Parameters
+    ----------
+    model
+        The name a client would ask for.
+    url
+        Address of a live daemon, such as http://127.0.0.1:8080.
+    prompt_tokens
+        Length of the prompt in tokens.
+    max_tokens
+        The request's limit of output tokens.
+    tools
+        The request has tools.
+    vision
+        The request has pictures.
+    stream
+        The request asks for a stream.
+    strategy
+        Another strategy than the configured one.
+    header
+        More request headers, as x-pointsman-exclude=name. May be given several times.
+    """
+    if url is not None and config is not None:
+        raise Failed("pointsman: give --config or --url, not both", EXIT_USAGE)
+    question: dict[str, Any] = {"model": model, "prompt_tokens": prompt_tokens, "tools": tools, "vision": vision}
+    question |= {"stream": stream, "headers": _pairs(header)}
+    question |= {name: value for name, value in (("max_tokens", max_tokens), ("strategy", strategy)) if value is not None}
+    try:
+        if url is not None:
+            decision = explaining.from_daemon(url, question, os.environ.get("POINTSMAN_ADMIN_KEY", ""))
+        else:
+            logs.configure((), "ERROR")
+            decision = asyncio.run(explaining.from_configuration(_load(config), question))
+    except explaining.CannotExplain as error:
+        raise Failed(str(error)) from error
+    if json:
+        print(orjson.dumps(decision, option=orjson.OPT_INDENT_2).decode())
+    else:
+        explaining.show(decision, Console(soft_wrap=True))
+    return EXIT_FAILED if decision["error"] else 0
+
+
+def _pairs(headers: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for header in headers:
+        name, separator, value = header.partition("=")
+        if not separator or not name:
+            raise Failed(f"pointsman: --header takes name=value, not {header!r}", EXIT_USAGE)
+        pairs[name] = value
+    return pairs
+
+
+def _loaded(config: Path | None) -> Loaded:
+    return load_file(config, os.environ) if config is not None else from_environment(os.environ)
+
+
+def _load(config: Path | None) -> Loaded:
+    try:
+        return _loaded(config)
+    except ConfigError as error:
+        raise Failed(error.text()) from error
+
+
+def _listening_at(loaded: Loaded, host: str | None, port: int | None) -> Loaded:
+    if port is not None:
+        _check_port(port)
+    server = replace(loaded.server, host=host or loaded.server.host, port=port if port is not None else loaded.server.port)
+    problem = exposure(server.host, server.allow_anonymous)
+    if problem is not None:
+        raise Failed(f"--host: {problem}")
+    return replace(loaded, server=server)
+
+
+def _check_port(port: int) -> None:
+    if not 0 <= port <= 65535:
+        raise Failed(f"pointsman: --port must be from 0 to 65535, not {port}", EXIT_USAGE)
+
+
+def _secrets(loaded: Loaded) -> list[str]:
+    """Every secret of the configuration, for the log to leave out."""
+    found = [value for credential in loaded.credentials.values() for _, value in credential.headers]
+    found += [c.api_key.get_secret_value() for c in loaded.credentials.values() if c.api_key is not None]
+    if loaded.server.admin_key is not None:
+        found.append(loaded.server.admin_key.get_secret_value())
+    return found
+
+
+def _log_level(default: str = "INFO") -> str:
+    level = os.environ.get("POINTSMAN_LOG_LEVEL", default).upper()
+    if level not in LOG_LEVELS:
+        raise Failed(f"pointsman: POINTSMAN_LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}", EXIT_USAGE)
+    return level
+
+
+def _run_loop(running: Coroutine[Any, Any, int]) -> int:
+    """Run on uvloop where it is installed, else on asyncio's own loop."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(running)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(running)

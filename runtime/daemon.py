@@ -1,0 +1,152 @@
+"""The composition root: builds the house from a configuration, runs it, and takes it down in order.
+
+Start: actors, then the edge. Stop: the edge takes nothing new, calls in flight get ``server.drain``, then actors last spawned
+first, then telemetry is flushed and connections are closed. A second signal stops at once.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Mapping
+from random import Random
+from secrets import token_hex
+
+import anyio
+
+from messages.control import ModelSpec, Propose, ProviderSpec
+from otel.setup import TracingSettings, build_tracing
+from otel.spans import Tracing
+from runtime.config.prices import priced_model
+from runtime.config.settings import Loaded
+from runtime.courier.call import CourierHouse
+from runtime.courier.directory import Directory
+from runtime.courier.permits import PermitTable
+from runtime.courier.retries import RetryBudgets
+from runtime.http.admin import Admin
+from runtime.http.edge import Edge
+from runtime.http.server import HttpServer
+from runtime.ports import Upstream
+from runtime.probes import Probes
+from runtime.system.clock import Clock, real_clock
+from runtime.system.system import ActorSystem
+from runtime.tree import Tree
+from runtime.upstream.aiohttp_client import AiohttpUpstream
+
+log = logging.getLogger("pointsman.daemon")
+
+FLUSH_S = 5.0
+EXIT_FATAL = 70
+"""The exit code after an actor failed beyond its limit (EX_SOFTWARE of sysexits.h): start me again."""
+
+
+class House:
+    """Everything that runs, without the listener. The simulation builds the same with another upstream and clock."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        upstream: Upstream,
+        tracing: Tracing,
+        clock: Clock,
+        seed: str,
+        on_fatal: Callable[[str], None],
+    ) -> None:
+        self.loaded = loaded
+        self.upstream = upstream
+        self.tracing = tracing
+        turns = tracing if tracing.is_on else None
+        self.system = ActorSystem(seed, clock, tracing=turns, on_fatal=on_fatal)
+        self.permits = PermitTable()
+        self.directory = Directory(loaded.snapshot, loaded.credentials.get)
+        self.probes = Probes(self.system, upstream, self.directory)
+        self.tree = Tree(self.system, self.directory, self.permits, self.probes.take)
+        budgets = RetryBudgets(loaded.snapshot.routing.failover.retry_share)
+        rng = Random(f"{seed}/couriers")
+        self.couriers = CourierHouse(self.system, upstream, self.directory, self.permits, budgets, tracing, clock, rng)
+        self.edge = Edge(self.couriers, loaded.server, Random(f"{seed}/edge"))
+        self.admin = Admin(self.system, self.directory)
+
+    async def start(self) -> None:
+        """Spawn the actors and put the configuration in force."""
+        self.tree.start(_describe)
+        await self.system.ask("registry", Propose(self.loaded.snapshot), sender="daemon")
+
+    async def stop(self) -> None:
+        """Take down what ``start`` built. The edge must be drained."""
+        await self.probes.stop()
+        await self.system.stop()
+        await asyncio.to_thread(self.tracing.shutdown, FLUSH_S)
+        await self.upstream.close()
+
+
+def _describe(spec: ProviderSpec, model: ModelSpec) -> ModelSpec:
+    """What is known of a model that a provider told of itself."""
+    return priced_model(spec.kind, spec.endpoint, model.name)
+
+
+class Daemon:
+    """The gateway as a process. ``run`` once; it returns the exit code."""
+
+    def __init__(self, loaded: Loaded, environ: Mapping[str, str], version: str) -> None:
+        self._loaded = loaded
+        self._version = version
+        server, telemetry = loaded.server, loaded.telemetry
+        settings = TracingSettings(
+            telemetry.otlp_endpoint, telemetry.otlp_protocol, telemetry.sample_ratio, telemetry.service_name, version
+        )
+        self._tracing = build_tracing(settings, environ)
+        self._admin_key = server.admin_key.get_secret_value() if server.admin_key is not None else ""
+        self._stopping = asyncio.Event()
+        self._fatal = ""
+        self._signals = 0
+
+    async def run(self, on_ready: Callable[[int], None] | None = None) -> int:
+        """Serve until a signal. ``on_ready`` is given the port. Raises ``OSError`` if the address cannot be had."""
+        server = self._loaded.server
+        house = House(self._loaded, AiohttpUpstream(), self._tracing, real_clock(), token_hex(8), self._on_fatal)
+        http = HttpServer(house.edge, house.admin, self._admin_key, server.max_body_bytes, server.client_idle_s, self._version)
+        await house.start()
+        try:
+            port = await http.start(server.host, server.port)
+            log.info("listening on http://%s:%d", server.host, port)
+            if on_ready is not None:
+                on_ready(port)
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._watch_signals, house)
+                await self._stopping.wait()
+                await self._wind_down(house, http)
+                group.cancel_scope.cancel()
+        finally:
+            await http.stop()
+            await house.stop()
+        if self._fatal:
+            log.critical("ended: %s", self._fatal)
+            return EXIT_FATAL
+        return 0
+
+    async def _watch_signals(self, house: House) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+            async for number in received:
+                if number == signal.SIGHUP:
+                    log.warning("SIGHUP: reload is not supported by this version; restart to change the configuration")
+                    continue
+                self._signals += 1
+                if self._signals == 1:
+                    log.info("%s: stopping; calls in flight have %g s", number.name, self._loaded.server.drain_s)
+                    self._stopping.set()
+                else:
+                    log.warning("%s again: stopping at once", number.name)
+                    house.edge.cut()
+
+    async def _wind_down(self, house: House, http: HttpServer) -> None:
+        """Stop accepting, let calls in flight end, tell what is left that it is over."""
+        await http.stop_listening()
+        if self._fatal:
+            house.edge.cut()
+        await house.edge.drain(0.0 if self._fatal else self._loaded.server.drain_s)
+        await house.edge.settled(FLUSH_S)
+
+    def _on_fatal(self, reason: str) -> None:
+        """An actor without which nothing can be decided failed beyond its limit."""
+        self._fatal = self._fatal or reason
+        self._stopping.set()

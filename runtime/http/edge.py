@@ -1,0 +1,197 @@
+"""The edge without its wire: reads a request, sends a courier with it, and knows what is under way.
+
+Owns: the count of requests and the couriers' tasks.
+Always: a request is counted from before its body is read until its answer is over. While draining nothing new is taken; at
+the end of the drain what is left is told so and ended.
+"""
+
+import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from otel.propagation import IncomingTrace, parse_baggage, parse_traceparent
+from otel.spans import Tracing
+from runtime.config.settings import ServerSettings
+from runtime.courier import problems
+from runtime.courier.call import ClientCall, CourierHouse
+from runtime.courier.courier import STATUS_CLIENT_GONE, Courier, Ended
+from runtime.courier.problems import Problem
+from runtime.dialects.errors import error_body
+from runtime.dialects.request import BadRequest, Endpoint, read_request
+from runtime.http.hints import BadHint, read_hints
+from runtime.ports import ClientGone, EdgeRequest, EdgeSink
+
+log = logging.getLogger("pointsman.edge")
+
+REQUEST_ID_CHARACTERS_MAX = 128
+ROUTES: dict[str, Endpoint] = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+    "/v1/embeddings": "embeddings",
+}
+
+
+@dataclass(slots=True)
+class EdgeCounters:
+    """Requests by how they ended, since start."""
+
+    requests: int = 0
+    refused: int = 0
+    """Bad requests, and those above ``server.max_requests``."""
+    client_gone: int = 0
+    by_status: dict[int, int] = field(default_factory=dict)
+
+    def ended(self, status: int) -> None:
+        """A request got ``status``; statuses are few, so the map stays small."""
+        if status == STATUS_CLIENT_GONE:
+            self.client_gone += 1
+        elif 100 <= status <= 599:
+            self.by_status[status] = self.by_status.get(status, 0) + 1
+
+
+class Edge:
+    """Takes requests for the models' endpoints."""
+
+    def __init__(self, house: CourierHouse, settings: ServerSettings, rng: Random) -> None:
+        self._house = house
+        self._settings = settings
+        self._rng = rng
+        self._under_way: dict[asyncio.Task[Any], ClientCall] = {}
+        self._count = 0
+        self._idle: asyncio.Event | None = None
+        self.counters = EdgeCounters()
+        self.is_draining = False
+
+    @property
+    def count(self) -> int:
+        """Requests under way."""
+        return self._count
+
+    @property
+    def tracing(self) -> Tracing:
+        """Where spans are made."""
+        return self._house.tracing
+
+    def admit(self) -> Problem | None:
+        """Count a request in, before its body is read. None: taken, and ``leave`` is owed."""
+        self.counters.requests += 1
+        if self.is_draining:
+            return problems.shutting_down()
+        if self._count >= self._settings.max_requests:
+            self.counters.refused += 1
+            text = f"Pointsman has {self._count} requests under way, its limit (server.max_requests)."
+            return Problem(503, "overloaded", text, None, 1.0)
+        self._count += 1
+        return None
+
+    def leave(self) -> None:
+        """Count a request out."""
+        self._count -= 1
+        if self._idle is not None and not self._count:
+            self._idle.set()
+
+    async def serve(self, request: EdgeRequest, sink: EdgeSink) -> None:
+        """Answer one admitted request. Raises only ``asyncio.CancelledError``, when the client left."""
+        span = None
+        if self.tracing.is_on:
+            span = self.tracing.server_request(_incoming(request), request.method, request.path)
+        request_id = self._request_id(request)
+        ended = Ended(STATUS_CLIENT_GONE, "client_gone")
+        try:
+            call = self._read(request, request_id)
+            if isinstance(call, Problem):
+                self.counters.refused += 1
+                ended = await refuse(sink, call, request_id)
+                return
+            call.span = span
+            ended = await self._carry(call, sink)
+        finally:
+            self.counters.ended(ended.status)
+            if span is not None:
+                span.end(ended.status, ended.error or None)
+
+    async def _carry(self, call: ClientCall, sink: EdgeSink) -> Ended:
+        task = asyncio.current_task()
+        assert task is not None
+        self._under_way[task] = call
+        try:
+            return await Courier(self._house, call, sink).carry()
+        finally:
+            del self._under_way[task]
+
+    def _read(self, request: EdgeRequest, request_id: str) -> ClientCall | Problem:
+        endpoint = ROUTES[request.path]
+        try:
+            read = read_request(endpoint, request.body)
+            said = read_hints(request.headers)
+        except BadRequest as error:
+            return Problem(400, "invalid_request", error.message, error.param)
+        except BadHint as error:
+            return Problem(400, "invalid_request", str(error), error.header)
+        now = self._house.clock.now()
+        deadline_s = self._house.directory.routing.deadline_s
+        if said.deadline_s is not None:
+            deadline_s = min(deadline_s, said.deadline_s)
+        return ClientCall(
+            endpoint,
+            request,
+            read,
+            said.hints,
+            self._house.next_query_id(),
+            request_id,
+            now,
+            now + deadline_s,
+            "",
+            said.user,
+            parse_baggage(request.header("baggage")) if self.tracing.is_on else "",
+        )
+
+    def _request_id(self, request: EdgeRequest) -> str:
+        """The client's own id if it may stand in a header and a log line, else one of ours."""
+        given = request.header("x-request-id")
+        if given and len(given) <= REQUEST_ID_CHARACTERS_MAX and given.isascii() and given.isprintable():
+            return given
+        return f"req-{self._rng.getrandbits(64):016x}"
+
+    async def drain(self, within_s: float) -> None:
+        """Take nothing new, wait until all is done or ``within_s`` seconds are over, then end what is left."""
+        self.is_draining = True
+        await self.settled(within_s)
+        self.cut()
+
+    async def settled(self, within_s: float) -> bool:
+        """Wait until nothing is under way; False if that took more than ``within_s`` seconds."""
+        if self._count:
+            self._idle = self._idle or asyncio.Event()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), within_s)
+        return not self._count
+
+    def cut(self) -> None:
+        """End every request under way: streams get the error frame, others a 503."""
+        self.is_draining = True
+        for task, call in list(self._under_way.items()):
+            if not call.is_drained:
+                call.is_drained = True
+                task.cancel()
+
+
+async def refuse(sink: EdgeSink, problem: Problem, request_id: str) -> Ended:
+    """Send an error of our own."""
+    body = error_body(problem.message, problem.kind, problem.code, problem.param)
+    headers = [("content-type", "application/json"), *problem.headers(), ("x-request-id", request_id)]
+    try:
+        await sink.start(problem.status, headers, len(body))
+        await sink.write(body)
+        await sink.end()
+    except ClientGone:
+        return Ended(STATUS_CLIENT_GONE, "client_gone")
+    return Ended(problem.status, problem.code)
+
+
+def _incoming(request: EdgeRequest) -> IncomingTrace | None:
+    given = request.header("traceparent")
+    return parse_traceparent(given, request.header("tracestate")) if given else None

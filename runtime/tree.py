@@ -1,0 +1,136 @@
+"""The supervision tree: which actors there are, how each is supervised, and the providers that come and go with configuration.
+
+Owns: the provider actors' lives.
+Always: root is one_for_one. A provider's identity is its id: one that stays is told its new part, one that is gone drains
+and is stopped when its last call has ended, one that comes back while draining is revived.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from actors.aggregator import AggregatorActor
+from actors.kernel import Actor, Ref, SupervisionSpec
+from actors.prober import ProberActor
+from actors.provider.actor import ProviderActor
+from actors.registry import Describe, RegistryActor, as_it_came
+from actors.router.actor import RouterActor
+from messages.calls import Permit, Restored
+from messages.control import ConfigSnapshot, Configured, Drain, ProviderSpec, Reconfigure
+from messages.envelope import Envelope
+from runtime.courier.directory import Directory
+from runtime.courier.permits import PermitTable
+from runtime.system.dispatcher import Port
+from runtime.system.system import ActorSystem
+
+log = logging.getLogger("pointsman.tree")
+
+CORE = SupervisionSpec(limit=5, period_s=30.0, fatal=True)
+"""Registry and router: beyond their limit nothing can be decided, so the daemon ends and is started again from outside."""
+PROVIDER = SupervisionSpec(limit=5, period_s=30.0, fatal=False, out_for_s=300.0)
+"""A provider beyond its limit is out for a while; the others go on."""
+OBSERVER = SupervisionSpec(limit=None, period_s=60.0, backoff_s=0.5, backoff_max_s=30.0, fatal=False)
+"""Aggregator and prober restart with back-off for ever and take nobody with them."""
+
+REAP_S = 1.0
+
+
+class Tree:
+    """Spawns the house's actors and keeps the providers in step with the configuration."""
+
+    def __init__(self, system: ActorSystem, directory: Directory, permits: PermitTable, probes: Port) -> None:
+        self._system = system
+        self._directory = directory
+        self._permits = permits
+        self._specs: dict[str, ProviderSpec] = {}
+        """By provider, those that were spawned; a draining one is among them until it is stopped."""
+        self._draining: dict[str, None] = {}
+        self._snapshot = directory.snapshot
+        self.router: Ref[Any] = Ref("router")
+        system.port("providers", self._on_configured)
+        system.port("probes", probes)
+
+    def start(self, describe: Describe = as_it_came) -> None:
+        """Spawn all, in the order of the tree: what others depend on first, so that it is stopped last."""
+        snapshot = self._directory.snapshot
+        subscribers: Sequence[Ref[Configured]] = (Ref("providers"), Ref("router"), Ref("prober"))
+        spawn = self._system.spawn
+
+        def registry(before: Actor | None) -> Actor:
+            return RegistryActor(subscribers, describe, _same(RegistryActor, before))
+
+        def router(before: Actor | None) -> Actor:
+            return RouterActor(self._snapshot)
+
+        spawn("registry", registry, CORE)
+        spawn("router", router, CORE)
+        for spec in snapshot.providers:
+            self._spawn_provider(spec)
+        spawn("aggregator", lambda before: AggregatorActor(_same(AggregatorActor, before)), OBSERVER)
+        spawn("prober", lambda before: ProberActor(Ref("probes"), Ref("registry"), _same(ProberActor, before)), OBSERVER)
+
+    def lines(self) -> list[str]:
+        """Names and states of all actors, for people."""
+        return [f"{name}: {state.value}" for name in self._names() if (state := self._system.state_of(name)) is not None]
+
+    def _names(self) -> list[str]:
+        return ["registry", "router", *(f"provider:{name}" for name in self._specs), "aggregator", "prober"]
+
+    def _on_configured(self, envelope: Envelope) -> None:
+        """A new generation is in force."""
+        message = envelope.message
+        if not isinstance(message, Configured):
+            return
+        snapshot = message.snapshot
+        self._directory.publish(snapshot)
+        self._snapshot = snapshot
+        wanted = {spec.id: spec for spec in snapshot.providers}
+        for spec in snapshot.providers:
+            self._draining.pop(spec.id, None)
+            if spec.id not in self._specs:
+                self._spawn_provider(spec)
+            else:
+                self._specs[spec.id] = spec
+                self._system.tell(f"provider:{spec.id}", self._part(spec), sender="providers")
+        for provider in [name for name in self._specs if name not in wanted and name not in self._draining]:
+            self._draining[provider] = None
+            self._system.tell(f"provider:{provider}", Drain(), sender="providers")
+        self._reap()
+
+    def _reap(self) -> None:
+        """Stop the draining providers whose last call has ended, and look again while there are others."""
+        for provider in [name for name in self._draining if not self._permits.granted_to(name)]:
+            del self._draining[provider], self._specs[provider]
+            self._system.stop_actor(f"provider:{provider}")
+        if self._draining:
+            asyncio.get_running_loop().call_later(REAP_S, self._reap)
+
+    @property
+    def draining(self) -> tuple[str, ...]:
+        """Providers that are no longer configured and have calls to finish."""
+        return tuple(self._draining)
+
+    def _spawn_provider(self, spec: ProviderSpec) -> None:
+        provider = spec.id
+        self._specs[provider] = spec
+
+        def make(before: Actor | None) -> Actor:
+            part = self._part(self._specs[provider])
+            predecessor = _same(ProviderActor, before)
+            return ProviderActor(part.spec, part.health, part.seconds_per_usd, part.generation, predecessor, Ref("router"))
+
+        def first_mail() -> Sequence[Restored]:
+            permits: tuple[Permit, ...] = self._permits.granted_to(provider)
+            return (Restored(permits),)
+
+        self._system.spawn(f"provider:{provider}", make, PROVIDER, first_mail=first_mail)
+
+    def _part(self, spec: ProviderSpec) -> Reconfigure:
+        snapshot: ConfigSnapshot = self._snapshot
+        return Reconfigure(spec, snapshot.health, snapshot.routing.seconds_per_usd, snapshot.generation)
+
+
+def _same(kind: Callable[..., Any], before: Actor | None) -> Any:
+    """The predecessor, if it is of the kind its successor can read."""
+    return before if isinstance(before, kind) else None  # type: ignore[arg-type] # kinds are classes
