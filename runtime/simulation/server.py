@@ -116,6 +116,13 @@ class SimulatedProvider:
         now = asyncio.get_running_loop().time()
         call = self.simulation.arrive(request.method, request.match_info["path"], headers, body, now)
         performance = Performance(self.simulation, call)
+
+        def break_off() -> None:
+            performance.break_off()
+            # A write to a caller who does not read would notice nothing.
+            _close(request.transport, is_reset=True)
+
+        call.break_off = break_off
         try:
             return await self._perform(request, performance)
         except (Broken, ConnectionError) as broken:

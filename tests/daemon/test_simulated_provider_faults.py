@@ -78,6 +78,30 @@ async def test_an_outage_breaks_the_calls_in_flight(session: aiohttp.ClientSessi
         assert provider.records()[0].outcome == "killed"
 
 
+async def test_an_outage_breaks_a_stream_that_nobody_reads(session: aiohttp.ClientSession) -> None:
+    # Every frame has the model's name: 18 MB in all, more than the buffers of two sockets take.
+    name = "m" * 2000
+    async with SimulatedProvider(
+        Behaviour("p", ttfb_ms=1, tokens_per_second=1e9, models=(name,), chunk_tokens=1), 1
+    ) as torrent:
+        body = CHAT | {"model": name, "stream": True, "max_tokens": 8000}
+        async with session.post(torrent.base_url + "/chat/completions", json=body) as response:
+            sent = [0]
+
+            def is_stuck() -> bool:
+                sent.append(torrent.records()[0].sent_bytes)
+                return len(sent) > 20 and sent[-20] == sent[-1]
+
+            await until(is_stuck)
+            assert torrent.records()[0].outcome == "in_flight"
+
+            await switch_on(session, torrent, fault="outage")
+
+            await until(lambda: not torrent.simulation.calls)
+            assert torrent.records()[0].outcome == "killed"
+            response.close()
+
+
 async def test_errors_have_their_status_and_openais_shape(session: aiohttp.ClientSession, provider: SimulatedProvider) -> None:
     await switch_on(session, provider, fault="errors", status=502)
 
