@@ -43,6 +43,10 @@ class Exclusion(StrEnum):
     """The name pins another provider."""
     NOT_SAMPLED = "not_sampled"
     """More candidates than ``routing.fanout``."""
+    MAX_COST = "max_cost"
+    """Its price is over the request's ceiling, or unknown."""
+    WAITERS_AHEAD = "waiters_ahead"
+    """It bid, but requests that came earlier wait for it."""
 
 
 class RouteError(StrEnum):

@@ -1,0 +1,374 @@
+"""The router: tells the providers of a model that there is work, ranks their bids, and answers with a plan.
+
+Owns: the routing table, the memory of the strategies, the open queries and the queue of those that wait, the open plans,
+the decision records, and the count of its own decisions.
+Accepts: ``RouteQuery`` (answered by ``RoutePlan`` or ``NoRoute``), ``Gathered``, ``Claimed``, ``Withdraw``,
+``CapacityFreed``, ``CallEnded``, ``Configured``, its own ``Timer``, and the questions of the admin API.
+Always: every query is answered exactly once; no plan names a provider that did not bid; no wake-up is lost (see
+``queue``); nothing it keeps grows without bound.
+
+A decision has stages: strategy and route by name, exclusions (``candidates.select``), bids, ceiling and lines
+(``candidates.offers``), health tiers, strategy. Each stage notes whom it leaves out and why, in the query's ``Pending``;
+the record is made of that when somebody asks.
+"""
+
+from math import inf
+from typing import assert_never
+
+from actors.kernel import Context
+from actors.router.alarm import Alarm
+from actors.router.candidates import Offers, in_place, offers, rank, select
+from actors.router.pending import Pending, State, is_dry_run
+from actors.router.plans import STALE_S, OpenPlans
+from actors.router.queue import PAUSE_S, RECHECK_S, WaitingQueue, waits_on
+from actors.router.recorder import WITHDRAWN, Recorder
+from actors.router.strategies import STRATEGIES
+from actors.router.strategies.base import Memories
+from actors.router.table import Entry, RoutingTable
+from actors.router.verdict import judge
+from messages.calls import CallEnded
+from messages.control import ConfigSnapshot, Configured, Timer
+from messages.routing import (
+    CallForBids,
+    CapacityFreed,
+    Choice,
+    Claimed,
+    Gathered,
+    GetDecision,
+    GetRouterStats,
+    NoBid,
+    NoRoute,
+    RecentDecisions,
+    RouteError,
+    RoutePlan,
+    RouteQuery,
+    RouterMail,
+    Withdraw,
+)
+
+CHOICES_MAX = 8
+"""Winner and fall-back chain of a plan."""
+_CRASHES_MAX = 2
+_NOBODY: list[str] = []
+
+
+class RouterActor:
+    """See the head of this file. ``seed`` is what the decision records name as the source of chance."""
+
+    def __init__(self, snapshot: ConfigSnapshot, seed: str = "") -> None:
+        self._table = RoutingTable.build(snapshot)
+        self._routing = snapshot.routing
+        self._memories = Memories()
+        self._open: dict[str, Pending] = {}
+        self._rounds: dict[str, Pending] = {}
+        self._queue = WaitingQueue()
+        self._plans = OpenPlans()
+        self._record = Recorder(snapshot.routing.decisions_kept, seed or f"{snapshot.seed}/router")
+        self._arrivals = self._fan_count = self._freed_count = 0
+        self._unsettled: list[str] = []
+        self._alarm = Alarm()
+
+    def start(self, context: Context) -> None:
+        """Nothing to do: timers are set when there is something to wait for."""
+
+    def handle(self, message: RouterMail | Configured | Timer, context: Context) -> None:
+        """Take one message."""
+        match message:
+            case RouteQuery():
+                self._on_query(message, context)
+            case Gathered():
+                self._on_gathered(message, context)
+            case Claimed():
+                self._close_plan(message.query_id)
+            case CallEnded():
+                self._close_plan(message.query_id)
+                self._record.note_end(message)
+            case Withdraw():
+                self._on_withdraw(message, context)
+            case CapacityFreed():
+                self._on_freed(message, context)
+            case Timer():
+                self._on_timer(context)
+            case Configured():
+                self._on_configured(message.snapshot, context)
+            case GetDecision():
+                context.reply(self._record.find(message.decision_id))
+            case RecentDecisions():
+                context.reply(self._record.recent(message.limit))
+            case GetRouterStats():
+                context.reply(self._record.stats(len(self._queue.waiting)))
+            case _:
+                assert_never(message)
+        if self._unsettled:
+            self._settle(context)
+
+    def invariant(self) -> str | None:
+        """None while plans, records, rounds and lines agree."""
+        fault = self._plans.fault() or self._record.fault()
+        if fault is not None:
+            return fault
+        out = {id(pending) for pending in self._rounds.values()}
+        for query_id, pending in self._open.items():
+            if pending.state is not State.WAITING and id(pending) not in out:
+                return f"query {query_id} is {pending.state.value} without a round"
+        for provider, line in self._queue.lines.items():
+            idle = self._queue.first_idle(provider)
+            is_under_way = line.owed or line.turns or provider in self._plans.counts or provider in self._unsettled
+            if idle is not None and not is_under_way:
+                return f"nobody will wake query {idle.query.query_id} that waits for {provider}"
+        return None
+
+    # -- a query and its rounds
+
+    def _on_query(self, query: RouteQuery, context: Context) -> None:
+        now = context.now()
+        query_id, profile = query.query_id, query.profile
+        self._close_plan(query_id)
+        if query_id in self._open:
+            self._refuse(self._open[query_id], context, RouteError.SELECTION_FAILED)
+        is_dry = is_dry_run(query)
+        if not (query.refused or is_dry):
+            self._record.total += 1
+        name = profile.hints.strategy or self._routing.strategy
+        strategy = STRATEGIES.get(name)
+        if strategy is None:
+            known = ", ".join(STRATEGIES)
+            self._refuse_at_once(query, context, RouteError.STRATEGY_NOT_FOUND, f"no strategy {name!r}; there are {known}")
+            return
+        route = self._table.find(profile.model)
+        if route is None:
+            self._refuse_at_once(query, context, RouteError.MODEL_NOT_SUPPORTED, f"no provider has a model {profile.model!r}")
+            return
+        self._arrivals += 1
+        pending = Pending(
+            query,
+            context.defer(),
+            strategy,
+            self._memories.of(strategy.name, route.model),
+            min(query.deadline, now + self._routing.queue_max_wait_s),
+            (query.arrived_at, self._arrivals),
+            is_dry,
+            route,
+            generation=self._table.generation,
+        )
+        self._open[query_id] = pending
+        self._begin(pending, now, context)
+
+    def _begin(self, pending: Pending, now: float, context: Context) -> None:
+        """Start a full new round."""
+        if pending.generation != self._table.generation:
+            route = self._table.find(pending.query.profile.model)
+            if route is None:
+                self._refuse(pending, context, RouteError.MODEL_NOT_SUPPORTED)
+                return
+            pending.route = route
+            pending.generation = self._table.generation
+        pending.begin(now, self._freed_count)
+        entries = select(pending, self._routing.fanout, context.rng)
+        if entries:
+            self._fan_out(pending, entries, now, context)
+        else:
+            pending.asked = ()
+            self._no_bids(pending, now, context)
+
+    def _fan_out(self, pending: Pending, entries: tuple[Entry, ...], now: float, context: Context) -> None:
+        pending.asked = entries
+        self._fan_count += 1
+        key = str(self._fan_count)
+        self._rounds[key] = pending
+        route = pending.route
+        refs = route.refs if entries is route.entries else [entry.ref for entry in entries]
+        query = pending.query
+        context.gather(refs, CallForBids(query.query_id, query.profile, route.model), key, pending.slot)
+        self._alarm.set(now + STALE_S, now, context)
+
+    def _on_gathered(self, message: Gathered, context: Context) -> None:
+        pending = self._rounds.pop(message.key, None)
+        if pending is None or pending.state is State.DONE:
+            return
+        answers = {answer.provider: answer for answer in message.answers}
+        pending.answers = {**pending.answers, **answers} if pending.answers else answers
+        held = self._queue.held_from(pending) if self._queue.waiting and not pending.is_dry else _NOBODY
+        found = offers(pending, self._plans.counts, held)
+        if len(found.ready) != len(pending.asked) and pending.crashes() >= _CRASHES_MAX:
+            self._refuse(pending, context, RouteError.SELECTION_FAILED)
+        elif found.ready or found.unhealthy or found.full:
+            self._plan(pending, found, context)
+        elif pending.rest:
+            fanout = self._routing.fanout
+            entries = in_place(pending, list(pending.rest[:fanout]))
+            pending.rest = pending.rest[fanout:]
+            self._fan_out(pending, entries, context.now(), context)
+        else:
+            self._no_bids(pending, context.now(), context)
+
+    def _plan(self, pending: Pending, found: Offers, context: Context) -> None:
+        query = pending.query
+        ranked = rank(pending, found, self._routing.seconds_per_usd, context.rng)
+        choices = tuple([Choice(bid.provider, score, bid.expected_s, bid.cost_usd) for score, bid in ranked[:CHOICES_MAX]])
+        winner = choices[0].provider
+        now = context.now()
+        kept = self._record.plan(pending, ranked, choices, now, context)
+        if not pending.is_dry:
+            pending.memory.note(winner)
+            self._plans.open(query.query_id, winner, now)
+        generation, model = pending.generation, pending.route.model
+        context.answer(
+            pending.slot,
+            RoutePlan(query.query_id, kept.decision_id, generation, model, pending.strategy.name, choices),
+        )
+        self._finish(pending)
+
+    # -- no bids: wait or say why
+
+    def _no_bids(self, pending: Pending, now: float, context: Context) -> None:
+        if pending.generation != self._table.generation:
+            self._begin(pending, now, context)
+            return
+        if not pending.query.may_wait:
+            self._refuse(pending, context)
+            return
+        if pending.refused_by() and self._record.pardon(pending.query.query_id):
+            pending.is_full_round = True
+            self._begin(pending, now, context)
+            return
+        providers = waits_on(pending, now)
+        if not providers:
+            self._refuse(pending, context)
+        elif pending.state is State.ASKING and len(self._queue.waiting) >= self._routing.queue_max_length:
+            self._refuse(pending, context, RouteError.QUEUE_FULL)
+        else:
+            self._wait(pending, providers, now, context)
+
+    def _wait(self, pending: Pending, providers: tuple[str, ...], now: float, context: Context) -> None:
+        self._queue.put(pending, providers, now)
+        pause_s = max(self._routing.failover.backoff.base_s, PAUSE_S)
+        soonest = min(pending.until, now + RECHECK_S)
+        for provider in providers:
+            answer = pending.answers.get(provider)
+            if answer is None:
+                self._queue.hear(provider, now + pause_s, pending.mark, now)
+            elif isinstance(answer, NoBid):
+                self._queue.hear(provider, answer.retry_at, pending.mark, now)
+            soonest = min(soonest, self._queue.lines[provider].wake_at or inf)
+        pending.is_full_round = True
+        self._unsettled.extend(providers)
+        self._pass_on(pending)
+        self._alarm.set(soonest, now, context)
+
+    def _refuse(self, pending: Pending, context: Context, error: RouteError | None = None, note: str = "") -> None:
+        """Answer that there is no plan. ``error`` overrides what the reasons amount to; ``note`` goes to the record only."""
+        now = context.now()
+        query = pending.query
+        left_out = pending.reasons()
+        verdict = judge(pending.route.model, left_out, now, error)
+        kept = self._record.refusal(pending, note or verdict.error, now, context)
+        context.answer(
+            pending.slot,
+            NoRoute(query.query_id, kept.decision_id, verdict.error, verdict.detail, tuple(left_out), verdict.retry_after_s),
+        )
+        self._finish(pending)
+
+    def _refuse_at_once(self, query: RouteQuery, context: Context, error: RouteError, detail: str) -> None:
+        strategy = query.profile.hints.strategy or self._routing.strategy
+        kept = self._record.no_start(query, strategy, self._table.generation, error, context)
+        context.reply(NoRoute(query.query_id, kept.decision_id, error, detail, ()))
+
+    def _finish(self, pending: Pending) -> None:
+        """The query is answered: it leaves the queue and passes its turn on."""
+        self._open.pop(pending.query.query_id, None)
+        if pending.state is not State.ASKING:
+            self._queue.take_out(pending)
+            self._pass_on(pending)
+        pending.state = State.DONE
+        del pending.slot  # The record keeps the rest; whoever asked must not live as long.
+
+    # -- turns
+
+    def _pass_on(self, pending: Pending) -> None:
+        provider = self._queue.end_turn(pending)
+        if provider:
+            self._unsettled.append(provider)
+
+    def _close_plan(self, query_id: str) -> None:
+        provider = self._plans.close(query_id)
+        if provider and self._queue.waiting:
+            self._unsettled.append(provider)
+
+    def _settle(self, context: Context) -> None:
+        """Give a turn to every line that is owed nothing and has nothing under way. See the law of ``queue``."""
+        while self._unsettled:
+            provider = self._unsettled.pop()
+            line = self._queue.lines.get(provider)
+            if line is not None and not (line.owed or line.turns or provider in self._plans.counts):
+                self._give_turns(provider, 1, context)
+
+    def _give_turns(self, provider: str, count: int, context: Context) -> None:
+        """Run full new rounds for the first ``count`` idle queries in the line of ``provider``."""
+        for _ in range(count):
+            pending = self._queue.first_idle(provider)
+            if pending is None:
+                return
+            self._queue.begin_turn(provider, pending)
+            self._begin(pending, context.now(), context)
+
+    def _on_freed(self, message: CapacityFreed, context: Context) -> None:
+        provider = message.provider
+        if provider not in self._table.by_id:
+            return
+        self._freed_count += 1
+        self._queue.freed[provider] = self._freed_count
+        line = self._queue.lines.get(provider)
+        if line is not None:
+            line.owed = False
+            self._give_turns(provider, max(1, message.slots), context)
+
+    def _on_withdraw(self, message: Withdraw, context: Context) -> None:
+        self._close_plan(message.query_id)
+        pending = self._open.get(message.query_id)
+        if pending is not None:
+            self._refuse(pending, context, RouteError.AT_CAPACITY, note=WITHDRAWN)
+
+    def _on_timer(self, context: Context) -> None:
+        now = context.now()
+        self._alarm.has_fired()
+        self._unsettled.extend(self._plans.sweep(now))
+        for key, pending in list(self._rounds.items()):
+            if pending.began_at + STALE_S <= now:
+                del self._rounds[key]
+                self._refuse_lost(pending, context)
+        for pending in self._queue.expired(now):
+            self._refuse(pending, context)
+        for provider in self._queue.due(now):
+            self._give_turns(provider, 1, context)
+        self._settle(context)
+        self._rearm(now, context)
+
+    def _refuse_lost(self, pending: Pending, context: Context) -> None:
+        """Its round never came home: the handler that began it was dropped."""
+        if pending.state is not State.DONE:
+            self._refuse(pending, context, RouteError.SELECTION_FAILED)
+
+    def _rearm(self, now: float, context: Context) -> None:
+        if self._queue.waiting:
+            self._alarm.set(self._queue.next_due(), now, context)
+        if self._open or len(self._plans):
+            self._alarm.set(now + STALE_S, now, context)
+
+    # -- what became of it, configuration, statistics
+
+    def _on_configured(self, snapshot: ConfigSnapshot, context: Context) -> None:
+        """Swap the table; those who wait are asked for anew, in order."""
+        if snapshot.generation < self._table.generation:
+            return
+        self._table = RoutingTable.build(snapshot)
+        self._routing = snapshot.routing
+        self._record.shrink(snapshot.routing.decisions_kept)
+        known = self._table.by_id
+        self._queue.freed = {provider: count for provider, count in self._queue.freed.items() if provider in known}
+        self._memories.keep_only(known)
+        for pending in self._queue.all():
+            if pending.state is State.WAITING:
+                self._queue.take_out(pending)
+                pending.state = State.ASKING
+                self._begin(pending, context.now(), context)

@@ -1,0 +1,149 @@
+"""Who is asked, and who of those that bid can be taken: the stages of a decision before its strategy."""
+
+from dataclasses import dataclass
+from random import Random
+
+from actors.router.pending import Pending
+from actors.router.strategies.base import Ask, Ranked
+from actors.router.table import Entry
+from messages.routing import NO_HINTS, Bid, Exclusion, LeftOut
+
+_KNEE = 8
+"""Calls a provider is thought to serve side by side before one slows the other, until it shows otherwise."""
+_PRESSURE = 0.9
+"""Weight of queueing that is only feared: soft 0.3 × wait weight 3 (docs/routing.md)."""
+
+
+def select(pending: Pending, fanout: int, rng: Random) -> tuple[Entry, ...]:
+    """Set who is asked first and who only if they do not bid (``rest``), and who not at all (``left_out``)."""
+    route, query = pending.route, pending.query
+    hints = query.profile.hints
+    weighted = pending.strategy.is_weighted and route.has_zero_weight
+    refused = () if pending.is_full_round else query.refused
+    if hints is NO_HINTS and not (query.tried or refused or weighted or route.pinned_out):
+        kept = route.entries
+        pending.left_out = ()
+    else:
+        kept = _filter(pending, refused, weighted)
+    if len(kept) <= fanout:
+        pending.rest = ()
+        return kept
+    order = pending.strategy.narrow(list(kept), pending.memory, rng)
+    pending.rest = tuple(order[fanout:])
+    return in_place(pending, order[:fanout])
+
+
+def _filter(pending: Pending, refused: tuple[str, ...], weighted: bool) -> tuple[Entry, ...]:
+    query, hints = pending.query, pending.query.profile.hints
+    kept: list[Entry] = []
+    left_out = [LeftOut(provider, Exclusion.PIN) for provider in pending.route.pinned_out]
+    for entry in pending.route.entries:
+        missing = [tag for tag in hints.tags if tag not in entry.tags]
+        if entry.id in query.tried:
+            left_out.append(LeftOut(entry.id, Exclusion.TRIED))
+        elif entry.id in refused:
+            left_out.append(LeftOut(entry.id, Exclusion.REFUSED))
+        elif entry.id in hints.exclude:
+            left_out.append(LeftOut(entry.id, Exclusion.EXCLUDED))
+        elif missing:
+            left_out.append(LeftOut(entry.id, Exclusion.TAGS, f"lacks {', '.join(missing)}"))
+        elif weighted and entry.spec.weight == 0:
+            left_out.append(LeftOut(entry.id, Exclusion.WEIGHT_ZERO))
+        else:
+            kept.append(entry)
+    pending.left_out = tuple(left_out)
+    return tuple(kept)
+
+
+def in_place(pending: Pending, entries: list[Entry]) -> tuple[Entry, ...]:
+    """``entries`` in the order of their definition, so that nothing depends on the order of a sample."""
+    names = {entry.id for entry in entries}
+    return tuple(entry for entry in pending.route.entries if entry.id in names)
+
+
+@dataclass(slots=True)
+class Offers:
+    """Bids that can be taken, by tier, each in the order of definition."""
+
+    ready: list[Bid]
+    unhealthy: list[Bid]
+    """Asked when no healthy one can take the call."""
+    full: list[Bid]
+    """What room they had is promised to others by open plans."""
+
+
+def offers(pending: Pending, planned: dict[str, int], held: list[str]) -> Offers:
+    """Sort the bids of the fan-out that has come home; note in ``barred`` those that cannot be taken.
+
+    ``planned`` are the open plans by provider, ``held`` the providers for which earlier requests wait.
+    """
+    found = Offers([], [], [])
+    ceiling = pending.query.profile.hints.max_cost_usd
+    answers = pending.answers
+    for entry in pending.asked:
+        bid = answers.get(entry.id)
+        if type(bid) is not Bid:
+            continue
+        if ceiling is not None and (bid.cost_usd is None or bid.cost_usd > ceiling):
+            pending.bar(bid.provider, Exclusion.MAX_COST)
+            continue
+        if held and bid.provider in held:
+            pending.bar(bid.provider, Exclusion.WAITERS_AHEAD)
+            continue
+        count = planned.get(bid.provider)
+        if count:
+            bid = with_plans(bid, count)
+        if bid.room is not None and bid.room <= 0:
+            found.full.append(bid)
+        elif bid.healthy:
+            found.ready.append(bid)
+        else:
+            found.unhealthy.append(bid)
+    return found
+
+
+def rank(pending: Pending, found: Offers, seconds_per_usd: float, rng: Random) -> Ranked:
+    """Rank tier by tier. A preferred provider goes first in its tier: a preference, not a cage."""
+    profile = pending.query.profile
+    ask = Ask(profile, seconds_per_usd)
+    strategy, memory, prefer = pending.strategy, pending.memory, profile.hints.prefer
+    ranked: Ranked = []
+    for tier in (found.ready, found.unhealthy, found.full):
+        if tier:
+            part = strategy.rank(tier, ask, memory, rng)
+            if prefer:
+                part.sort(key=lambda pair: pair[1].provider != prefer)
+            ranked = ranked + part if ranked else part
+    return ranked
+
+
+def with_plans(bid: Bid, count: int) -> Bid:
+    """The bid as it would be if ``count`` open plans had reached the provider already.
+
+    They count as calls in flight, take room, and, beyond eight calls or those it had when it bid, stretch the expected time
+    as the soft queue term of the policy does.
+    """
+    knee = max(_KNEE, bid.in_flight + 1)
+    beyond = max(0, bid.in_flight + 1 + count - knee) / knee
+    return Bid(
+        bid.provider,
+        bid.in_flight + count,
+        None if bid.room is None else bid.room - count,
+        bid.weight,
+        bid.priority,
+        bid.samples,
+        bid.latency_p50_s,
+        bid.latency_p95_s,
+        bid.latency_ewma_s,
+        bid.expected_s * (1.0 + _PRESSURE * beyond),
+        bid.cost_usd,
+        bid.failure_p,
+        bid.failure_loss_s,
+        bid.cut_p,
+        bid.health,
+        bid.healthy,
+        bid.trial,
+        bid.exploring + count if bid.samples <= 0 else bid.exploring,
+        bid.successes,
+        bid.failures,
+    )

@@ -1,0 +1,104 @@
+"""A query on its way through the router: from its first round until it is answered."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from actors.kernel import ReplySlot
+from actors.router.strategies.base import Memory, Strategy
+from actors.router.table import Entry, Route
+from messages.routing import Bid, Exclusion, LeftOut, NoBid, NoBidReason, RouteQuery
+
+_DRY_RUN = "explain-"
+_NO_ANSWERS: Mapping[str, Bid | NoBid] = {}
+_NO_BARS: Mapping[str, Exclusion] = {}
+
+
+def is_dry_run(query: RouteQuery) -> bool:
+    """Whether a query is only decided and recorded: its id begins with ``explain-`` and it may not wait."""
+    return not query.may_wait and query.query_id.startswith(_DRY_RUN)
+
+
+class State(Enum):
+    """Where a query stands.
+
+    ASKING → WAITING ⇄ TURN, and from each of them → DONE.
+    """
+
+    ASKING = "asking"
+    """Its first round is out."""
+    WAITING = "waiting"
+    """Idle in the queue."""
+    TURN = "turn"
+    """In the queue, with a full new round out."""
+    DONE = "done"
+    """Answered."""
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """All that is known of an open query. Times in monotonic seconds."""
+
+    query: RouteQuery
+    slot: ReplySlot
+    strategy: Strategy
+    memory: Memory
+    until: float
+    """It waits no longer."""
+    order: tuple[float, int]
+    """Its place in every line: the request's arrival, then the order in which queries came here."""
+    is_dry: bool
+    route: Route
+    state: State = State.ASKING
+    is_full_round: bool = False
+    """True: providers that refused are asked again."""
+    generation: int = 0
+    """Of the table the round was made from."""
+    began_at: float = 0.0
+    """Start of the round."""
+    mark: int = 0
+    """The router's count of freed capacity at the start of the round."""
+    asked: tuple[Entry, ...] = ()
+    """Of the fan-out that is out now."""
+    rest: tuple[Entry, ...] = ()
+    """Not asked yet, in the order in which they will be."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Not asked in this round, and why."""
+    answers: Mapping[str, Bid | NoBid] = field(init=False)
+    barred: Mapping[str, Exclusion] = field(init=False)
+    """Bids that could not be taken."""
+    turn: str = ""
+    """The provider whose turn the round is made for."""
+    waits_on: tuple[str, ...] = ()
+
+    def begin(self, now: float, mark: int) -> None:
+        """Forget the round before."""
+        self.began_at = now
+        self.mark = mark
+        self.answers = _NO_ANSWERS
+        self.barred = _NO_BARS
+
+    def bar(self, provider: str, reason: Exclusion) -> None:
+        """Note a bid that cannot be taken."""
+        self.barred = {**self.barred, provider: reason}
+
+    def refused_by(self) -> list[str]:
+        """Providers not asked because they refused the award of the plan before."""
+        return [left.provider for left in self.left_out if left.reason == Exclusion.REFUSED]
+
+    def crashes(self) -> int:
+        """How many handlers this query has crashed in this round."""
+        answers = self.answers.values()
+        return sum(1 for answer in answers if type(answer) is NoBid and answer.reason == NoBidReason.CRASHED)
+
+    def reasons(self) -> list[LeftOut]:
+        """Everybody who is not in the plan, and why, in the order of definition of those asked."""
+        found = list(self.left_out)
+        for provider, answer in self.answers.items():
+            if isinstance(answer, NoBid):
+                found.append(LeftOut(provider, answer.reason, answer.detail, answer.retry_at))
+            elif provider in self.barred:
+                found.append(LeftOut(provider, self.barred[provider]))
+        place = {entry.id: position for position, entry in enumerate(self.route.entries)}
+        found.sort(key=lambda left: place.get(left.provider, len(place)))
+        return found

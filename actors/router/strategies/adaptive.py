@@ -1,0 +1,103 @@
+"""``adaptive``, the default: least expected loss, in seconds.
+
+    C = expected_s + λ · cost_usd
+    V = (1 − p) · C + p · (L + C'next) + [stream] · cut · penalty
+
+``expected_s`` is the provider's own estimate of this request, its queue and slow spells included; λ is
+``routing.adaptive.seconds_per_usd``; p is the chance to fail before content, L the seconds a failure costs before it shows,
+C'next the least C of the other bidders (the penalty where there is none, for then a failure is the client's), cut the
+chance that a stream breaks after content. The admission wait of the policy's full form is 0 here, because a provider that
+would make a request wait does not bid.
+
+The formula and its constants come from a simulation of thirteen scenarios against an oracle (docs/routing.md). Of its parts:
+optimism towards the unknown follows UCB and Thompson sampling; the choice of the less loaded of two at random is
+Mitzenmacher's power of two choices (2001), applied among near-equals only.
+"""
+
+from math import inf
+from operator import itemgetter
+from random import Random
+
+from actors.router.strategies.base import Ask, Memory, Ranked, Strategy, sampled
+from messages.routing import Bid
+
+PENALTY_S = 10.0
+"""What a request that fails its client costs."""
+OPTIMISM = 0.7
+"""An unknown provider with no exploring call counts as so much of the mean of the known ones ..."""
+CAUTION = 1.5
+"""... and as so much while one is under way: one at a time."""
+NEAR = 1.1
+"""Within 10 % of the best two bids are as good as equal."""
+_VALUE = itemgetter(0)
+_BLANK_S = 1.0
+"""Stands for the mean where nobody is known."""
+
+
+def rank_adaptive(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> Ranked:
+    """Least V first; among near-equals the less loaded of two at random. Score: V in seconds.
+
+    An unknown price counts as the dearest known one. A provider without samples counts as 0.7 of the mean C of those that
+    have some, 1.5 of it while an exploring call is in flight there; where nobody has samples, price alone tells.
+    """
+    losses = _losses(bids, ask.seconds_per_usd)
+    best, least, runner_up = 0, inf, PENALTY_S
+    for position, loss in enumerate(losses):
+        if loss < least:
+            best, least, runner_up = position, loss, least if position else PENALTY_S
+        elif loss < runner_up or (position == 1 and best == 0):
+            runner_up = loss
+    stream = ask.profile.stream
+    ranked: Ranked = []
+    for position, bid in enumerate(bids):
+        p = bid.failure_p
+        value = (1.0 - p) * losses[position] + p * (bid.failure_loss_s + (runner_up if position == best else least))
+        ranked.append((value + bid.cut_p * PENALTY_S if stream else value, bid))
+    ranked.sort(key=_VALUE)
+    limit = ranked[0][0] * NEAR
+    near = 1
+    while near < len(ranked) and ranked[near][0] <= limit:
+        near += 1
+    if near > 1:
+        _spread(ranked, near, rng)
+    return ranked
+
+
+def _losses(bids: list[Bid], seconds_per_usd: float) -> list[float]:
+    """C of each bid, in seconds."""
+    losses: list[float] = []
+    for bid in bids:
+        cost = bid.cost_usd
+        if cost is None or bid.samples <= 0:
+            return _guessed_losses(bids, seconds_per_usd)
+        losses.append(bid.expected_s + seconds_per_usd * cost)
+    return losses
+
+
+def _guessed_losses(bids: list[Bid], seconds_per_usd: float) -> list[float]:
+    """The same where something is unknown."""
+    dearest = max((bid.cost_usd for bid in bids if bid.cost_usd is not None), default=0.0)
+    prices = [seconds_per_usd * (dearest if bid.cost_usd is None else bid.cost_usd) for bid in bids]
+    known = [bid.expected_s + price for bid, price in zip(bids, prices, strict=True) if bid.samples > 0]
+    mean = sum(known) / len(known) if known else _BLANK_S
+    losses: list[float] = []
+    for bid, price in zip(bids, prices, strict=True):
+        if bid.samples > 0:
+            losses.append(bid.expected_s + price)
+        else:
+            guess = mean * (CAUTION if bid.exploring > 0 else OPTIMISM)
+            losses.append(guess if known else guess + price)
+    return losses
+
+
+def _spread(ranked: Ranked, near: int, rng: Random) -> None:
+    """Put the less loaded of two drawn from the first ``near`` in front; the others keep their order."""
+    one = int(rng.random() * near)
+    other = int(rng.random() * (near - 1))
+    if other >= one:
+        other += 1
+    chosen = one if ranked[one][1].in_flight <= ranked[other][1].in_flight else other
+    ranked.insert(0, ranked.pop(chosen))
+
+
+ADAPTIVE = Strategy("adaptive", rank_adaptive, sampled)

@@ -1,0 +1,108 @@
+"""Why there is no plan: from the reasons of all candidates to one error, a wait and a sentence (CONTRACT, table of errors)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from messages.routing import Exclusion, LeftOut, NoBidReason, RouteError
+
+SOON_S = 1.0
+"""``Retry-After`` where capacity is short and nobody knows for how long."""
+LATER_S = 10.0
+"""The same where providers are down or switched off."""
+
+_GONE = {NoBidReason.DISABLED, NoBidReason.DRAINING, NoBidReason.OUT}
+"""Out of service for reasons of ours."""
+_DOWN = {NoBidReason.CIRCUIT_OPEN, NoBidReason.UNAVAILABLE, NoBidReason.CRASHED}
+_BUSY = {NoBidReason.AT_CAPACITY, NoBidReason.OVERLOADED}
+_UNFIT = {NoBidReason.CONTEXT_TOO_LONG, NoBidReason.MISSING_CAPABILITY, NoBidReason.MODEL_UNAVAILABLE}
+_FALLBACK_S = {
+    RouteError.RATE_LIMITED: SOON_S,
+    RouteError.AT_CAPACITY: SOON_S,
+    RouteError.QUEUE_FULL: SOON_S,
+    RouteError.OVERLOADED: SOON_S,
+    RouteError.ALL_UNHEALTHY: LATER_S,
+    RouteError.NO_PROVIDERS_AVAILABLE: LATER_S,
+}
+_WORDS: dict[str, str] = {
+    Exclusion.TRIED: "was tried already",
+    Exclusion.REFUSED: "had no room left when asked",
+    Exclusion.EXCLUDED: "was excluded by the request",
+    Exclusion.TAGS: "does not have the tags asked for",
+    Exclusion.WEIGHT_ZERO: "has weight 0",
+    Exclusion.PIN: "is not the one the name pins",
+    Exclusion.MAX_COST: "is over the cost ceiling or has no known price",
+    Exclusion.WAITERS_AHEAD: "has earlier requests waiting for it",
+    NoBidReason.CIRCUIT_OPEN: "has its circuit open",
+    NoBidReason.AT_CAPACITY: "is at capacity",
+    NoBidReason.RATE_LIMITED: "is at its rate limit",
+    NoBidReason.CONTEXT_TOO_LONG: "cannot fit the request into its context window",
+    NoBidReason.MISSING_CAPABILITY: "lacks a capability the request needs",
+    NoBidReason.MODEL_UNAVAILABLE: "says it has no such model",
+    NoBidReason.AUTH_FAILED: "does not accept our key",
+    NoBidReason.UNAVAILABLE: "is unavailable",
+    NoBidReason.DISABLED: "is disabled",
+    NoBidReason.DRAINING: "is draining",
+    NoBidReason.CRASHED: "could not answer",
+    NoBidReason.OVERLOADED: "is overloaded",
+    NoBidReason.OUT: "is out of service",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """An error with the seconds after which asking again may succeed, and a sentence for people."""
+
+    error: RouteError
+    retry_after_s: float | None
+    detail: str
+
+
+def judge(model: str, left_out: Sequence[LeftOut], now: float, error: RouteError | None = None) -> Verdict:
+    """Say why nobody is left. ``error`` overrides what the reasons amount to."""
+    found = error or _error({left.reason for left in left_out if left.reason != Exclusion.PIN})
+    return Verdict(found, _wait_s(found, left_out, now), _sentence(model, left_out, now))
+
+
+def _error(reasons: set[str]) -> RouteError:
+    """What a set of reasons amounts to. What can change counts before what cannot; what is gone anyway only when alone."""
+    if reasons & {Exclusion.REFUSED, Exclusion.WAITERS_AHEAD} or reasons & _BUSY:
+        return RouteError.OVERLOADED if reasons & _BUSY == {NoBidReason.OVERLOADED} else RouteError.AT_CAPACITY
+    if reasons & _DOWN:
+        return RouteError.ALL_UNHEALTHY
+    if NoBidReason.RATE_LIMITED in reasons:
+        return RouteError.RATE_LIMITED
+    if Exclusion.TRIED in reasons:
+        return RouteError.ALL_TRIED
+    if NoBidReason.AUTH_FAILED in reasons:
+        return RouteError.AUTH_FAILED
+    if reasons & _GONE or reasons == {Exclusion.WEIGHT_ZERO} or not reasons:
+        return RouteError.NO_PROVIDERS_AVAILABLE
+    if Exclusion.MAX_COST in reasons:
+        return RouteError.MAX_COST_EXCEEDED
+    if reasons == {NoBidReason.CONTEXT_TOO_LONG}:
+        return RouteError.CONTEXT_LENGTH_EXCEEDED
+    if reasons == {NoBidReason.MODEL_UNAVAILABLE}:
+        return RouteError.MODEL_NOT_SUPPORTED
+    return RouteError.ALL_FILTERED
+
+
+def _wait_s(error: RouteError, left_out: Sequence[LeftOut], now: float) -> float | None:
+    if error not in _FALLBACK_S:
+        return None
+    known = [left.retry_at for left in left_out if left.retry_at is not None]
+    return max(0.0, min(known) - now) if known else _FALLBACK_S[error]
+
+
+def _sentence(model: str, left_out: Sequence[LeftOut], now: float) -> str:
+    if not left_out:
+        return f"nobody can take {model!r}"
+    return f"nobody can take {model!r} now: " + "; ".join(_clause(left, now) for left in left_out)
+
+
+def _clause(left: LeftOut, now: float) -> str:
+    clause = f"{left.provider} {_WORDS.get(left.reason, left.reason)}"
+    if left.detail:
+        clause += f" ({left.detail})"
+    if left.retry_at is not None and left.retry_at > now:
+        clause += f", for {left.retry_at - now:.1f} s yet"
+    return clause
