@@ -123,7 +123,7 @@ class ModelEvidence:
         it would draw every call to it); once its failures have faded it is one again.
         """
         if self.samples:
-            return max(1, int(self.samples))
+            return max(1, round(self.samples))
         return 1 if failure_p > UNKNOWN_AGAIN_P else 0
 
     def fading(self, now: float) -> float:
@@ -212,15 +212,15 @@ class ModelEvidence:
     def called_off(self, sending: Sending, age_s: float, now: float) -> bool:
         """A call was cancelled, or lost a hedge, before any content. True if that counts as a failure."""
         age = _sane(age_s)
-        if age is None or age <= sending.overdue_s:
+        if age is None:
             return False
-        if sending.load > self.knee:
-            self._move_knee(sending.load / (1.0 + age / max(_TINY_S, sending.predicted_s)), 0.25)
-            self._is_limited = True
-            return False
-        if self.samples:
-            self._a = _clamped(self._a + 0.5 * log(age / sending.predicted_s))
-            self._refresh()
+        if age > sending.overdue_s:
+            if sending.load > self.knee:
+                self._move_knee(sending.load / (1.0 + age / max(_TINY_S, sending.predicted_s)), 0.25)
+                self._is_limited = True
+            elif self.samples:
+                self._a = _clamped(self._a + 0.5 * log(age / sending.predicted_s))
+                self._refresh()
         if age < self.patience_s(sending.stream) or sending.sent_at < self._good_sent_at:
             return False
         self.failed(age, False, now)

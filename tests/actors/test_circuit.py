@@ -14,6 +14,10 @@ def admitted(circuit: Circuit, now: float) -> Ticket:
     return ticket
 
 
+def state_of(circuit: Circuit) -> CircuitState:
+    return circuit.name
+
+
 def opened(has_probes: bool = False, **changes: int) -> Circuit:
     """A circuit with a wait of 30 s that opened at 0."""
     circuit = Circuit(CircuitSpec(**{"failures": 1, **changes}), has_probes)
@@ -29,9 +33,9 @@ def test_D6_it_opens_after_so_many_failures_in_a_row_and_no_sooner() -> None:
     circuit.succeeded(tickets[2], 1.0)
     circuit.failed(tickets[3], 1.0)
     circuit.failed(tickets[4], 1.0)
-    assert circuit.name is CircuitState.CLOSED
+    assert state_of(circuit) is CircuitState.CLOSED
     circuit.failed(tickets[5], 1.0)
-    assert circuit.name is CircuitState.OPEN
+    assert state_of(circuit) is CircuitState.OPEN
     assert repr(circuit) == "open until 31.000 (wait 30 s), epoch 1"
 
 
@@ -40,9 +44,9 @@ def test_D6_it_opens_at_a_failure_rate_once_there_were_enough_calls_in_the_windo
     for now, is_good in ((0.0, False), (1.0, True), (2.0, False)):
         ticket = admitted(circuit, now)
         circuit.succeeded(ticket, now) if is_good else circuit.failed(ticket, now)
-    assert circuit.name is CircuitState.CLOSED
+    assert state_of(circuit) is CircuitState.CLOSED
     circuit.failed(admitted(circuit, 3.0), 3.0)
-    assert circuit.name is CircuitState.OPEN
+    assert state_of(circuit) is CircuitState.OPEN
 
 
 def test_D6_failures_that_left_the_window_count_no_more() -> None:
@@ -50,7 +54,7 @@ def test_D6_failures_that_left_the_window_count_no_more() -> None:
     for _ in range(3):
         circuit.failed(admitted(circuit, 0.0), 0.0)
     circuit.failed(admitted(circuit, 100.0), 100.0)
-    assert circuit.name is CircuitState.CLOSED
+    assert state_of(circuit) is CircuitState.CLOSED
 
 
 def test_without_probes_the_trial_comes_after_the_wait_itself() -> None:
@@ -73,7 +77,7 @@ def test_a_trial_that_says_nothing_gives_its_slot_back_and_the_circuit_stays_hal
     trial = admitted(circuit, 30.0)
     assert circuit.admit(30.0) is None
     assert circuit.ignored(trial)
-    assert circuit.name is CircuitState.HALF_OPEN
+    assert state_of(circuit) is CircuitState.HALF_OPEN
     assert admitted(circuit, 30.0).is_trial
 
 
@@ -82,7 +86,7 @@ def test_a_trial_that_succeeds_closes_and_forgets_the_wait() -> None:
     circuit.failed(admitted(circuit, 30.0), 31.0)
     assert circuit.retry_at(31.0) == 91.0
     assert circuit.succeeded(admitted(circuit, 91.0), 92.0)
-    assert circuit.name is CircuitState.CLOSED
+    assert state_of(circuit) is CircuitState.CLOSED
     circuit.failed(admitted(circuit, 100.0), 100.0)
     assert circuit.retry_at(100.0) == 130.0
 
@@ -101,7 +105,7 @@ def test_an_end_of_an_earlier_epoch_moves_no_state() -> None:
     early, other = admitted(circuit, 0.0), admitted(circuit, 0.0)
     circuit.failed(other, 0.0)
     assert not circuit.succeeded(early, 1.0)
-    assert circuit.name is CircuitState.OPEN
+    assert state_of(circuit) is CircuitState.OPEN
     trial = admitted(circuit, 30.0)
     assert not circuit.failed(early, 31.0)
     assert not circuit.ignored(Ticket(early.epoch, True))
@@ -112,12 +116,12 @@ def test_an_end_of_an_earlier_epoch_moves_no_state() -> None:
 def test_with_probes_a_good_one_after_the_wait_admits_the_trials_and_closes_nothing() -> None:
     circuit = opened(has_probes=True)
     assert not circuit.probed(True, 29.0)
-    assert circuit.name is CircuitState.OPEN
+    assert state_of(circuit) is CircuitState.OPEN
     assert not circuit.wants_probe(29.0)
     assert circuit.wants_probe(30.0)
     assert circuit.verdict(30.0) is Verdict.WAIT
     assert circuit.probed(True, 31.0)
-    assert circuit.name is CircuitState.HALF_OPEN
+    assert state_of(circuit) is CircuitState.HALF_OPEN
 
 
 def test_with_probes_a_bad_one_doubles_the_wait() -> None:
@@ -138,7 +142,7 @@ def test_a_probe_that_is_always_bad_does_not_bench_a_provider_for_ever() -> None
         now = circuit.retry_at(now) or now
         if circuit.probed(False, now):
             break
-    assert circuit.name is CircuitState.HALF_OPEN
+    assert state_of(circuit) is CircuitState.HALF_OPEN
     assert now < 2 * WAIT_S_MAX * 2
 
 

@@ -1,0 +1,227 @@
+"""What is learned of a model at a provider: times, load, risk, output lengths (ROUTING.md; FEATURES E1, D3)."""
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.provider.evidence import MODELS_MAX, NOTHING_KNOWN, Evidence, ModelEvidence
+from actors.provider.output_length import OutputLength
+from actors.provider.quantiles import TAU_S, Quantiles
+
+
+def stream(evidence: ModelEvidence, now: float, first_s: float, total_s: float = 1.0, tokens: int = 100) -> None:
+    """One streamed call, alone, that ends well."""
+    sending = evidence.sent(True, tokens, now)
+    evidence.content(sending, first_s, now + first_s, 0.3)
+    evidence.ended(sending)
+    evidence.finished(sending, total_s, first_s, tokens, now + total_s, 0.3)
+
+
+def whole(evidence: ModelEvidence, now: float, total_s: float, tokens: int = 100) -> None:
+    """One call without streaming, alone, that ends well."""
+    sending = evidence.sent(False, tokens, now)
+    evidence.ended(sending)
+    evidence.finished(sending, total_s, None, tokens, now + total_s, 0.3)
+
+
+def failed(evidence: ModelEvidence, now: float, lost_s: float = 0.05, after_content: bool = False) -> None:
+    sending = evidence.sent(True, 100, now)
+    evidence.ended(sending)
+    evidence.failed(lost_s, after_content, now + lost_s)
+
+
+def trained(first_s: float = 0.2, calls: int = 30) -> tuple[ModelEvidence, float]:
+    evidence = ModelEvidence()
+    for number in range(calls):
+        stream(evidence, 2.0 * number, first_s)
+    return evidence, 2.0 * calls
+
+
+def test_quantiles_are_those_of_the_samples_within_a_bucket() -> None:
+    seen, rng = Quantiles(), Random("0")
+    samples = sorted(rng.lognormvariate(-1.0, 0.8) for _ in range(2000))
+    for sample in rng.sample(samples, len(samples)):
+        seen.record(sample, 0.0, 0.1)
+    assert seen.p50_s == pytest.approx(samples[1000], rel=0.07)
+    assert seen.p95_s == pytest.approx(samples[1900], rel=0.07)
+
+
+def test_A6_a_quantile_comes_down_again_when_the_slow_time_is_over() -> None:
+    seen = Quantiles()
+    for _ in range(100):
+        seen.record(10.0, 0.0, 0.3)
+    for number in range(100):
+        seen.record(0.1, 3 * TAU_S + number, 0.3)
+    assert seen.p50_s == pytest.approx(0.1, rel=0.07)
+    assert seen.ewma_s == pytest.approx(0.1, rel=0.01)
+    for number in range(20):
+        seen.record(0.2, 1e7 + number, 0.3)
+    assert seen.p95_s == pytest.approx(0.2, rel=0.07)
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 1e5), st.floats(0.0, 1e5)), min_size=1, max_size=60))
+def test_quantiles_are_ordered_and_finite_whatever_comes(samples: list[tuple[float, float]]) -> None:
+    seen, now = Quantiles(), 0.0
+    for seconds, passed_s in samples:
+        now += passed_s
+        seen.record(seconds, now, 0.3)
+        assert 0.0 < seen.p50_s <= seen.p95_s < 3000.0
+
+
+def test_first_content_and_token_rate_are_learned_from_streams() -> None:
+    evidence, now = trained(first_s=0.2)
+    assert evidence.first_s == pytest.approx(0.2, rel=0.1)
+    assert evidence.token_s == pytest.approx(0.008, rel=0.05)
+    assert evidence.expected_s(100.0, now) == pytest.approx(1.0, rel=0.1)
+    assert evidence.streams.p50_s == pytest.approx(0.2, rel=0.07)
+    assert evidence.wholes.count == 0
+
+
+def test_answers_that_are_no_streams_feed_total_time_only() -> None:
+    evidence = ModelEvidence()
+    for number in range(30):
+        whole(evidence, 2.0 * number, 1.5)
+    assert evidence.streams.count == 0
+    assert evidence.wholes.p50_s == pytest.approx(1.5, rel=0.07)
+    assert evidence.expected_s(100.0, 100.0) == pytest.approx(1.5, rel=0.15)
+
+
+def test_a_surprise_is_learned_quickly() -> None:
+    evidence, now = trained(first_s=0.2, calls=60)
+    for number in range(4):
+        stream(evidence, now + 5.0 * number, 4.0, 5.0)
+    assert evidence.first_s > 2.0
+    assert evidence.slowness > 5.0
+
+
+def test_an_overdue_call_is_evidence_before_it_ends_until_a_later_one_does_well() -> None:
+    evidence, now = trained()
+    usual = evidence.expected_s(100.0, now)
+    late = evidence.sent(True, 100, now)
+    assert evidence.expected_s(100.0, now + 0.1) == pytest.approx(usual)
+    slow = evidence.expected_s(100.0, now + 2.0)
+    assert slow == pytest.approx(usual * 2.0 / late.predicted_s)
+    stream(evidence, now + 2.0, 0.2)
+    assert evidence.oldest is None
+    assert evidence.expected_s(100.0, now + 4.0) == pytest.approx(usual, rel=0.1)
+
+
+def test_beyond_the_knee_calls_queue_and_the_knee_is_found() -> None:
+    evidence, now = trained()
+    usual = evidence.expected_s(100.0, now)
+    sendings = [evidence.sent(True, 100, now) for _ in range(20)]
+    assert evidence.expected_s(100.0, now) > usual
+    for place, sending in enumerate(sendings):
+        first_s = 0.2 + 0.3 * max(0, place - 4)
+        evidence.content(sending, first_s, now + first_s, 0.3)
+    assert evidence.knee < 8.0
+    assert evidence.first_s < 0.6
+    assert evidence.expected_s(100.0, now + 5.0) > 3 * usual
+
+
+def test_failures_raise_the_risk_and_it_fades() -> None:
+    evidence, now = trained()
+    for _ in range(5):
+        failed(evidence, now, lost_s=0.5)
+    assert evidence.failure_p > 0.5
+    assert evidence.failure_loss_s == pytest.approx(0.5)
+    assert evidence.failure_p * evidence.fading(now + 60.0) < 0.1
+
+
+def test_a_cut_after_content_is_another_risk_than_a_failure_before() -> None:
+    evidence, now = trained()
+    failed(evidence, now, after_content=True)
+    assert evidence.cut_p > 0.05
+    assert evidence.failure_p < 0.01
+
+
+def test_who_has_only_failed_is_not_unknown_until_that_has_faded() -> None:
+    evidence = ModelEvidence()
+    assert evidence.known(0.0) == 0
+    failed(evidence, 0.0)
+    assert evidence.known(evidence.failure_p) == 1
+    assert evidence.known(evidence.failure_p * evidence.fading(60.0)) == 0
+
+
+def test_a_call_called_off_in_time_is_no_evidence_and_too_late_is_a_failure() -> None:
+    evidence, now = trained()
+    soon = evidence.sent(True, 100, now)
+    evidence.ended(soon)
+    assert not evidence.called_off(soon, 0.1, now)
+    first_s = evidence.first_s
+    overdue = evidence.sent(True, 100, now)
+    evidence.ended(overdue)
+    assert not evidence.called_off(overdue, 1.5, now + 1.5)
+    assert evidence.first_s > 2 * first_s
+    assert evidence.failures == 0.0
+    late = evidence.sent(True, 100, now + 2.0)
+    evidence.ended(late)
+    assert evidence.called_off(late, 6.0, now + 8.0)
+    assert evidence.failure_p > 0.1
+
+
+def test_a_late_call_is_no_failure_if_one_sent_after_it_did_well() -> None:
+    evidence, now = trained()
+    late = evidence.sent(True, 100, now)
+    stream(evidence, now + 1.0, 0.2)
+    evidence.ended(late)
+    assert not evidence.called_off(late, 30.0, now + 30.0)
+
+
+def test_patience_without_samples_is_long_and_with_them_twice_the_p95() -> None:
+    assert ModelEvidence().patience_s(True) == 10.0
+    slow, _ = trained(first_s=3.0)
+    assert slow.patience_s(True) == pytest.approx(6.0, rel=0.1)
+    quick, _ = trained(first_s=0.1)
+    assert quick.patience_s(True) == 2.0
+
+
+def test_output_lengths_follow_max_tokens_where_that_predicts_them_better() -> None:
+    ratio, length = OutputLength(), OutputLength()
+    for number in range(50):
+        ratio.learn(50 + 20 * number, 50 + 20 * number)
+        length.learn(200 + number % 5, 500 if number % 2 else 4000)
+    assert ratio.expected(700) == pytest.approx(700, rel=0.05)
+    assert length.expected(4000) == pytest.approx(200, rel=0.05)
+    assert length.expected(50) == 50
+    assert 200 <= length.reserve(None) < 300
+    assert (OutputLength().reserve(None), OutputLength().reserve(7)) == (1000, 7)
+
+
+def test_models_are_bounded_and_the_one_unused_for_longest_is_forgotten() -> None:
+    evidence = Evidence()
+    for number in range(MODELS_MAX):
+        evidence.of(f"m{number}")
+    kept = evidence.of("m0")
+    evidence.of("one more")
+    assert len(evidence) == MODELS_MAX
+    assert evidence.peek("m0") is kept
+    assert evidence.peek("m1") is NOTHING_KNOWN
+
+
+NUMBERS = st.one_of(st.floats(), st.floats(0.0, 1e4))
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), NUMBERS, NUMBERS, st.integers(-1, 10**6), st.floats(0.0, 1e5)), max_size=60))
+def test_no_number_from_outside_breaks_the_estimates(events: list[tuple[int, float, float, int, float]]) -> None:
+    evidence, now = ModelEvidence(), 0.0
+    for what, duration_s, first_s, tokens, passed_s in events:
+        now += passed_s
+        sending = evidence.sent(what % 2 == 0, None if tokens < 0 else tokens, now)
+        if what == 0:
+            evidence.content(sending, first_s, now, 0.3)
+        evidence.ended(sending)
+        if what < 3:
+            evidence.finished(sending, duration_s, first_s, tokens, now, 0.3)
+        elif what == 3:
+            evidence.failed(duration_s, tokens > 5, now)
+        else:
+            evidence.called_off(sending, duration_s, now)
+        assert 0.0 < evidence.expected_s(evidence.output.expected(1000), now) < 1e15
+        assert 0.0 <= evidence.failure_p <= 1.0
+        assert 0.0 <= evidence.cut_p <= 1.0
+        assert evidence.knee >= 1.0
+        assert evidence.in_flight == 0
+        assert evidence.oldest is None
