@@ -9,7 +9,7 @@ and in the daemon.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Generic, NewType, Protocol, TypeVar
+from typing import Any, Final, Generic, NewType, Protocol, TypeVar
 
 from messages.base import Message
 
@@ -19,14 +19,25 @@ M = TypeVar("M")
 TimerId = NewType("TimerId", int)
 
 
-@dataclass(frozen=True, slots=True)
 class Ref(Generic[M_contra]):
     """The address of an actor (or of a port of the runtime) that takes messages of type ``M_contra``.
 
     A name, nothing more: it stays good over restarts. Hand out the narrowest type that serves.
     """
 
-    name: str
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name: Final = name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ref) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return f"Ref({self.name})"
 
 
 class ReplySlot(Protocol):
