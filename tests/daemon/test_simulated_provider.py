@@ -84,6 +84,7 @@ async def test_a_stream_begins_with_the_role_and_ends_with_reason_usage_and_done
     assert events[-2]["choices"][0]["finish_reason"] == "length"
     assert (events[-1]["choices"], events[-1]["usage"]["completion_tokens"]) == ([], 12)
     assert {event["object"] for event in events} == {"chat.completion.chunk"}
+    assert all(event["usage"] is None for event in events[:-1])
 
 
 async def test_usage_is_streamed_only_to_those_who_ask(session: aiohttp.ClientSession, provider: SimulatedProvider) -> None:
