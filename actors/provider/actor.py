@@ -176,8 +176,8 @@ class ProviderActor:
             p50_s = p95_s = ewma_s = evidence.first_s if profile.stream else expected_s
         else:
             p50_s = p95_s = ewma_s = 0.0
-        health = standing.health
-        max_p95_s = health.spec.max_p95_s
+        score, is_healthy = standing.health.view(now)
+        max_p95_s = standing.health.spec.max_p95_s
         return Bid(
             spec.id,
             limits.in_flight,
@@ -193,8 +193,8 @@ class ProviderActor:
             failure_p,
             evidence.failure_loss_s,
             evidence.cut_p * fading,
-            health.score(now),
-            health.is_healthy(now) and (max_p95_s is None or p95_s <= max_p95_s),
+            score,
+            is_healthy and (max_p95_s is None or p95_s <= max_p95_s),
             is_trial,
             0 if known else evidence.in_flight,
             evidence.successes,
@@ -213,8 +213,9 @@ class ProviderActor:
             return refused
         offered = self.catalog.find(award.model)
         circuit, credential = self.standing.circuit.admit(now), self.standing.credential.admit(now)
-        if offered is None or circuit is None or credential is None or self.limits.reserve(award.tokens, now) is not None:
+        if offered is None or circuit is None or credential is None:
             raise AssertionError("the checks before a grant and the grant disagree")
+        self.limits.take(award.tokens, now)
         evidence = self.standing.evidence.of(award.model)
         self.permits[award.permit_id] = OpenPermit(
             award.permit_id,
@@ -243,7 +244,7 @@ class ProviderActor:
             return Refused(permit_id, RefusalReason.MODEL_UNAVAILABLE)
         if (until := self.standing.absences.until(award.model)) > now:
             return Refused(permit_id, RefusalReason.MODEL_UNAVAILABLE, until)
-        held = self.standing.held(now)
+        held = None if self.standing.is_closed else self.standing.held(now)
         if held is not None:
             is_key = held[0] is NoBidReason.AUTH_FAILED
             return Refused(permit_id, RefusalReason.AUTH_FAILED if is_key else RefusalReason.CIRCUIT_OPEN, held[1])

@@ -73,7 +73,7 @@ class ModelEvidence:
     """The estimates for one model. Fields that a bid reads are public; times in seconds."""
 
     __slots__ = (
-        "_a", "_at", "_b", "_deviation", "_deviation_whole", "_fresh", "_good_sent_at", "_is_limited", "_rate_n",
+        "_a", "_at", "_b", "_deviation", "_deviation_whole", "_fresh", "_good_sent_at", "_idle_s", "_is_limited", "_rate_n",
         "_recent", "_reference", "cut_p", "failure_loss_s", "failure_p", "failures", "first_s", "in_flight", "knee",
         "oldest", "output", "samples", "streams", "successes", "token_s", "wholes",
     )  # fmt: skip
@@ -81,6 +81,7 @@ class ModelEvidence:
     def __init__(self) -> None:
         self._a = log(FIRST_S)
         self._b = log(TOKEN_S)
+        self._idle_s = FIRST_S
         self._deviation = self._deviation_whole = _DEVIATION
         self._reference = self._a
         self._rate_n = 0
@@ -152,9 +153,11 @@ class ModelEvidence:
         """A call goes out at ``now`` (s)."""
         self.in_flight += 1
         tokens = self.output.expected(max_tokens)
-        idle = exp(self._a) if stream else exp(self._a) + self.token_s * tokens
-        queue = max(0.0, self.in_flight - self.knee) / self.knee * (self.first_s + self.token_s * tokens)
-        predicted = idle + queue * (1.0 if self._is_limited else SOFT)
+        idle = self._idle_s if stream else self._idle_s + self.token_s * tokens
+        predicted = idle
+        if self.in_flight > self.knee:
+            soft = 1.0 if self._is_limited else SOFT
+            predicted += soft * (self.in_flight - self.knee) / self.knee * (self.first_s + self.token_s * tokens)
         deviation = self._deviation if stream else max(self._deviation_whole, self.output.deviation)
         overdue = max(predicted + 0.03, predicted * exp(OVERDUE_Z * min(deviation, 1.0)))
         sending = Sending(now, stream, max_tokens, predicted, overdue, self.in_flight)
@@ -262,7 +265,7 @@ class ModelEvidence:
     def _learn(self, sending: Sending, seconds: float, whole_tokens: float | None, now: float) -> None:
         """A time to first content, or (with ``whole_tokens``) to the end of an answer that was no stream."""
         self.samples += 1.0
-        idle = exp(self._a) if whole_tokens is None else exp(self._a) + self.token_s * whole_tokens
+        idle = self._idle_s if whole_tokens is None else self._idle_s + self.token_s * whole_tokens
         surprise = log(seconds / idle)
         deviation = self._deviation if whole_tokens is None else self._deviation_whole
         gain = max(GAIN, min(1.0, 1.0 / self.samples))
@@ -302,7 +305,8 @@ class ModelEvidence:
         self.knee = max(1.0, self.knee + gain * (held - self.knee))
 
     def _refresh(self) -> None:
-        self.first_s = exp(self._a + min(0.5, self._deviation * self._deviation / 2.0))
+        self._idle_s = exp(self._a)
+        self.first_s = self._idle_s * exp(min(0.5, self._deviation * self._deviation / 2.0))
         self.token_s = exp(self._b)
 
 

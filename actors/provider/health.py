@@ -89,8 +89,14 @@ class Health:
 
     def is_healthy(self, now: float) -> bool:
         """From ``min_score``, and with enough calls also from ``min_success_rate``. Changes nothing."""
-        if self.score(now) < self.spec.min_score - 1e-9:
-            return False
+        return self.view(now)[1]
+
+    def view(self, now: float) -> tuple[float, bool]:
+        """The score at ``now`` and whether that is healthy. Changes nothing."""
+        score = self.score(now)
+        return score, score >= self.spec.min_score - 1e-9 and self._has_enough_successes(now)
+
+    def _has_enough_successes(self, now: float) -> bool:
         # Cheap exit: without a failure in the window the rate is 1, and fading only ever takes calls away.
         if self._calls < ENOUGH_CALLS or self._successes >= self.spec.min_success_rate * self._calls:
             return True

@@ -66,6 +66,14 @@ class Bucket:
         missing = min(amount, self.size) - self.level_at(now)
         return now if missing <= _HAIR * self.size else now + missing / self.rate_per_s
 
+    def has(self, amount: float, now: float) -> bool:
+        """``amount`` can be taken at once."""
+        # The level as it was last written is a lower bound, and mostly enough.
+        if amount <= self.level and self.rate_per_s > 0.0:
+            return True
+        ready = self.ready_at(amount, now)
+        return ready is not None and ready <= now
+
     def take(self, amount: float, now: float) -> None:
         """Take ``amount``, into debt if need be."""
         self.level = self.level_at(now) - amount
@@ -115,7 +123,11 @@ class Limits:
         """Why one request of ``tokens`` cannot be taken at ``now``; None: it can. Changes nothing."""
         if self.max_concurrency is not None and self.in_flight >= self.max_concurrency:
             return _FULL
-        if self.requests is None and self.tokens is None and now >= self.blocked_until:
+        if (
+            now >= self.blocked_until
+            and (self.requests is None or self.requests.has(1.0, now))
+            and (self.tokens is None or self.tokens.has(tokens, now))
+        ):
             return None
         at = self.blocked_until
         for bucket, amount in ((self.requests, 1.0), (self.tokens, float(tokens))):
@@ -124,19 +136,22 @@ class Limits:
                 if ready is None:
                     return Hold(Hindrance.RATE, None)
                 at = max(at, ready)
-        return Hold(Hindrance.RATE, at) if at > now else None
+        return Hold(Hindrance.RATE, at)
 
     def reserve(self, tokens: int, now: float) -> Hold | None:
         """Take one call, one request and ``tokens``; None: done. Otherwise nothing was taken."""
         hold = self.hold(tokens, now)
-        if hold is not None:
-            return hold
+        if hold is None:
+            self.take(tokens, now)
+        return hold
+
+    def take(self, tokens: int, now: float) -> None:
+        """Take what ``hold`` has just said can be taken."""
         self.in_flight += 1
         if self.requests is not None:
             self.requests.take(1.0, now)
         if self.tokens is not None:
             self.tokens.take(float(tokens), now)
-        return None
 
     def empty(self, now: float) -> None:
         """Empty the buckets: after a restart nobody knows what was in them."""
