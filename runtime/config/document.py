@@ -79,7 +79,7 @@ def read_document(text: str) -> Document:
         if root is not None:
             document.data = _Reader(document).value(root, ())
     except yaml.MarkedYAMLError as error:
-        raise ConfigError([_broken(error)]) from None
+        raise ConfigError([_broken(error, text)]) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError([ConfigProblem("", line, "not YAML: a control character stands here")]) from None
@@ -88,17 +88,19 @@ def read_document(text: str) -> Document:
     return document
 
 
-def _broken(error: yaml.MarkedYAMLError) -> ConfigProblem:
+def _broken(error: yaml.MarkedYAMLError, text: str) -> ConfigProblem:
     mark = error.problem_mark or error.context_mark
     reason = _QUOTED.sub(_harmless, error.problem or error.context or "cannot be read")
     where = f" (column {mark.column + 1})" if mark else ""
-    return ConfigProblem("", mark.line + 1 if mark else None, f"not YAML{where}: {reason}")
+    is_variable = mark is not None and text[: mark.index + 1].endswith("${")
+    hint = '; within { } or [ ] write "${VARIABLE}" with quotes' if is_variable else ""
+    return ConfigProblem("", mark.line + 1 if mark else None, f"not YAML{where}: {reason}{hint}")
 
 
 def _harmless(quoted: re.Match[str]) -> str:
     # What PyYAML quotes is the file's own text, which can be a secret; single characters and '<block end>' are not.
     inner = quoted[1] or quoted[2] or ""
-    return quoted[0] if len(inner) <= 1 or re.fullmatch(r"<[a-z ]+>", inner) else "…"
+    return quoted[0] if len(inner.lstrip("\\")) <= 1 or re.fullmatch(r"<[a-z ]+>", inner) else "…"
 
 
 class _Reader:

@@ -23,7 +23,7 @@ class Kind:
     url_variables: tuple[str, ...] = ()
     """Environment variables that move its base URL."""
     is_found_by_url: bool = False
-    """True: needs no key, so a set ``url_variables`` makes it known."""
+    """True: needs no key, so one of ``url_variables`` makes it known, and only that does."""
     includes_usage: bool = True
     """True: takes ``stream_options.include_usage``."""
     capabilities: tuple[str, ...] = EVERYTHING

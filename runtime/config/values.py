@@ -145,6 +145,8 @@ def _not_bool(value: Any) -> Any:
     # To pydantic true is the number 1; in a configuration it is a slip.
     if isinstance(value, bool):
         raise problem("expected a number")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise problem("expected a finite number")
     return value
 
 
