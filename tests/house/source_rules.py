@@ -118,8 +118,10 @@ def worldly(source: str) -> list[Problem]:
         for line, name in imported(source)
         if any(is_within(name, module) for module in WORLD) or (is_within(name, "random") and name != "random.Random")
     ]
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.Call):
+    tree = ast.parse(source)
+    hashing = {id(part) for node in ast.walk(tree) if getattr(node, "name", "") == "__hash__" for part in ast.walk(node)}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or id(node) in hashing:
             continue
         called = ast.unparse(node.func)
         if called in WORLDLY_CALLS or (called == "Random" and not node.args):

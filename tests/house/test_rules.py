@@ -60,6 +60,7 @@ GOOD: list[tuple[Callable[[str], list[rules.Problem]], str]] = [
     (rules.lawless, "def helper(): ..."),
     (rules.worldly, "from random import Random\nRandom('seed')"),
     (rules.worldly, "def f(context):\n    return context.now() + context.wall()"),
+    (rules.worldly, "class A:\n    def __hash__(self):\n        return hash(self.name)"),
     (rules.worldly, "from osmium import x\nimport timeless"),
     (rules.iterated_sets, "for x in sorted({1, 2}):\n    pass"),
     (rules.bare_excuses, "import x  # noqa: F401 # kept for its effect"),
