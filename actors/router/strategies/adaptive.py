@@ -14,7 +14,6 @@ optimism towards the unknown follows UCB and Thompson sampling; the choice of th
 Mitzenmacher's power of two choices (2001), applied among near-equals only.
 """
 
-from math import inf
 from operator import itemgetter
 from random import Random
 
@@ -41,12 +40,8 @@ def rank_adaptive(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> Ran
     have some, 1.5 of it while an exploring call is in flight there; where nobody has samples, price alone tells.
     """
     losses = _losses(bids, ask.seconds_per_usd)
-    best, least, runner_up = 0, inf, PENALTY_S
-    for position, loss in enumerate(losses):
-        if loss < least:
-            best, least, runner_up = position, loss, least if position else PENALTY_S
-        elif loss < runner_up or (position == 1 and best == 0):
-            runner_up = loss
+    least, runner_up = sorted(losses)[:2] if len(losses) > 1 else (losses[0], PENALTY_S)
+    best = losses.index(least)
     stream = ask.profile.stream
     ranked: Ranked = []
     for position, bid in enumerate(bids):
