@@ -1,14 +1,16 @@
 """The virtual twin of the event loop: when nothing is ready, time jumps to the next timer.
 
 Owns: its own time, in seconds from 0.
-Always: the order of callbacks is that of asyncio's own loop, so the same program with the same seed runs the same way. A real
-socket or thread would bring in the outside world's timing, so asking for one raises ``RealWorldError``; waiting with no timer
-left can never end, so it raises ``NothingLeftError``.
+Always: callbacks run in the order in which they were asked for, timers by due time and those due together in the order in
+which they were set, so the same program with the same seed runs the same way. A real socket or thread would bring in the
+outside world's timing, so asking for one raises ``RealWorldError``; waiting with no timer left can never end, so it raises
+``NothingLeftError``.
 
 Start it with ``asyncio.Runner(loop_factory=VirtualLoop)``.
 """
 
 import asyncio
+import heapq
 import math
 import threading
 from collections.abc import Callable
@@ -46,6 +48,32 @@ class _JumpingSelector:
         pass
 
 
+class _OrderedTimer(asyncio.TimerHandle):
+    """A timer that knows which of those due at the same time it is."""
+
+    __slots__ = ("_number",)
+
+    _scheduled: bool
+    """asyncio's mark that it is in the heap."""
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: asyncio.AbstractEventLoop,
+        context: Context | None,
+        number: int,
+    ) -> None:
+        super().__init__(when, callback, args, loop, context)
+        self._number = number
+
+    def __lt__(self, other: Any) -> bool:
+        if isinstance(other, _OrderedTimer):
+            return (self.when(), self._number) < (other.when(), other._number)
+        return NotImplemented
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """An event loop without a world."""
 
@@ -57,9 +85,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self._time_s = 0.0
         self._selector = _JumpingSelector(self)
-        # A clock that does not tick has no resolution: timers fire exactly when they are due. asyncio takes those due
-        # before now + resolution, so it must be more than nothing even where the seconds are many.
-        self._clock_resolution = 1e-9
+        self._timers_set = 0
+        self._set_resolution()
 
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
@@ -68,7 +95,22 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def jump(self) -> None:
         """Move the time to the next timer: to its very due time, for adding up waits would drift."""
         self._time_s = max(self._time_s, self._scheduled[0].when())
-        self._clock_resolution = max(1e-9, 2 * math.ulp(self._time_s))
+        self._set_resolution()
+
+    def call_at(
+        self, when: float, callback: Callable[[*Arguments], object], *args: *Arguments, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """As asyncio's, but timers due at the same time keep their order: in virtual time many are."""
+        self._timers_set += 1
+        timer = _OrderedTimer(when, callback, args, self, context, self._timers_set)
+        heapq.heappush(self._scheduled, timer)
+        timer._scheduled = True
+        return timer
+
+    def _set_resolution(self) -> None:
+        # asyncio fires what is due before now + resolution. The least that is more than nothing: no timer fires early, and
+        # one that is due fires however many the seconds are.
+        self._clock_resolution = math.ulp(self._time_s)
 
     def _process_events(self, event_list: list[Any]) -> None:
         """Nothing comes from outside."""
