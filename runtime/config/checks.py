@@ -97,18 +97,20 @@ def _default(default: Any, providers: list[Mapping[str, Any]]) -> Iterator[Findi
 
 def _circles(aliases: Mapping[str, Any]) -> Iterator[Finding]:
     targets = {**BUILT_IN_ALIASES, **{name: target for name, target in aliases.items() if isinstance(target, str)}}
-    reported: set[str] = set()
+    position = {name: index for index, name in enumerate(aliases)}
+    walked: set[str] = set()
     for alias in aliases:
-        way = [alias]
-        while way[-1] in targets and len(way) == len(set(way)):
-            way.append(targets[way[-1]])
-        # Each circle once, at its first alias in the file; those that only lead into it go with it.
-        if len(way) != len(set(way)):
-            circle = set(way[way.index(way[-1]) :])
-            if not circle & reported:
-                start = next(name for name in aliases if name in circle)
-                yield ("aliases", start), "leads back to itself"
-            reported |= circle
+        way: dict[str, None] = {}
+        name = alias
+        while name in targets and name not in walked and name not in way:
+            way[name] = None
+            name = targets[name]
+        if name in way:
+            # Each circle once, at its first alias in the file; those that only lead into it go with it.
+            steps = list(way)
+            circle = steps[steps.index(name) :]
+            yield ("aliases", min(circle, key=lambda step: position.get(step, len(position)))), "leads back to itself"
+        walked |= way.keys()
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

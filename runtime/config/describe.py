@@ -1,6 +1,6 @@
 """What a configuration comes to, for people (``pointsman check``): the supervision tree, what would be served, and notes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,7 +29,7 @@ def describe(loaded: Loaded) -> list[str]:
 
 def overview(loaded: Loaded) -> dict[str, Any]:
     """The same as data, for ``--json``: providers, models, aliases and notes. No secrets."""
-    snapshot = loaded.snapshot
+    snapshot, listed = loaded.snapshot, listing(loaded)
     return {
         "listen": _address(loaded),
         "default_provider": snapshot.default_provider,
@@ -47,38 +47,48 @@ def overview(loaded: Loaded) -> dict[str, Any]:
             for spec in snapshot.providers
         ],
         "models": served_models(loaded),
-        "aliases": {alias: {"stands_for": target, "leads_to": leads_to(loaded, target)} for alias, target in snapshot.aliases},
+        "aliases": {
+            alias: {"stands_for": target, "leads_to": leads_to(loaded, alias, listed)} for alias, target in snapshot.aliases
+        },
         "notes": list(notes(loaded)),
     }
 
 
 def served_models(loaded: Loaded) -> dict[str, list[str]]:
     """Public model names, sorted, with the enabled providers that list them in the file, in their order."""
-    served: dict[str, list[str]] = {}
-    for spec in loaded.snapshot.providers:
-        if spec.enabled:
-            for model in spec.models:
-                served.setdefault(model.name, []).append(spec.id)
-    return dict(sorted(served.items()))
+    served = {name: [spec.id for spec in specs if spec.enabled] for name, specs in sorted(listing(loaded).items())}
+    return {name: ids for name, ids in served.items() if ids}
 
 
-def leads_to(loaded: Loaded, name: str) -> list[str]:
-    """The enabled providers a name may reach as far as the file tells: listed, else pinned, else a default that takes any."""
-    specs = [spec for spec in loaded.snapshot.providers if spec.enabled]
-    aliases, seen = dict(loaded.snapshot.aliases), set[str]()
-    while not any(model.name == name for spec in specs for model in spec.models):
-        if name in seen or name not in aliases:
+def leads_to(loaded: Loaded, name: str, listed: Mapping[str, list[ProviderSpec]] | None = None) -> list[str]:
+    """The enabled providers a name may reach as far as the file tells: listed, else pinned, else a default that takes any.
+
+    ``listed``: what ``listing`` gives, for those who ask often.
+    """
+    specs, aliases = loaded.snapshot.providers, dict(loaded.snapshot.aliases)
+    listed = listing(loaded) if listed is None else listed
+    for _ in range(len(aliases)):
+        if name in listed or name not in aliases:
             break
-        seen.add(name)
         name = aliases[name]
-    listed = [spec.id for spec in specs if any(model.name == name for model in spec.models)]
-    if listed:
-        return listed
     pin, model_name = _split(name)
     pinned = [spec for spec in specs if spec.id == pin] or [spec for spec in specs if spec.kind == pin]
-    if pinned:
-        return [spec.id for spec in pinned if spec.takes_any or any(model.name == model_name for model in spec.models)]
-    return [spec.id for spec in specs if spec.id == loaded.snapshot.default_provider and spec.takes_any]
+    if name in listed:
+        found = listed[name]
+    elif pinned:
+        found = [spec for spec in pinned if spec.takes_any or spec in listed.get(model_name, ())]
+    else:
+        found = [spec for spec in specs if spec.id == loaded.snapshot.default_provider and spec.takes_any]
+    return [spec.id for spec in found if spec.enabled]
+
+
+def listing(loaded: Loaded) -> dict[str, list[ProviderSpec]]:
+    """Public model names with the providers that list them in the file, in their order, disabled ones too."""
+    listed: dict[str, list[ProviderSpec]] = {}
+    for spec in loaded.snapshot.providers:
+        for model in spec.models:
+            listed.setdefault(model.name, []).append(spec)
+    return listed
 
 
 def notes(loaded: Loaded) -> Iterator[str]:
@@ -138,9 +148,9 @@ def _models(loaded: Loaded) -> Iterator[str]:
 
 def _aliases(loaded: Loaded) -> Iterator[str]:
     yield "aliases"
-    width = max(len(alias) for alias, _ in loaded.snapshot.aliases)
+    width, listed = max(len(alias) for alias, _ in loaded.snapshot.aliases), listing(loaded)
     for alias, target in loaded.snapshot.aliases:
-        providers = leads_to(loaded, alias)
+        providers = leads_to(loaded, alias, listed)
         yield f"  {alias:<{width}}  → {target}  ({', '.join(providers) if providers else 'no provider here'})"
 
 

@@ -178,6 +178,12 @@ def test_a_circle_of_aliases_is_told_once_and_not_for_those_that_lead_into_it() 
     assert said(MINIMAL + "aliases:\n  z: a\n  a: b\n  b: c\n  c: a\n  fine: gpt-4o\n") == ["6 aliases.a: leads back to itself"]
 
 
+def test_a_long_chain_of_aliases_is_no_circle_and_takes_no_time() -> None:
+    chain = "".join(f"  a{index}: a{index + 1}\n" for index in range(5000))
+    assert len(load(MINIMAL + "aliases:\n" + chain).snapshot.aliases) > 5000
+    assert said(MINIMAL + "aliases:\n" + chain + "  a5000: a0\n") == ["5 aliases.a0: leads back to itself"]
+
+
 def test_a_duplicate_key_is_an_error_wherever_it_stands() -> None:
     text = MINIMAL + "    limits: {burst: 1, burst: 2, requests_per_minute: 9}\nserver: {port: 1}\nserver: {port: 2}\n"
     assert said(text) == [
