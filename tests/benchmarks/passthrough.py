@@ -1,0 +1,36 @@
+"""What Pointsman is measured against: aiohttp's server and client and nothing else. One process, no choice, no limits.
+
+``python -m tests.benchmarks.passthrough PORT UPSTREAM_URL``
+"""
+
+import sys
+
+import aiohttp
+import uvloop
+from aiohttp import web
+
+
+def main() -> None:
+    port, upstream = int(sys.argv[1]), sys.argv[2]
+    app = web.Application()
+
+    async def session(app: web.Application) -> None:
+        app["session"] = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+
+    async def close(app: web.Application) -> None:
+        await app["session"].close()
+
+    async def handle(request: web.Request) -> web.Response:
+        body = await request.read()
+        headers = {"Content-Type": "application/json", "Authorization": "Bearer key"}
+        async with request.app["session"].post(upstream, data=body, headers=headers) as answer:
+            return web.Response(body=await answer.read(), status=answer.status, content_type=answer.content_type)
+
+    app.on_startup.append(session)
+    app.on_cleanup.append(close)
+    app.router.add_post("/v1/chat/completions", handle)
+    web.run_app(app, host="127.0.0.1", port=port, loop=uvloop.new_event_loop(), access_log=None, print=None)
+
+
+if __name__ == "__main__":
+    main()
