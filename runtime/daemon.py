@@ -14,6 +14,7 @@ from secrets import token_hex
 import anyio
 
 from messages.control import ModelSpec, Propose, ProviderSpec
+from messages.envelope import Envelope
 from otel.setup import TracingSettings, build_tracing
 from otel.spans import Tracing
 from runtime.config.prices import priced_model
@@ -40,7 +41,10 @@ EXIT_FATAL = 70
 
 
 class House:
-    """Everything that runs, without the listener. The simulation builds the same with another upstream and clock."""
+    """Everything that runs, without the listener. The simulation builds the same with another upstream and clock.
+
+    ``journal`` sees every envelope and its addressee when it is posted.
+    """
 
     def __init__(
         self,
@@ -50,12 +54,13 @@ class House:
         clock: Clock,
         seed: str,
         on_fatal: Callable[[str], None],
+        journal: Callable[[str, Envelope], None] | None = None,
     ) -> None:
         self.loaded = loaded
         self.upstream = upstream
         self.tracing = tracing
         turns = tracing if tracing.is_on else None
-        self.system = ActorSystem(seed, clock, tracing=turns, on_fatal=on_fatal)
+        self.system = ActorSystem(seed, clock, tracing=turns, journal=journal, on_fatal=on_fatal)
         self.permits = PermitTable()
         self.directory = Directory(loaded.snapshot, loaded.credentials.get)
         self.probes = Probes(self.system, upstream, self.directory)
@@ -75,7 +80,8 @@ class House:
         """Take down what ``start`` built. The edge must be drained."""
         await self.probes.stop()
         await self.system.stop()
-        await asyncio.to_thread(self.tracing.shutdown, FLUSH_S)
+        if self.tracing.is_on:
+            await asyncio.to_thread(self.tracing.shutdown, FLUSH_S)
         await self.upstream.close()
 
 
