@@ -14,7 +14,13 @@ _GONE = {NoBidReason.DISABLED, NoBidReason.DRAINING, NoBidReason.OUT}
 """Out of service for reasons of ours."""
 _DOWN = {NoBidReason.CIRCUIT_OPEN, NoBidReason.UNAVAILABLE, NoBidReason.CRASHED}
 _BUSY = {NoBidReason.AT_CAPACITY, NoBidReason.OVERLOADED}
-_UNFIT = {NoBidReason.CONTEXT_TOO_LONG, NoBidReason.MISSING_CAPABILITY, NoBidReason.MODEL_UNAVAILABLE}
+_RANKED: tuple[tuple[str, RouteError], ...] = (
+    (NoBidReason.RATE_LIMITED, RouteError.RATE_LIMITED),
+    (Exclusion.TRIED, RouteError.ALL_TRIED),
+    (Exclusion.MAX_COST, RouteError.MAX_COST_EXCEEDED),
+    (NoBidReason.AUTH_FAILED, RouteError.AUTH_FAILED),
+)
+"""One of these is enough, the first first."""
 _FALLBACK_S = {
     RouteError.RATE_LIMITED: SOON_S,
     RouteError.AT_CAPACITY: SOON_S,
@@ -64,21 +70,17 @@ def judge(model: str, left_out: Sequence[LeftOut], now: float, error: RouteError
 
 
 def _error(reasons: set[str]) -> RouteError:
-    """What a set of reasons amounts to. What can change counts before what cannot; what is gone anyway only when alone."""
+    """What a set of reasons amounts to. What is out of use counts only when alone; what can change before what cannot."""
+    reasons = reasons - _GONE
     if reasons & {Exclusion.REFUSED, Exclusion.WAITERS_AHEAD} or reasons & _BUSY:
         return RouteError.OVERLOADED if reasons & _BUSY == {NoBidReason.OVERLOADED} else RouteError.AT_CAPACITY
     if reasons & _DOWN:
         return RouteError.ALL_UNHEALTHY
-    if NoBidReason.RATE_LIMITED in reasons:
-        return RouteError.RATE_LIMITED
-    if Exclusion.TRIED in reasons:
-        return RouteError.ALL_TRIED
-    if NoBidReason.AUTH_FAILED in reasons:
-        return RouteError.AUTH_FAILED
-    if reasons & _GONE or reasons == {Exclusion.WEIGHT_ZERO} or not reasons:
+    for reason, error in _RANKED:
+        if reason in reasons:
+            return error
+    if not reasons or reasons == {Exclusion.WEIGHT_ZERO}:
         return RouteError.NO_PROVIDERS_AVAILABLE
-    if Exclusion.MAX_COST in reasons:
-        return RouteError.MAX_COST_EXCEEDED
     if reasons == {NoBidReason.CONTEXT_TOO_LONG}:
         return RouteError.CONTEXT_LENGTH_EXCEEDED
     if reasons == {NoBidReason.MODEL_UNAVAILABLE}:

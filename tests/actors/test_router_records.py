@@ -44,7 +44,9 @@ def ended(query_id: str, name: str, outcome: Outcome, **fields: Any) -> CallEnde
 def test_D12_pain_19_the_record_tells_everybodys_score_or_reason() -> None:
     desk = Desk(A, B, C, provider("d", "m", tags=("x",)), strategy="first", generation=4)
     profile = RequestProfile("m", hints=Hints(exclude=("d",)))
-    answer = desk.decide(bid("a"), no("b", NoBidReason.CIRCUIT_OPEN, None, "5 failures"), bid("c", healthy=False), profile=profile)
+    answer = desk.decide(
+        bid("a"), no("b", NoBidReason.CIRCUIT_OPEN, None, "5 failures"), bid("c", healthy=False), profile=profile
+    )
     found = record(desk, answer.decision_id)
     assert [(c.provider, c.score, c.reason, c.detail) for c in found.candidates] == [
         ("a", 0.0, "", ""),

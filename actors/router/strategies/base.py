@@ -51,6 +51,9 @@ class Memories:
     def __init__(self) -> None:
         self._by_pair: dict[tuple[str, str], Memory] = {}
 
+    def __len__(self) -> int:
+        return len(self._by_pair)
+
     def of(self, strategy: str, model: str) -> Memory:
         """The memory of a pair; an empty one if there is none."""
         memory = self._by_pair.get((strategy, model))
