@@ -14,6 +14,8 @@ _GONE = {NoBidReason.DISABLED, NoBidReason.DRAINING, NoBidReason.OUT}
 """Out of service for reasons of ours."""
 _DOWN = {NoBidReason.CIRCUIT_OPEN, NoBidReason.UNAVAILABLE, NoBidReason.CRASHED}
 _BUSY = {NoBidReason.AT_CAPACITY, NoBidReason.OVERLOADED}
+_PASSING = {NoBidReason.RATE_LIMITED, NoBidReason.AT_CAPACITY, NoBidReason.CIRCUIT_OPEN, NoBidReason.UNAVAILABLE}
+"""Whose end is worth coming back for; that of a bad key or a missing model is a guess."""
 _RANKED: tuple[tuple[str, RouteError], ...] = (
     (NoBidReason.RATE_LIMITED, RouteError.RATE_LIMITED),
     (Exclusion.TRIED, RouteError.ALL_TRIED),
@@ -91,7 +93,7 @@ def _error(reasons: set[str]) -> RouteError:
 def _wait_s(error: RouteError, left_out: Sequence[LeftOut], now: float) -> float | None:
     if error not in _FALLBACK_S:
         return None
-    known = [left.retry_at for left in left_out if left.retry_at is not None]
+    known = [left.retry_at for left in left_out if left.retry_at is not None and left.reason in _PASSING]
     return max(0.0, min(known) - now) if known else _FALLBACK_S[error]
 
 

@@ -105,6 +105,10 @@ def test_pain_12_a_rate_limit_says_when_the_first_of_them_ends() -> None:
     assert "b is at its rate limit, for 4.0 s yet" in answer.detail
 
 
+def test_when_a_bad_key_may_be_tried_again_is_no_promise() -> None:
+    assert refused(no("a", R.RATE_LIMITED, 1009.0), no("b", R.AUTH_FAILED, 1001.0)).retry_after_s == pytest.approx(9.0)
+
+
 @pytest.mark.parametrize("reason", [R.AT_CAPACITY, R.RATE_LIMITED, R.CIRCUIT_OPEN, R.UNAVAILABLE, R.DISABLED, R.OVERLOADED])
 def test_pain_12_every_error_that_passes_says_when_to_come_back(reason: R) -> None:
     answer = refused(no("a", reason), no("b", reason))
