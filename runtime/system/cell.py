@@ -42,6 +42,12 @@ Effect = tuple[Callable[[Any, Any], None], Any, Any]
 class Cell:
     """An actor as the runtime keeps it; also the ``Context`` of its turns."""
 
+    __slots__ = (
+        *("actor", "bound", "envelope", "factory", "failed_at", "first_mail", "incarnation", "is_scheduled", "name", "now"),
+        *("open_slots", "question", "queue", "rng", "spec", "state", "timers", "trace", "wall"),
+        *("_dispatcher", "_next_timer", "_outbox", "_reply", "_reply_to", "_speaking"),
+    )
+
     def __init__(
         self,
         name: str,
@@ -71,11 +77,14 @@ class Cell:
         self.now = dispatcher.clock.now
         self.wall = dispatcher.clock.wall
         self._dispatcher = dispatcher
-        self._envelope: Envelope | None = None
-        self._question: ReplyPort | None = None
+        self.envelope: Envelope | None = None
+        self.question: ReplyPort | None = None
         """Who waits for the answer to the message of this turn; None once it is answered or put aside."""
         self._speaking = 0
         """The incarnation whose turn is closing."""
+        self._reply: Message | None = None
+        self._reply_to: ReplyPort | None = None
+        """A reply that was the first thing said, as it mostly is, and who gets it: kept apart because that is quicker."""
         self._outbox: list[Effect] = []
         self._next_timer = 0
 
@@ -86,26 +95,31 @@ class Cell:
 
     def begin(self, envelope: Envelope | None, trace: TraceContext | None) -> None:
         """Open a turn."""
-        self._envelope = envelope
-        self._question = envelope.reply_to if envelope is not None else None
+        self.envelope = envelope
+        self.question = envelope.reply_to if envelope is not None else None
         self.trace = trace
 
     def commit(self) -> bool:
         """Close the turn and let everything said leave. False: the message was a question and got neither reply nor slot."""
-        outbox = self._outbox
+        reply_to, outbox = self._reply_to, self._outbox
+        if outbox:
+            self._speaking = self.incarnation
+        if reply_to is not None:
+            self._reply_to = None
+            reply_to.answer(self.name, self._reply)
         if outbox:
             self._outbox = []
-            self._speaking = self.incarnation
             for effect, first, second in outbox:
                 try:
                     effect(first, second)
                 except Exception as error:
                     # The handler has returned: what else it said must leave all the same.
                     self._dispatcher.report_failed_effect(self.name, error)
-        return self._question is None
+        return self.question is None
 
     def drop(self) -> None:
         """Close the turn; nothing that was said leaves."""
+        self._reply_to = None
         self._outbox.clear()
 
     # The context, as the actor sees it.
@@ -116,18 +130,22 @@ class Cell:
 
     def reply(self, message: Message) -> None:
         """Answer the question of this turn."""
-        question = self._question
+        question = self.question
         if question is None:
             raise RuntimeError(f"{self.name}: {type(message).__name__} answers no question, or one answered already")
-        self._question = None
-        self._outbox.append((question.answer, self.name, message))
+        self.question = None
+        if self._outbox:
+            self._outbox.append((question.answer, self.name, message))
+        else:
+            self._reply = message
+            self._reply_to = question
 
     def defer(self) -> ReplySlot:
         """Put the question of this turn aside."""
-        envelope, question = self._envelope, self._question
+        envelope, question = self.envelope, self.question
         if envelope is None or question is None:
             raise RuntimeError(f"{self.name}: there is no open question to put aside")
-        self._question = None
+        self.question = None
         slot = Slot(envelope, question)
         self._outbox.append((self._open, slot, None))
         return slot

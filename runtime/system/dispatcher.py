@@ -124,8 +124,20 @@ class Dispatcher:
             self.deadlines.add(collector)
         trace = asker.trace
         envelope = Envelope(message, asker.name, None, trace, collector, self.clock.now() if trace is not None else 0.0)
-        for name in dict.fromkeys(names):
-            self.post(name, envelope)
+        cells, ready = self.cells, self._ready
+        is_plain = self._journal is None
+        for name in collector.names():
+            cell = cells.get(name)
+            # What ``post`` does for most, without the call.
+            if is_plain and cell is not None and cell.state is RUNNING and len(cell.queue) < cell.bound:
+                cell.queue.append(envelope)
+                if not cell.is_scheduled:
+                    cell.is_scheduled = True
+                    ready.append(cell)
+            else:
+                self.post(name, envelope)
+        if not self._is_draining:
+            self._arm()
 
     def _complete(self, collector: Collector) -> None:
         """All have answered: tell the incarnation that asked, if it is still there."""
@@ -292,7 +304,10 @@ class Dispatcher:
     def _turn(self, cell: Cell, envelope: Envelope, trace: TraceContext | None) -> str | None:
         """Let the actor handle a message. Returns the name of what it raised."""
         self.counters.handled += 1
-        cell.begin(envelope, trace)
+        # What ``begin`` does, without the call.
+        cell.envelope = envelope
+        cell.question = envelope.reply_to
+        cell.trace = trace
         try:
             cell.actor.handle(envelope.message, cell)
         except Exception as error:

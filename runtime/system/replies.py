@@ -165,6 +165,10 @@ class Collector:
         self._on_complete = on_complete
         self._answers: list[Any] = []
 
+    def names(self) -> list[str]:
+        """Who has not answered yet, each once."""
+        return list(self._missing)
+
     def answer(self, actor: str, reply: Any) -> None:
         """Keep ``actor``'s answer; the last one completes the round."""
         missing = self._missing

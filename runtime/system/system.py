@@ -147,6 +147,8 @@ class ActorSystem:
             await asyncio.sleep(0)
         for name in reversed(list(self._dispatcher.cells)):
             self.stop_actor(name)
+        # A port might never answer who asks it from now on.
+        self._dispatcher.ports.clear()
         self._dispatcher.deadlines.close(Fault.STOPPED)
 
     def revive(self, name: str) -> bool:

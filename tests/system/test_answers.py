@@ -416,3 +416,18 @@ def test_what_was_gathered_for_an_incarnation_that_is_gone_reaches_nobody() -> N
         assert router.read == [Note("q"), Note("break")]
 
     run(body)
+
+
+def test_an_actor_stopped_by_whoever_reads_its_reply_leaves_no_timer_behind() -> None:
+    def speak(puppet: Puppet, message: Any, context: Context) -> None:
+        context.reply(Answer("a", "ok"))
+        context.after(1.0, Note("timer"))
+
+    async def body(system: ActorSystem) -> None:
+        a = Puppet(speak)
+        system.spawn("a", always(a))
+        await system.ask("a", Note("go"), on_answer=lambda _: system.stop_actor("a"))
+        await asyncio.sleep(2.0)
+        assert a.texts() == ["go"]
+
+    run(body)

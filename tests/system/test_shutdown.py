@@ -81,11 +81,13 @@ def test_nobody_waits_after_the_end_whoever_they_asked() -> None:
 def test_after_the_end_questions_are_answered_at_once_and_nobody_is_born() -> None:
     async def body(system: ActorSystem) -> None:
         system.spawn("a", always(Puppet(echo)))
+        system.port("mouth", Mouth())
         await system.stop()
-        with pytest.raises(ActorGone, match="missing"):
-            await system.ask("a", Note("x"))
+        for name in ("a", "mouth"):
+            with pytest.raises(ActorGone, match="missing"):
+                await system.ask(name, Note("x"))
         system.tell("a", ended())
-        assert system.dead_letters == (("a", "Note"), ("a", "CallEnded"))
+        assert system.dead_letters == (("a", "Note"), ("mouth", "Note"), ("a", "CallEnded"))
         with pytest.raises(RuntimeError, match="stopping"):
             system.spawn("b", always(Puppet()))
 
