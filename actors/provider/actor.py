@@ -100,7 +100,7 @@ class ProviderActor:
             case CallEnded():
                 self._on_call_ended(message, context)
             case Restored():
-                self._on_restored(message)
+                self._on_restored(message, context)
             case Reconfigure():
                 self._on_reconfigure(message, context)
             case Drain():
@@ -278,7 +278,13 @@ class ProviderActor:
         if not self.permits:
             self._was_full = False
 
-    def _on_restored(self, restored: Restored) -> None:
+    def _on_restored(self, restored: Restored, context: Context) -> None:
+        """Take over the couriers' table: what it does not have has ended, and that end met a crash or is on its way."""
+        out = {permit.permit_id for permit in restored.permits}
+        for lost in [permit for permit_id, permit in self.permits.items() if permit_id not in out]:
+            self._forget(lost)
+            self.standing.lost(lost)
+            self._was_full = True
         for permit in restored.permits:
             if permit.permit_id in self.permits:
                 continue
@@ -295,6 +301,8 @@ class ProviderActor:
                 sending,
                 is_restored=True,
             )
+        if self._was_full:
+            self._tell_room(context)
         if self.permits:
             self._was_full = True
 

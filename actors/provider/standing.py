@@ -78,6 +78,10 @@ class Standing:
             case _:
                 return self._ignored(permit)
 
+    def lost(self, permit: OpenPermit) -> None:
+        """The end of a call met a crash: it teaches nothing."""
+        self._ignored(permit)
+
     def probed(self, is_good: bool, is_auth_failed: bool, now: float) -> bool:
         """A probe reported. True if that admitted trials."""
         self.heard_at = now

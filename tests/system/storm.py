@@ -1,0 +1,187 @@
+"""Storms: everything that can go wrong with providers, clients and actors, at once, decided by one seed."""
+
+import asyncio
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from messages.calls import Award, CallEnded, ContentStarted
+from messages.control import Timer
+from messages.envelope import Envelope
+from messages.health import GetReport, Probed, ProbeDone, ProbeTick, ProviderReport
+from messages.routing import CallForBids, CapacityFreed, Claimed, Gathered, RouteQuery, Withdraw
+from runtime.config.kinds import SUPPORTED_STRATEGIES
+from runtime.config.settings import Loaded
+from runtime.simulation.behaviour import Behaviour
+from runtime.simulation.faults import FaultKind
+from runtime.system.frontier import encode_envelope
+from tests.system.house import MODEL, World, loaded, provider, run
+
+ROUTER_CRASHES_MAX = 4
+"""Of those that cost a restart: one more within 30 s and the daemon must end, which is another test's matter."""
+ROUTER_MAIL = (RouteQuery, Gathered, Claimed, CapacityFreed, Withdraw, CallEnded, Timer)
+PROVIDER_MAIL = (Award, Award, CallEnded, CallEnded, ContentStarted, CallForBids, Probed, GetReport)
+FAULTS = tuple(FaultKind)
+
+
+@dataclass
+class Storm:
+    """What a seed decides."""
+
+    seed: int
+    rng: Random = field(init=False)
+    providers: list[str] = field(init=False)
+    router_crashes: int = 0
+
+    def __post_init__(self) -> None:
+        self.rng = Random(f"storm/{self.seed}")
+        self.providers = [f"p{number}" for number in range(self.rng.randint(1, 4))]
+
+    def config(self) -> Loaded:
+        rng = self.rng
+        return loaded(
+            [provider(name, **self._entry()) for name in self.providers],
+            strategy=rng.choice(SUPPORTED_STRATEGIES),
+            deadline=f"{rng.choice((1, 4, 20))}s",
+            fanout=rng.choice((1, 2, 16)),
+            queue={"max_wait": f"{rng.choice((0, 200, 1000, 4000))}ms", "max_length": rng.choice((0, 3, 1000))},
+            failover={
+                "max_attempts": rng.randint(1, 5),
+                "retry_share": rng.choice((0, 0.2, 1)),
+                "backoff": {"kind": rng.choice(("none", "linear", "exponential", "fibonacci"))},
+            },
+        )
+
+    def _entry(self) -> dict[str, Any]:
+        rng = self.rng
+        limits: dict[str, Any] = {"max_concurrency": rng.choice((1, 2, 5, None))}
+        if rng.random() < 0.4:
+            limits["requests_per_minute"] = rng.choice((60, 300, 1200))
+            limits["burst"] = rng.choice((1, 3, 10))
+        if rng.random() < 0.2:
+            limits["tokens_per_minute"] = rng.choice((10_000, 100_000))
+        return {
+            "limits": limits,
+            "circuit": {
+                "failures": rng.randint(2, 6),
+                "failure_rate": rng.choice((None, 0.5)),
+                "open_for": f"{rng.choice((200, 1000, 4000))}ms",
+                "half_open_calls": rng.randint(1, 3),
+            },
+            "timeouts": {"first_byte": "1s", "idle": "1s", "total": rng.choice(("2s", "10s"))},
+            "probe": {"kind": rng.choice(("off", "models", "http")), "interval": "2s"},
+            "weight": rng.randint(1, 3),
+        }
+
+    def behaviours(self) -> dict[str, Behaviour]:
+        rng = self.rng
+        return {
+            name: Behaviour(
+                name,
+                ttfb_ms=rng.choice((0, 20, 200)),
+                sigma=rng.choice((0, 0.5)),
+                tokens_per_second=rng.choice((50, 500)),
+                capacity=rng.choice((1, 3, 100)),
+                requests_per_minute=rng.choice((None, 200)),
+                error_share=rng.choice((0, 0, 0.2)),
+                models=(MODEL,),
+                chunk_tokens=rng.choice((1, 8)),
+            )
+            for name in self.providers
+        }
+
+    async def blow(self, world: World, requests: int) -> list[ProviderReport]:
+        """Let it all happen, wait for the end, and tell how the providers stand then."""
+        rng = self.rng
+        while len(world.clients) < requests:
+            for _ in range(rng.choice((1, 1, 1, 2, 8))):
+                self._request(world)
+            if rng.random() < 0.25:
+                self._break_something(world)
+            await asyncio.sleep(rng.choice((0.0, 0.0, 0.001, 0.05, 0.3, rng.uniform(0, 2))))
+        if rng.random() < 0.5:
+            for name in self.providers:
+                world.heal(name)
+            await world.all_done()
+        await world.house.edge.drain(rng.choice((0.0, 0.3, 10.0)))
+        await world.house.edge.settled(5.0)
+        return [await world.report(name) for name in self.providers]
+
+    def _request(self, world: World) -> None:
+        rng = self.rng
+        client = world.send(
+            stream=rng.random() < 0.5,
+            max_tokens=rng.choice((1, 5, 60)),
+            pause_s=rng.choice((0, 0, 0, 0.01, 0.4)),
+            patience=rng.choice((None, None, None, None, 1, 3)),
+            headers={"x-pointsman-deadline": str(rng.choice((1, 50, 700)))} if rng.random() < 0.15 else {},
+        )
+        if rng.random() < 0.25:
+            world.loop.call_later(rng.choice((0.0, 0.0, 0.02, 0.2, rng.uniform(0, 1))), client.leave)
+        elif rng.random() < 0.1:
+            self._leave_after_turns(world, client.leave, rng.randint(0, 6))
+
+    def _leave_after_turns(self, world: World, leave: Any, turns: int) -> None:
+        """Without time passing: between an award and its answer, or a plan and its award."""
+        if turns:
+            world.loop.call_soon(self._leave_after_turns, world, leave, turns - 1)
+        else:
+            leave()
+
+    def _break_something(self, world: World) -> None:
+        rng = self.rng
+        name = rng.choice(self.providers)
+        what = rng.random()
+        if what < 0.5:
+            kind = rng.choice(FAULTS)
+            world.fault(
+                name, kind, p=rng.choice((1.0, 0.5)), for_s=rng.uniform(0, 4), retry_after_s=rng.choice((0.0, 0.5, 3.0))
+            )
+        elif what < 0.6:
+            world.heal(name)
+        elif what < 0.85:
+            mode, is_broken = rng.choice(("before", "after")), rng.random() < 0.7
+            world.crash(f"provider:{name}", rng.choice(PROVIDER_MAIL), rng.choice((1, 1, 2, 8)), mode, is_broken)
+        elif what < 0.95:
+            is_broken = self.router_crashes < ROUTER_CRASHES_MAX and rng.random() < 0.7
+            self.router_crashes += is_broken
+            world.crash("router", rng.choice(ROUTER_MAIL), 1, rng.choice(("before", "after")), is_broken)
+        else:
+            world.crash(rng.choice(("aggregator", "prober")), rng.choice((CallEnded, ProbeTick, ProbeDone)))
+
+
+@dataclass
+class Aftermath:
+    """What a storm leaves behind."""
+
+    world: World
+    reports: list[ProviderReport]
+    journal: list[bytes]
+
+    def wrongs(self) -> list[str]:
+        """What must not be."""
+        found = []
+        for report in self.reports:
+            if report.in_flight:
+                found.append(f"{report.provider} has {report.in_flight} calls in flight")
+        if self.world.fatal:
+            found.append(f"fatal: {self.world.fatal}")
+        return found
+
+
+def play(seed: int, requests: int = 80) -> Aftermath:
+    """Play the storm of ``seed``. Raises ``AssertionError`` if a law is broken."""
+    storm = Storm(seed)
+    journal: list[bytes] = []
+
+    def keep(to: str, envelope: Envelope) -> None:
+        journal.append(to.encode() + b" " + encode_envelope(envelope))
+
+    async def scene(world: World) -> Aftermath:
+        return Aftermath(world, await storm.blow(world, requests), journal)
+
+    config = storm.config()
+    aftermath = run(config, scene, storm.behaviours(), f"storm/{seed}", keep)
+    wrongs = aftermath.wrongs()
+    assert not wrongs, wrongs
+    return aftermath
