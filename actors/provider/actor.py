@@ -22,7 +22,7 @@ from actors.kernel import Context, Ref
 from actors.provider.catalog import Catalog
 from actors.provider.circuit import Open
 from actors.provider.limits import Hindrance, Limits
-from actors.provider.permits import PERMITS_MAX, OpenPermit
+from actors.provider.permits import PERMITS_MAX, OpenPermit, restored_permit
 from actors.provider.standing import Standing, has_probes
 from messages.calls import Award, CallEnded, ContentStarted, Granted, Outcome, RefusalReason, Refused, Restored
 from messages.control import Drain, HealthSpec, ProviderSpec, Reconfigure, Reset
@@ -288,19 +288,8 @@ class ProviderActor:
         for permit in restored.permits:
             if permit.permit_id in self.permits:
                 continue
-            evidence = self.standing.evidence.of(permit.model)
-            sending = evidence.restored(permit.stream, permit.granted_at)
             self.limits.restore()
-            self.permits[permit.permit_id] = OpenPermit(
-                permit.permit_id,
-                permit.query_id,
-                permit.model,
-                permit.tokens,
-                permit.granted_at,
-                evidence,
-                sending,
-                is_restored=True,
-            )
+            self.permits[permit.permit_id] = restored_permit(permit, self.standing.evidence.of(permit.model))
         if self._was_full:
             self._tell_room(context)
         if self.permits:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from actors.provider.circuit import NO_TICKET, Ticket
 from actors.provider.evidence import ModelEvidence, Sending
+from messages.calls import Permit
 
 PERMITS_MAX = 20_000
 """More than couriers there can be: a bound against our own mistakes."""
@@ -28,3 +29,17 @@ class OpenPermit:
     is_restored: bool = False
     """Known from the couriers' table, not granted by this incarnation."""
     has_content: bool = False
+
+
+def restored_permit(permit: Permit, evidence: ModelEvidence) -> OpenPermit:
+    """A call of the couriers' table that an earlier incarnation granted."""
+    return OpenPermit(
+        permit.permit_id,
+        permit.query_id,
+        permit.model,
+        permit.tokens,
+        permit.granted_at,
+        evidence,
+        evidence.restored(permit.stream, permit.granted_at),
+        is_restored=True,
+    )
