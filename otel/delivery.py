@@ -8,18 +8,24 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from random import Random
 from typing import Final
 
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceFlags, TraceState
 
-from otel.sampling import Ids
+from messages.envelope import TraceContext
+from otel.live_spans import LiveSpan
 
 REST_MIN_S: Final = 1.0
 REST_MAX_S: Final = 60.0
 SDK_LOG_PERIOD_S: Final = 60.0
+
+_SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
+_UNSET: Final = Status(StatusCode.UNSET)
+_ERROR: Final = Status(StatusCode.ERROR)
 
 _log = logging.getLogger("pointsman.tracing")
 
@@ -131,34 +137,44 @@ def quiet_the_sdk() -> None:
     logging.getLogger(_HEADER_LOGGER).addFilter(_silence)
 
 
-class SeededIds(IdGenerator):
-    """The SDK's door for ids, on our own source of chance."""
+def emitting(processor: SpanProcessor, resource: Resource, scope: InstrumentationScope) -> Callable[[LiveSpan], None]:
+    """A function that makes the SDK's span of one of ours that has ended, and gives it to ``processor``."""
 
-    def __init__(self, rng: Random) -> None:
-        self._ids = Ids(rng)
+    def emit(span: LiveSpan) -> None:
+        parent = _position(span.parent, is_remote=span.is_parent_remote) if span.parent is not None else None
+        made = ReadableSpan(
+            span.name,
+            _position(span.context),
+            parent,
+            resource,
+            span.attributes,
+            [Event(one.name, one.attributes, one.at_ns) for one in span.happenings],
+            (Link(parent),) if span.is_linked and parent is not None else (),
+            span.kind,
+            status=_ERROR if span.is_error else _UNSET,
+            start_time=span.start_ns,
+            end_time=span.end_ns,
+            instrumentation_scope=scope,
+        )
+        processor.on_end(made)
 
-    def generate_trace_id(self) -> int:
-        """128 bits."""
-        return self._ids.trace_id()
-
-    def generate_span_id(self) -> int:
-        """64 bits."""
-        return self._ids.span_id()
-
-    def is_trace_id_random(self) -> bool:
-        """All bits are."""
-        return True
+    return emit
 
 
-def closing(provider: TracerProvider, exporter: RestingExporter) -> Callable[[float], None]:
-    """A function that flushes and shuts ``provider`` down within the seconds it is given, and never raises.
+def _position(context: TraceContext, *, is_remote: bool = False) -> SpanContext:
+    state = TraceState.from_header([context.tracestate]) if context.tracestate else None
+    return SpanContext(int(context.trace_id, 16), int(context.span_id, 16), is_remote, _SAMPLED, state)
+
+
+def closing(processor: SpanProcessor, exporter: RestingExporter) -> Callable[[float], None]:
+    """A function that flushes and shuts ``processor`` down within the seconds it is given, and never raises.
 
     The SDK offers no such bound (its processor may wait half a minute), so its shutdown runs in a thread of its own. When
     time is up the exporter is told to give up; the thread is a daemon, so that it cannot hold the process either.
     """
 
     def close(timeout_s: float) -> None:
-        worker = threading.Thread(target=_swallow, args=(provider.shutdown,), name="tracing-shutdown", daemon=True)
+        worker = threading.Thread(target=_swallow, args=(processor.shutdown,), name="tracing-shutdown", daemon=True)
         worker.start()
         worker.join(max(0.0, timeout_s))
         if worker.is_alive():

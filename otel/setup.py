@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from otel.live_spans import Clock
-from otel.sampling import Sampler
-from otel.spans import Tracing
+from otel.sampling import Ids, Sampler
+from otel.spans import Emit, Tracing
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace import SpanProcessor
     from opentelemetry.sdk.trace.export import SpanExporter
-    from opentelemetry.trace import Tracer
 
 HTTP_PROTOBUF: Final = "http/protobuf"
 GRPC: Final = "grpc"
@@ -83,15 +82,15 @@ def build_tracing(
     from otel.delivery import RestingExporter, closing, quiet_the_sdk
 
     quiet_the_sdk()
-    provider = _provider(settings, environ, chance)
     delay_ms = _positive(environ, "OTEL_BSP_SCHEDULE_DELAY", _SCHEDULE_DELAY_MS)
     try:
         exporter = RestingExporter(_exporter(target), target.endpoint)
-        provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=delay_ms))
+        processor = BatchSpanProcessor(exporter, schedule_delay_millis=delay_ms)
     except Exception as error:
         # The exporters read more variables (certificates, compression, sizes) and raise what they like.
         raise BadTelemetry(f"the OTLP exporter cannot be set up: {type(error).__name__}: {error}") from error
-    return Tracing(_tracer(provider, settings), sampler, clock_ns, closing(provider, exporter))
+    emit = _emit(processor, settings, environ)
+    return Tracing(emit, sampler, Ids(chance), clock_ns, closing(processor, exporter))
 
 
 def tracing_into(
@@ -100,9 +99,7 @@ def tracing_into(
     """Tracing that hands each span to ``exporter`` as it ends, in the same thread: for simulations and tests."""
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
-    provider = _provider(settings, {}, rng)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    return Tracing(_tracer(provider, settings), _sampler(settings, rng), clock_ns)
+    return Tracing(_emit(SimpleSpanProcessor(exporter), settings, {}), _sampler(settings, rng), Ids(rng), clock_ns)
 
 
 def find_target(settings: TracingSettings, environ: Mapping[str, str]) -> Target | None:
@@ -203,24 +200,14 @@ def _sampler(settings: TracingSettings, rng: Random) -> Sampler:
         raise BadTelemetry(str(error)) from error
 
 
-def _provider(settings: TracingSettings, environ: Mapping[str, str], rng: Random) -> "TracerProvider":
+def _emit(processor: "SpanProcessor", settings: TracingSettings, environ: Mapping[str, str]) -> Emit:
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-    from otel.delivery import SeededIds
+    from otel.delivery import emitting
 
-    return TracerProvider(
-        # When a span is made, our sampler has decided. At exit the SDK would wait for the collector as long as it likes.
-        sampler=ALWAYS_ON,
-        shutdown_on_exit=False,
-        resource=Resource.create(dict(resource_attributes(settings, environ))),
-        id_generator=SeededIds(rng),
-    )
-
-
-def _tracer(provider: "TracerProvider", settings: TracingSettings) -> "Tracer":
-    return provider.get_tracer("pointsman", settings.service_version or None)
+    resource = Resource.create(dict(resource_attributes(settings, environ)))
+    return emitting(processor, resource, InstrumentationScope("pointsman", settings.service_version or None))
 
 
 def _exporter(target: Target) -> "SpanExporter":

@@ -6,31 +6,19 @@ makes no object here, and ``server_request`` answers None for it.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from random import Random
 
-from opentelemetry.context import Context
-from opentelemetry.trace import (
-    Link,
-    NonRecordingSpan,
-    NoOpTracer,
-    Span,
-    SpanContext,
-    SpanKind,
-    TraceFlags,
-    Tracer,
-    TraceState,
-    set_span_in_context,
-)
+from opentelemetry.trace import SpanKind
 
 from messages.envelope import TraceContext
 from otel import names
-from otel.live_spans import AttemptSpan, Clock, ProcessSpan, ServerSpan, Value, bounded, bounded_all
+from otel.live_spans import AttemptSpan, Clock, LiveSpan, ProcessSpan, ServerSpan, Value, bounded, bounded_all
 from otel.propagation import IncomingTrace
-from otel.sampling import Sampler
+from otel.sampling import Ids, Sampler
 
-_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
-_NO_PARENT = Context()
+Emit = Callable[[LiveSpan], None]
+"""Takes a span that has ended."""
 
 
 class Tracing:
@@ -39,17 +27,19 @@ class Tracing:
     ``close`` is given the seconds it may take to deliver what is left; ``clock_ns`` tells Unix nanoseconds.
     """
 
-    __slots__ = ("_clock_ns", "_close", "_is_on", "_sampler", "_tracer", "span_count")
+    __slots__ = ("_clock_ns", "_close", "_emit", "_ids", "_is_on", "_sampler", "span_count")
 
     def __init__(
         self,
-        tracer: Tracer,
+        emit: Emit,
         sampler: Sampler,
+        ids: Ids,
         clock_ns: Clock = time.time_ns,
         close: Callable[[float], None] | None = None,
     ) -> None:
-        self._tracer = tracer
+        self._emit = emit
         self._sampler = sampler
+        self._ids = ids
         self._clock_ns = clock_ns
         self._close = close
         self._is_on = True
@@ -59,7 +49,8 @@ class Tracing:
     @staticmethod
     def off() -> "Tracing":
         """Tracing for a daemon that has nowhere to send traces: no request is ever sampled."""
-        tracing = Tracing(NoOpTracer(), Sampler(0.0, Random(0)))
+        chance = Random(0)
+        tracing = Tracing(lambda span: None, Sampler(0.0, chance), Ids(chance))
         tracing._is_on = False
         return tracing
 
@@ -90,11 +81,16 @@ class Tracing:
         }
         if route:
             attributes[names.HTTP_ROUTE] = route
-        parent = _NO_PARENT
+        parent = None
+        trace_id, tracestate = f"{self._ids.trace_id():032x}", ""
         if incoming is not None:
-            parent = _parent(_position(incoming.trace_id, incoming.span_id, incoming.tracestate, is_remote=True))
-        span = self._start(names.server_span_name(method, route), SpanKind.SERVER, parent, bounded_all(attributes))
-        return ServerSpan(span, self._clock_ns)
+            trace_id, tracestate = incoming.trace_id, incoming.tracestate
+            parent = TraceContext(trace_id, incoming.span_id, tracestate)
+        name = names.server_span_name(method, route)
+        context = self._position(trace_id, tracestate)
+        return ServerSpan(
+            name, SpanKind.SERVER, context, parent, bounded_all(attributes), self._emit, self._clock_ns, is_parent_remote=True
+        )
 
     def process(self, actor: str, message_name: str, parent: TraceContext, queue_wait_s: float) -> ProcessSpan:
         """Begin an actor's turn with a traced message that has waited ``queue_wait_s`` seconds in its mailbox.
@@ -102,20 +98,18 @@ class Tracing:
         The sender's span is the parent, so that a request is one readable tree, and is linked too, as consumers of
         messages are by the conventions. The wait is an attribute: the span begins when the actor does.
         """
-        template = names.destination_template(actor)
         attributes: dict[str, Value] = {
             names.MESSAGING_SYSTEM: names.ACTOR_SYSTEM,
             names.MESSAGING_OPERATION_NAME: names.PROCESS,
             names.MESSAGING_OPERATION_TYPE: names.PROCESS,
             names.MESSAGING_DESTINATION_NAME: bounded(actor),
-            names.MESSAGING_DESTINATION_TEMPLATE: template,
+            names.MESSAGING_DESTINATION_TEMPLATE: (template := names.destination_template(actor)),
             names.MESSAGE_TYPE: message_name,
             names.MAILBOX_WAIT_MS: queue_wait_s * 1000.0,
         }
-        sender = _position(parent.trace_id, parent.span_id, parent.tracestate)
         name = names.process_span_name(template)
-        span = self._start(name, SpanKind.CONSUMER, _parent(sender), attributes, (Link(sender),))
-        return ProcessSpan(span, self._clock_ns)
+        context = self._below(parent)
+        return ProcessSpan(name, SpanKind.CONSUMER, context, parent, attributes, self._emit, self._clock_ns, is_linked=True)
 
     def attempt(
         self,
@@ -157,9 +151,8 @@ class Tracing:
             if server_port is not None:
                 attributes[names.SERVER_PORT] = server_port
         name = str(bounded(names.attempt_span_name(operation, model)))
-        sender = _position(parent.trace_id, parent.span_id, parent.tracestate)
-        span = self._start(name, SpanKind.CLIENT, _parent(sender), bounded_all(attributes))
-        return AttemptSpan(span, self._clock_ns)
+        context = self._below(parent)
+        return AttemptSpan(name, SpanKind.CLIENT, context, parent, bounded_all(attributes), self._emit, self._clock_ns)
 
     def shutdown(self, timeout_s: float) -> None:
         """Sample nothing more and deliver what is left, in at most ``timeout_s`` seconds. Blocks; never raises.
@@ -171,17 +164,11 @@ class Tracing:
         if close is not None:
             close(timeout_s)
 
-    def _start(
-        self, name: str, kind: SpanKind, parent: Context, attributes: dict[str, Value], links: Sequence[Link] = ()
-    ) -> Span:
+    def _position(self, trace_id: str, tracestate: str) -> TraceContext:
+        """A new span's place in a trace."""
         self.span_count += 1
-        return self._tracer.start_span(name, parent, kind, attributes, links, self._clock_ns())
+        return TraceContext(trace_id, f"{self._ids.span_id():016x}", tracestate)
 
-
-def _position(trace_id: str, span_id: str, tracestate: str, *, is_remote: bool = False) -> SpanContext:
-    state = TraceState.from_header([tracestate]) if tracestate else None
-    return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote, _SAMPLED, state)
-
-
-def _parent(position: SpanContext) -> Context:
-    return set_span_in_context(NonRecordingSpan(position), _NO_PARENT)
+    def _below(self, parent: TraceContext) -> TraceContext:
+        """The place of a new child; where tracing is off there will be no span, and the parent's own place serves."""
+        return self._position(parent.trace_id, parent.tracestate) if self._is_on else parent
