@@ -140,9 +140,14 @@ def test_nothing_leaves_a_handler_that_raises() -> None:
         assert speaker.texts() == ["old", "fall"]
         assert not old.done()
 
+        # Nor does it leave with the next turn, and a question that was never put aside cannot be answered.
         system.tell("speaker", Note("after"))
-        await settle()
+        await asyncio.sleep(5.0)
         assert system.counters.late_replies == 1
+        assert mouth.envelopes == []
+        assert listener.read == []
+        assert speaker.texts() == ["old", "fall", "after"]
+        assert not old.done()
         old.cancel()
 
     run(body)

@@ -45,17 +45,25 @@ class Look(Message):
 
 
 def run(body: Callable[[ActorSystem], Coroutine[Any, Any, T]], **options: Any) -> T:
-    """Run ``body`` with an actor system of its own under virtual time; whatever it leaves running is stopped."""
+    """Run ``body`` with an actor system of its own under virtual time; whatever it leaves running is stopped.
+
+    An exception that no code awaits (in a timer, in the dispatcher) fails the test.
+    """
+    escaped: list[dict[str, Any]] = []
 
     async def world() -> T:
-        system = ActorSystem(clock=loop_clock(asyncio.get_running_loop()), **options)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, report: escaped.append(report))
+        system = ActorSystem(clock=loop_clock(loop), **options)
         try:
             return await body(system)
         finally:
             await system.stop()
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(world())
+        result = runner.run(world())
+    assert escaped == []
+    return result
 
 
 async def settle() -> None:
