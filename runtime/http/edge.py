@@ -39,8 +39,9 @@ class EdgeCounters:
     """Requests by how they ended, since start."""
 
     requests: int = 0
+    """For the models' endpoints, taken or not."""
     refused: int = 0
-    """Bad requests, and those above ``server.max_requests``."""
+    """What was answered without looking for a provider: bad requests, unknown paths, all above ``server.max_requests``."""
     client_gone: int = 0
     by_status: dict[int, int] = field(default_factory=dict)
 
@@ -79,9 +80,10 @@ class Edge:
         """Count a request in, before its body is read. None: taken, and ``leave`` is owed."""
         self.counters.requests += 1
         if self.is_draining:
+            self.refused(503)
             return problems.shutting_down()
         if self._count >= self._settings.max_requests:
-            self.counters.refused += 1
+            self.refused(503)
             text = f"Pointsman has {self._count} requests under way, its limit (server.max_requests)."
             return Problem(503, "overloaded", text, None, 1.0)
         self._count += 1
@@ -92,6 +94,22 @@ class Edge:
         self._count -= 1
         if self._idle is not None and not self._count:
             self._idle.set()
+
+    def refused(self, status: int) -> None:
+        """Count an answer that was given without looking for a provider."""
+        self.counters.refused += 1
+        self.counters.ended(status)
+
+    def shown(self) -> dict[str, Any]:
+        """The counts as ``GET /admin/stats`` shows them."""
+        counters = self.counters
+        return {
+            "requests": counters.requests,
+            "refused": counters.refused,
+            "client_gone": counters.client_gone,
+            "in_flight": self._count,
+            "by_status": {str(status): number for status, number in sorted(counters.by_status.items())},
+        }
 
     async def serve(self, request: EdgeRequest, sink: EdgeSink) -> None:
         """Answer one admitted request. Raises only ``asyncio.CancelledError``, when the client left."""

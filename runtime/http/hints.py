@@ -49,6 +49,9 @@ def read_hints(headers: Headers) -> ClientHints:
         value = text.strip()
         if len(value) > VALUE_CHARACTERS_MAX:
             raise BadHint(name, f"is longer than {VALUE_CHARACTERS_MAX} characters")
+        if not value.isprintable():
+            # Bytes that are no text would spoil every record and page they get into.
+            raise BadHint(name, "has characters that are not text")
         match name.removeprefix(PREFIX):
             case "strategy":
                 strategy = value

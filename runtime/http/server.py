@@ -1,17 +1,23 @@
 """aiohttp behind the edge port: the one file on this side that knows it.
 
 Owns: the wire: reading bodies within their bounds, writing answers at the client's pace, and which path leads where.
+Always: every error has OpenAI's shape, also where aiohttp finds that what came is not HTTP; nothing tells what is inside.
+
+aiohttp's low-level server is used, not its application: paths are few and fixed, and a resolver, middlewares and signals
+cost time on every request.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import BadHttpMessage
 
+from runtime.courier import problems
 from runtime.courier.problems import Problem
 from runtime.dialects.errors import error_body
 from runtime.http.admin import Admin, AdminError
@@ -24,13 +30,19 @@ from runtime.ports import ClientGone, EdgeRequest, Headers
 log = logging.getLogger("pointsman.http")
 
 WRITE_HIGH_WATER_BYTES = 64 * 1024
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+KEEPALIVE_SHARE = 1.25
+"""Idle connections, and headers that never end, are cut after so many times ``server.client_idle``: later than a proxy with
+the usual 60 s would do, so that it never sends on a connection we are just closing."""
+SHUTDOWN_S = 1.0
+NAME = ("Server", "pointsman")
+Handler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
+"""Takes the request and the part of its path that a template leaves open, decoded."""
 
 
 class AiohttpSink:
     """One answer on its way to an aiohttp client."""
 
-    def __init__(self, request: web.Request, client_idle_s: float) -> None:
+    def __init__(self, request: web.BaseRequest, client_idle_s: float) -> None:
         self._request = request
         self._idle_s = client_idle_s
         self._length: int | None = None
@@ -51,7 +63,7 @@ class AiohttpSink:
         self._length = length
         self._headers = headers
         if length is None:
-            self._stream = self.response = web.StreamResponse(status=status, headers=list(headers))
+            self._stream = self.response = web.StreamResponse(status=status, headers=[*headers, NAME])
             await self._guarded(self._stream.prepare(self._request))
 
     async def write(self, chunk: bytes) -> None:
@@ -59,7 +71,7 @@ class AiohttpSink:
         if self._stream is not None:
             await self._guarded(self._stream.write(chunk))
         else:
-            self.response = web.Response(status=self._status, headers=list(self._headers), body=chunk)
+            self.response = web.Response(status=self._status, headers=[*self._headers, NAME], body=chunk)
 
     async def end(self) -> None:
         """End a stream. A whole answer of some size is sent here and now, at the client's pace but within its bounds."""
@@ -74,6 +86,8 @@ class AiohttpSink:
         transport = self._request.transport
         if transport is not None:
             transport.close()
+            # A client that does not read would keep it, and what is still to be sent, for ever.
+            asyncio.get_running_loop().call_later(self._idle_s, transport.abort)
 
     async def _guarded(self, writing: Awaitable[Any]) -> None:
         try:
@@ -88,6 +102,40 @@ class AiohttpSink:
             raise ClientGone("closed the connection") from None
 
 
+class _Protocol(web.RequestHandler):
+    """A connection. What is not HTTP is answered like any other error, and logged by nobody: anyone can send it."""
+
+    __slots__ = ("on_garbage",)
+
+    on_garbage: Callable[[int], None]
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """The answer to what could not be read as a request, or, which would be our fault, to what a handler raised."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer was under way")
+        self.on_garbage(status)
+        if status >= 500:
+            log.error("a request failed", exc_info=exc)
+            return _problem(problems.internal_error(), close=True)
+        return _problem(Problem(status, "invalid_request", "This is not HTTP as it should be."), close=True)
+
+
+class _Server(web.Server):
+    """Makes the connections."""
+
+    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], keepalive_s: float) -> None:
+        super().__init__(handler, handler_cancellation=True)
+        self._keepalive_s = keepalive_s
+        self.on_garbage: Callable[[int], None] = lambda status: None
+
+    def __call__(self) -> web.RequestHandler:
+        protocol = _Protocol(self, loop=self._loop, access_log=None, keepalive_timeout=self._keepalive_s)  # type: ignore[arg-type] # None is its documented way to have no such log
+        protocol.on_garbage = self.on_garbage
+        return protocol
+
+
 class HttpServer:
     """The listener and its routes."""
 
@@ -100,24 +148,26 @@ class HttpServer:
         self._max_body = max_body_bytes
         self._idle_s = client_idle_s
         self._version = version
-        self._runner: web.AppRunner | None = None
+        self._runner: web.ServerRunner | None = None
+        self._routes: dict[str, dict[str, Handler]] = {path: {"POST": self._call} for path in ROUTES}
+        for path, handler in (
+            ("/v1/models", self._models),
+            ("/healthz", self._healthz),
+            ("/readyz", self._readyz),
+            ("/openapi.json", self._openapi),
+            ("/", self._page),
+        ):
+            self._routes[path] = {"GET": handler, "HEAD": handler}
+        self._templates: list[tuple[str, str, dict[str, Handler]]] = []
+        """What comes before and after the open part of a path."""
+        self._add_template("/v1/models/", "", "GET", self._model)
+        self._add_admin_routes()
 
     async def start(self, host: str, port: int) -> int:
         """Listen; returns the port. Raises ``OSError`` if the address cannot be had."""
-        app = web.Application(client_max_size=0, middlewares=[self._errors])
-        for path in ROUTES:
-            app.router.add_post(path, self._call)
-        app.router.add_get("/v1/models", self._models)
-        app.router.add_get("/v1/models/{model:.+}", self._model)
-        app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/readyz", self._readyz)
-        app.router.add_get("/openapi.json", self._openapi)
-        app.router.add_get("/", self._page)
-        for method, path, answer in self._admin_routes():
-            app.router.add_route(method, path, self._guarded(answer))
-        self._runner = web.AppRunner(
-            app, handler_cancellation=True, access_log=None, keepalive_timeout=75.0, shutdown_timeout=1.0
-        )
+        server = _Server(self._handle, KEEPALIVE_SHARE * self._idle_s)
+        server.on_garbage = self._edge.refused
+        self._runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_S)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port, backlog=1024)
         await site.start()
@@ -135,31 +185,72 @@ class HttpServer:
         if self._runner is not None:
             await self._runner.cleanup()
 
+    # Where a path leads.
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.rel_url.raw_path
+        methods, rest = self._routes.get(path), ""
+        if methods is None:
+            methods, rest = self._match(path)
+        handler = methods.get(request.method)
+        if handler is not None:
+            try:
+                return await handler(request, rest)
+            except AdminError as error:
+                return _problem(error.problem)
+            except Exception as error:
+                log.error("%s %s failed", request.method, path, exc_info=error)
+                return _problem(problems.internal_error())
+        problem = Problem(404, "not_found", f"There is no {_shown(request.method)} {_shown(path)} here.")
+        if methods:
+            problem = Problem(405, "method_not_allowed", f"{_shown(path)} does not take {_shown(request.method)}.")
+        self._edge.refused(problem.status)
+        answer = _problem(problem, close=True)
+        if methods:
+            answer.headers["Allow"] = ", ".join(methods)
+        return answer
+
+    def _match(self, path: str) -> tuple[dict[str, Handler], str]:
+        for before, after, methods in self._templates:
+            if path.startswith(before) and path.endswith(after) and len(path) > len(before) + len(after):
+                rest = path[len(before) : len(path) - len(after)]
+                return methods, unquote(rest, errors="replace")
+        return {}, ""
+
+    def _add_template(self, before: str, after: str, method: str, handler: Handler) -> None:
+        methods = {method: handler, "HEAD": handler} if method == "GET" else {method: handler}
+        self._templates.append((before, after, methods))
+
     # The models' endpoints.
 
-    async def _call(self, request: web.Request) -> web.StreamResponse:
-        refusal = self._edge.admit()
+    async def _call(self, request: web.BaseRequest, rest: str) -> web.StreamResponse:
+        edge = self._edge
+        refusal = edge.admit()
         if refusal is not None:
-            return _problem(refusal)
+            return _problem(refusal, close=True)
         try:
             body = await self._body(request)
             if isinstance(body, Problem):
-                self._edge.counters.refused += 1
+                edge.refused(body.status)
                 return _problem(body, close=True)
             sink = AiohttpSink(request, self._idle_s)
-            await self._edge.serve(_edge_request(request, body), sink)
+            await edge.serve(_edge_request(request, body), sink)
         finally:
-            self._edge.leave()
+            edge.leave()
         if sink.response is None:
             # The client is gone or was cut: nobody will read this.
             return web.Response(status=499)
         return sink.response
 
-    async def _body(self, request: web.Request) -> bytes | Problem:
+    async def _body(self, request: web.BaseRequest) -> bytes | Problem:
         """The body within its bounds: of size, and of patience with a client that stops in the middle."""
         too_large = Problem(413, "request_too_large", f"The body has more than {self._max_body} bytes (server.max_body).")
         if request.content_length is not None and request.content_length > self._max_body:
             return too_large
+        if "Expect" in request.headers and request.version == HttpVersion11:
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            # So much for what was sent on behalf of no answer yet: later errors can still be told.
+            request.writer.output_size = 0
         chunks: list[bytes] = []
         size = 0
         content = request.content
@@ -180,126 +271,105 @@ class HttpServer:
             return Problem(400, "invalid_request", f"The body did not come whole: {type(error).__name__}.")
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    async def _models(self, request: web.Request) -> web.Response:
+    async def _models(self, request: web.BaseRequest, rest: str) -> web.Response:
         return _json({"object": "list", "data": model_list(self._admin.snapshot)})
 
-    async def _model(self, request: web.Request) -> web.Response:
-        name = request.match_info["model"]
+    async def _model(self, request: web.BaseRequest, rest: str) -> web.Response:
         for entry in model_list(self._admin.snapshot):
-            if entry["id"] == name:
+            if entry["id"] == rest:
                 return _json(entry)
-        return _problem(Problem(404, "model_not_found", f"The model '{name}' does not exist here.", "model"))
+        self._edge.refused(404)
+        return _problem(Problem(404, "model_not_found", f"The model '{_shown(rest)}' does not exist here.", "model"))
 
     # Health, description, page.
 
-    async def _healthz(self, request: web.Request) -> web.Response:
+    async def _healthz(self, request: web.BaseRequest, rest: str) -> web.Response:
         return _json({"status": "ok"})
 
-    async def _readyz(self, request: web.Request) -> web.Response:
+    async def _readyz(self, request: web.BaseRequest, rest: str) -> web.Response:
         if self._edge.is_draining:
             return _json({"status": "draining"}, 503)
         if await self._admin.is_ready():
             return _json({"status": "ready"})
         return _json({"status": "no provider can take calls"}, 503)
 
-    async def _openapi(self, request: web.Request) -> web.Response:
+    async def _openapi(self, request: web.BaseRequest, rest: str) -> web.Response:
         return _json(openapi(self._version))
 
-    async def _page(self, request: web.Request) -> web.Response:
+    async def _page(self, request: web.BaseRequest, rest: str) -> web.Response:
         why = why_not_admin(_edge_request(request, b""), self._admin_key)
         if why is not None:
             text = closed_page(self._version, why)
         else:
             text = first_page(self._version, await self._admin.providers(), await self._admin.decisions(20))
-        headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'", "Cache-Control": "no-store"}
-        return web.Response(text=text, content_type="text/html", headers=headers)
+        headers = [("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'"), ("Cache-Control", "no-store")]
+        return web.Response(text=text, content_type="text/html", headers=[*headers, NAME])
 
     # The admin API.
 
-    def _admin_routes(self) -> list[tuple[str, str, Callable[[web.Request], Awaitable[Any]]]]:
-        async def providers(request: web.Request) -> Any:
-            return await self._admin.providers()
+    def _add_admin_routes(self) -> None:
+        admin = self._admin
 
-        async def stats(request: web.Request) -> Any:
-            requests = self._edge.counters
-            edge = {
-                "requests": requests.requests,
-                "refused": requests.refused,
-                "client_gone": requests.client_gone,
-                "in_flight": self._edge.count,
-                "by_status": {str(status): number for status, number in sorted(requests.by_status.items())},
-            }
-            return await self._admin.stats() | {"edge": edge}
+        async def providers(request: web.BaseRequest, rest: str) -> Any:
+            return await admin.providers()
 
-        async def decision(request: web.Request) -> Any:
-            return await self._admin.decision(request.match_info["id"])
+        async def stats(request: web.BaseRequest, rest: str) -> Any:
+            return await admin.stats() | {"edge": self._edge.shown()}
 
-        async def decisions(request: web.Request) -> Any:
-            return {"decisions": await self._admin.decisions(100)}
+        async def decision(request: web.BaseRequest, rest: str) -> Any:
+            return await admin.decision(rest)
 
-        async def explain(request: web.Request) -> Any:
-            if request.content_type != "application/json":
-                raise AdminError(Problem(415, "invalid_request", "The body must be application/json."))
+        async def decisions(request: web.BaseRequest, rest: str) -> Any:
+            return {"decisions": await admin.decisions(100)}
+
+        async def explain(request: web.BaseRequest, rest: str) -> Any:
             body = await self._body(request)
             if isinstance(body, Problem):
                 raise AdminError(body)
-            return await self._admin.explain(body)
+            return await admin.explain(body)
 
-        async def probe(request: web.Request) -> Any:
-            return await self._admin.probe(request.match_info["id"])
+        async def probe(request: web.BaseRequest, rest: str) -> Any:
+            return await admin.probe(rest)
 
-        return [
-            ("GET", "/admin/providers", providers),
-            ("POST", "/admin/providers/{id}/probe", probe),
-            ("GET", "/admin/stats", stats),
-            ("GET", "/admin/decisions", decisions),
-            ("GET", "/admin/decisions/{id}", decision),
-            ("POST", "/admin/explain", explain),
-        ]
+        for path, get in (("providers", providers), ("stats", stats), ("decisions", decisions)):
+            handler = self._guarded(get)
+            self._routes[f"/admin/{path}"] = {"GET": handler, "HEAD": handler}
+        self._routes["/admin/explain"] = {"POST": self._guarded(explain)}
+        self._add_template("/admin/decisions/", "", "GET", self._guarded(decision))
+        self._add_template("/admin/providers/", "/probe", "POST", self._guarded(probe))
 
-    def _guarded(self, answer: Callable[[web.Request], Awaitable[Any]]) -> Handler:
-        async def handler(request: web.Request) -> web.StreamResponse:
+    def _guarded(self, answer: Callable[[web.BaseRequest, str], Awaitable[Any]]) -> Handler:
+        async def handler(request: web.BaseRequest, rest: str) -> web.StreamResponse:
             why = why_not_admin(_edge_request(request, b""), self._admin_key)
             if why is not None:
                 return _problem(Problem(401 if self._admin_key else 403, "admin_refused", f"Refused: {why}."))
-            try:
-                return _json(await answer(request))
-            except AdminError as error:
-                return _problem(error.problem)
+            if request.method == "POST" and request.content_type != "application/json":
+                # What a page of another site can send without asking first is not JSON.
+                return _problem(Problem(415, "invalid_request", "The body must be application/json."))
+            return _json(await answer(request, rest))
 
         return handler
 
-    @web.middleware
-    async def _errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """aiohttp's own errors in OpenAI's shape, and nothing of ours but its name."""
-        try:
-            return await handler(request)
-        except web.HTTPNotFound:
-            return _problem(Problem(404, "not_found", f"There is no {request.method} {request.path} here."))
-        except web.HTTPMethodNotAllowed as error:
-            answer = _problem(Problem(405, "method_not_allowed", f"{request.path} does not take {request.method}."))
-            answer.headers["Allow"] = error.headers.get("Allow", "")
-            return answer
-        except web.HTTPException as error:
-            return _problem(Problem(error.status, "invalid_request", error.reason))
-        except Exception as error:
-            log.error("%s %s failed", request.method, request.path, exc_info=error)
-            return _problem(Problem(500, "internal_error", "Pointsman failed on this request; its log tells more."))
 
-
-def _edge_request(request: web.Request, body: bytes) -> EdgeRequest:
+def _edge_request(request: web.BaseRequest, body: bytes) -> EdgeRequest:
     peer = request.transport.get_extra_info("peername") if request.transport is not None else None
     address = str(peer[0]) if isinstance(peer, tuple) else ""
-    return EdgeRequest(request.method, request.path, list(request.headers.items()), body, address)
+    return EdgeRequest(request.method, request.rel_url.raw_path, list(request.headers.items()), body, address)
+
+
+def _shown(text: str) -> str:
+    """Something of a request line as it may stand in a message."""
+    return "".join(char if char.isprintable() else "?" for char in text[:200])
 
 
 def _json(value: Any, status: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(value), status=status, content_type="application/json")
+    return web.Response(body=orjson.dumps(value), status=status, content_type="application/json", headers=[NAME])
 
 
 def _problem(problem: Problem, *, close: bool = False) -> web.Response:
     body = error_body(problem.message, problem.kind, problem.code, problem.param)
-    answer = web.Response(body=body, status=problem.status, content_type="application/json", headers=dict(problem.headers()))
+    headers = [*problem.headers(), NAME]
+    answer = web.Response(body=body, status=problem.status, content_type="application/json", headers=headers)
     if close:
         answer.force_close()
     return answer
