@@ -222,7 +222,12 @@ class Attempt:
         return UpstreamRequest("POST", url, headers, body, times.connect_s, first_s, times.idle_s), mode
 
     async def _refused_upstream(self, answer: UpstreamAnswer) -> Whole | Failed:
-        body = await answer.read(ERROR_BYTES_MAX)
+        try:
+            body = await answer.read(ERROR_BYTES_MAX)
+        except CallFailed as error:
+            if error.failure.code != "too_large":
+                raise
+            body = b""
         on_status = self._house.directory.routing.failover.on_status
         failure = classify(answer.status, answer.headers, body, on_status, self._house.clock.wall())
         if failure.blame is Blame.CLIENT and failure.retry is Retry.NEVER:
@@ -316,8 +321,9 @@ class Attempt:
         trace = self._client.trace
         house.system.tell(self._ref, ended, trace, "courier")
         if self._outcome is not Outcome.NOT_SENT:
-            house.system.tell(house.router, ended, trace, "courier")
-            house.system.tell(house.aggregator, ended, trace, "courier")
+            # Bookkeeping, no part of the request's way: not traced.
+            house.system.tell(house.router, ended, None, "courier")
+            house.system.tell(house.aggregator, ended, None, "courier")
         if self._span is not None:
             if self._usage is not None:
                 self._span.usage(self._usage)

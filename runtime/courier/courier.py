@@ -148,10 +148,11 @@ class Courier:
                 self._attempts += 1
                 if not is_repeat:
                     self._house.budgets.earn(choice.provider)
-                result = await attempt.call(self._sink, self._headers(plan, choice.provider))
+                headers = self._headers(plan, choice.provider)
+                result = await attempt.call(self._sink, headers)
             finally:
                 attempt.end()
-            return await self._conclude(result, plan, choice.provider)
+            return await self._conclude(result, choice.provider, headers)
         self._claim(is_granted=False)
         return None
 
@@ -160,13 +161,13 @@ class Courier:
         plan, self._plan = self._plan, None
         if plan is not None:
             told = Claimed(plan.query_id, plan.choices[0].provider, is_granted)
-            self._house.system.tell(self._house.router, told, self._client.trace, "courier")
+            self._house.system.tell(self._house.router, told, None, "courier")
 
-    async def _conclude(self, result: Whole | Relayed | Failed, plan: RoutePlan, provider: str) -> Ended | None:
+    async def _conclude(self, result: Whole | Relayed | Failed, provider: str, ours: list[tuple[str, str]]) -> Ended | None:
         if isinstance(result, Relayed):
             return Ended(200, result.failure.code if result.failure is not None else "")
         if isinstance(result, Whole):
-            headers = [*result.headers, *self._headers(plan, provider)]
+            headers = [*result.headers, *ours]
             if result.cost_nusd is not None:
                 headers.append(("x-pointsman-cost", f"{result.cost_nusd / 1e9:.9f}".rstrip("0").rstrip(".")))
             await self._send(result.status, headers, result.body)
@@ -215,4 +216,6 @@ class Courier:
 
 def _header_safe(text: str) -> str:
     """Text as it may stand in a header: names of models can hold anything."""
+    if text.isascii() and text.isprintable() and len(text) <= 256:
+        return text
     return "".join(char if " " <= char <= "~" else "?" for char in text)[:256]

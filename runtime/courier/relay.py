@@ -31,7 +31,6 @@ class StreamRelay:
         self._on_content = on_content
         self.reader = StreamReader(mode, answer.status)
         self.is_committed = False
-        self._tail = b""
 
     async def run(self) -> Failure | None:
         """Relay to the end. Returns the failure the upstream itself has told the client after the commit, or None.
@@ -51,7 +50,6 @@ class StreamRelay:
                     continue
                 await self._commit()
             if relayed:
-                self._tail = relayed[-4:]
                 await sink.write(relayed)
         await self._finish()
         if reader.error is not None:
@@ -76,7 +74,6 @@ class StreamRelay:
         if not self.is_committed:
             await self._commit()
         if relayed:
-            self._tail = relayed[-4:]
             await self._sink.write(relayed)
         if not reader.is_complete and reader.error is None:
             detail = "the stream ended without a finish reason"
@@ -88,7 +85,6 @@ class StreamRelay:
         message = f"The provider's stream broke off ({failure.code}{detail}); what came before is not the whole answer."
         rest = self.reader.finish(is_clean=False)
         # A frame of ours must not end up inside a line of the upstream's that was cut in the middle.
-        is_between_events = (self._tail + rest).endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
-        separator = b"" if is_between_events else b"\n\n"
+        separator = b"\n\n" if self.reader.is_mid_event else b""
         await self._sink.write(rest + separator + error_frame(message, "server_error", "upstream_error"))
         self._sink.abort()
