@@ -101,9 +101,12 @@ class RouterActor:
                 assert_never(message)
         if self._unsettled:
             self._settle(context)
+        self._alarm.is_half_way = False
 
     def invariant(self) -> str | None:
-        """None while plans, records, rounds and lines agree."""
+        """None while plans, records, rounds and lines agree and the alarm is set."""
+        if self._alarm.is_half_way:
+            return "a turn was left half-way, and its timer with it"
         fault = self._plans.fault() or self._record.fault()
         if fault is not None:
             return fault
@@ -352,7 +355,7 @@ class RouterActor:
     def _rearm(self, now: float, context: Context) -> None:
         if self._queue.waiting:
             self._alarm.set(self._queue.next_due(), now, context)
-        if self._open or len(self._plans):
+        if self._open or self._rounds or len(self._plans):
             self._alarm.set(now + STALE_S, now, context)
 
     # -- what became of it, configuration, statistics
