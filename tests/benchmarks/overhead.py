@@ -117,7 +117,7 @@ def upstream(folder: Path) -> Iterator[tuple[int, str]]:
 
 
 @contextlib.contextmanager
-def targets(folder: Path, upstream_port: int) -> Iterator[list[Target]]:
+def targets(folder: Path, upstream_port: int, sample_ratio: float) -> Iterator[list[Target]]:
     """The three things to measure, running."""
     bare, ours = free_port(), free_port()
     base = f"http://127.0.0.1:{upstream_port}/v1"
@@ -129,7 +129,7 @@ def targets(folder: Path, upstream_port: int) -> Iterator[list[Target]]:
         "limits": {"requests_per_minute": 100_000_000, "tokens_per_minute": 100_000_000_000, "max_concurrency": 10_000},
         "probe": {"kind": "off"},
     }
-    telemetry = {"otlp_endpoint": f"http://127.0.0.1:{upstream_port}", "sample_ratio": 0.1}
+    telemetry = {"otlp_endpoint": f"http://127.0.0.1:{upstream_port}", "sample_ratio": sample_ratio}
     configuration = folder / "pointsman.yaml"
     providers = [provider | {"id": f"provider-{index}"} for index in range(3)]
     configuration.write_text(json.dumps({"providers": providers, "telemetry": telemetry}))
@@ -198,13 +198,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--sample-ratio", type=float, default=0.1, help="share of requests that are traced")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, upstream(Path(name)) as (port, kind), targets(Path(name), port) as measured:
-        folder = Path(name)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        port, kind = stack.enter_context(upstream(folder))
+        measured = stack.enter_context(targets(folder, port, options.sample_ratio))
         load = "wrk" if shutil.which("wrk") else "Python load generator"
-        print(
-            f"upstream: {kind}, load: {load}, {options.connections} connections, {options.rounds} rounds of {options.seconds:g} s"
-        )
+        print(f"upstream: {kind}, load: {load}, {options.connections} connections, {options.rounds} x {options.seconds:g} s")
         runs: dict[str, list[Run]] = {target.name: [] for target in measured}
         for target in measured:
             measure(target, 1.0, options.connections, folder)
