@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,6 +71,9 @@ class Client:
     headers: dict[str, str] = field(default_factory=dict)
     chunks: list[tuple[float, bytes]] = field(default_factory=list)
     begun_at: float = 0.0
+    deadline_s: float = inf
+    started_at: float | None = None
+    """When its status came."""
     done_at: float | None = None
     is_whole: bool = False
     is_aborted: bool = False
@@ -91,6 +95,7 @@ class Client:
         if self.status or self.is_aborted:
             self.wrongs.append(f"a second answer: {self.status}, then {status}")
         self.status = status
+        self.started_at = asyncio.get_running_loop().time()
         self.headers = {name.lower(): value for name, value in headers}
 
     async def write(self, chunk: bytes) -> None:
@@ -213,6 +218,7 @@ class World:
         self.clients: list[Client] = []
         self._also = journal
         self._sabotages: dict[str, list[Sabotage]] = {}
+        self._away: set[str] = set()
         self.house = House(config, self.wire, Tracing.off(), loop_clock(self.loop), seed, self.fatal.append, self._journal)
         self.watch.follow(self.house)
 
@@ -302,6 +308,11 @@ class World:
         self._sabotages[name].append(sabotage)
         return sabotage
 
+    def end_sabotage(self) -> None:
+        """From now on nobody raises any more."""
+        for sabotages in self._sabotages.values():
+            sabotages.clear()
+
     def undermine(self) -> None:
         """Put the saboteur between every actor and its mail."""
         for name, cell in self.house.system._dispatcher.cells.items():
@@ -355,6 +366,19 @@ class World:
     def is_out(self, name: str) -> bool:
         return self.house.system.state_of(name) is CellState.OUT
 
+    def look_round(self) -> None:
+        """Note what is wrong when all requests are over and the actors still live."""
+        cells = self.house.system._dispatcher.cells
+        self._away = {name for name, cell in cells.items() if cell.state is not CellState.RUNNING}
+        for spec in self.house.directory.snapshot.providers:
+            calls = [call for call in self.simulation(spec.id).calls.values() if call.record.method == "POST"]
+            if calls:
+                self.watch.wrongs.append(f"{spec.id} still works on {len(calls)} calls nobody waits for")
+
+    def unexplained_dead_letters(self) -> list[tuple[str, str]]:
+        """All but those to an actor that was away when the house stopped."""
+        return [letter for letter in self.house.system.dead_letters if letter[0] not in self._away]
+
 
 def laws_broken(world: World) -> list[str]:
     """What must hold after every run, whatever happened in it; to be asked when the house has stopped."""
@@ -368,8 +392,8 @@ def laws_broken(world: World) -> list[str]:
         wrongs.extend(f"client {client.number}: {wrong}" for wrong in client.wrongs)
         if client.fate == "none":
             wrongs.append(f"client {client.number} got no answer")
-    if house.system.dead_letters:
-        wrongs.append(f"dead letters: {house.system.dead_letters}")
+    if letters := world.unexplained_dead_letters():
+        wrongs.append(f"dead letters: {letters}")
     if house.system._dispatcher.cells:
         wrongs.append("actors are left")
     own = asyncio.current_task()
@@ -399,6 +423,7 @@ def run(
         finally:
             await world.house.edge.drain(0.0)
             await world.house.edge.settled(5.0)
+            world.look_round()
             await world.house.stop()
         wrongs = laws_broken(world)
         assert not wrongs, wrongs

@@ -1,14 +1,19 @@
 """Storms: everything that can go wrong with providers, clients and actors, at once, decided by one seed."""
 
 import asyncio
+from collections.abc import Callable, Sized
 from dataclasses import dataclass, field
+from math import inf
 from random import Random
 from typing import Any
 
-from messages.calls import Award, CallEnded, ContentStarted
+from actors.kernel import Actor
+from actors.router.actor import RouterActor
+from actors.router.plans import STALE_S
+from messages.calls import Award, CallEnded, ContentStarted, Outcome
 from messages.control import Timer
 from messages.envelope import Envelope
-from messages.health import GetReport, Probed, ProbeDone, ProbeTick, ProviderReport
+from messages.health import GetReport, Probed, ProbeDone, ProbeTick, ProviderReport, Status
 from messages.routing import CallForBids, CapacityFreed, Claimed, Gathered, RouteQuery, Withdraw
 from runtime.config.kinds import SUPPORTED_STRATEGIES
 from runtime.config.settings import Loaded
@@ -90,41 +95,48 @@ class Storm:
             for name in self.providers
         }
 
-    async def blow(self, world: World, requests: int) -> list[ProviderReport]:
+    async def blow(self, world: World, rounds: int) -> list[ProviderReport]:
         """Let it all happen, wait for the end, and tell how the providers stand then."""
         rng = self.rng
-        while len(world.clients) < requests:
-            for _ in range(rng.choice((1, 1, 1, 2, 8))):
+        for _ in range(rounds):
+            # Bursts beyond 64 questions in a row, from which on answers take a turn of the loop.
+            for _ in range(rng.choice((1,) * 12 + (2,) * 8 + (8,) * 4 + (150,))):
                 self._request(world)
             if rng.random() < 0.25:
                 self._break_something(world)
-            await asyncio.sleep(rng.choice((0.0, 0.0, 0.001, 0.05, 0.3, rng.uniform(0, 2))))
+            await asyncio.sleep(rng.choice((0.0, 0.001, 0.05, 0.3, 1.0, rng.uniform(0, 4))))
         if rng.random() < 0.5:
             for name in self.providers:
                 world.heal(name)
             await world.all_done()
         await world.house.edge.drain(rng.choice((0.0, 0.3, 10.0)))
         await world.house.edge.settled(5.0)
+        world.end_sabotage()
+        out_s = 310.0 if any(world.is_out(f"provider:{name}") for name in self.providers) else 0.0
+        await asyncio.sleep(2 * STALE_S + 1.0 + out_s)
         return [await world.report(name) for name in self.providers]
 
     def _request(self, world: World) -> None:
         rng = self.rng
+        deadline_ms = rng.choice((1, 50, 700)) if rng.random() < 0.15 else 0
         client = world.send(
             stream=rng.random() < 0.5,
             max_tokens=rng.choice((1, 5, 60)),
             pause_s=rng.choice((0, 0, 0, 0.01, 0.4)),
             patience=rng.choice((None, None, None, None, 1, 3)),
-            headers={"x-pointsman-deadline": str(rng.choice((1, 50, 700)))} if rng.random() < 0.15 else {},
+            headers={"x-pointsman-deadline": str(deadline_ms)} if deadline_ms else {},
         )
+        client.deadline_s = min(deadline_ms / 1000 if deadline_ms else inf, world.house.directory.routing.deadline_s)
         if rng.random() < 0.25:
             world.loop.call_later(rng.choice((0.0, 0.0, 0.02, 0.2, rng.uniform(0, 1))), client.leave)
-        elif rng.random() < 0.1:
-            self._leave_after_turns(world, client.leave, rng.randint(0, 6))
+        elif rng.random() < 0.15:
+            self.leave_after_turns(world.loop, client.leave, rng.randint(0, 4))
 
-    def _leave_after_turns(self, world: World, leave: Any, turns: int) -> None:
-        """Without time passing: between an award and its answer, or a plan and its award."""
+    @staticmethod
+    def leave_after_turns(loop: asyncio.AbstractEventLoop, leave: Callable[[], None], turns: int) -> None:
+        """Leave without time passing: between an award and its answer, or a plan and its award."""
         if turns:
-            world.loop.call_soon(self._leave_after_turns, world, leave, turns - 1)
+            loop.call_soon(Storm.leave_after_turns, loop, leave, turns - 1)
         else:
             leave()
 
@@ -143,9 +155,13 @@ class Storm:
             mode, is_broken = rng.choice(("before", "after")), rng.random() < 0.7
             world.crash(f"provider:{name}", rng.choice(PROVIDER_MAIL), rng.choice((1, 1, 2, 8)), mode, is_broken)
         elif what < 0.95:
-            is_broken = self.router_crashes < ROUTER_CRASHES_MAX and rng.random() < 0.7
+            # Only from within its handler can it see that a turn was left half-way: then it must restart. A timer's is at once.
+            mail = rng.choice(ROUTER_MAIL)
+            mode = "after" if mail is Timer else rng.choice(("before", "after"))
+            is_broken = mode == "after" or rng.random() < 0.5
             self.router_crashes += is_broken
-            world.crash("router", rng.choice(ROUTER_MAIL), 1, rng.choice(("before", "after")), is_broken)
+            if not is_broken or self.router_crashes <= ROUTER_CRASHES_MAX:
+                world.crash("router", mail, 1, mode, is_broken)
         else:
             world.crash(rng.choice(("aggregator", "prober")), rng.choice((CallEnded, ProbeTick, ProbeDone)))
 
@@ -157,19 +173,43 @@ class Aftermath:
     world: World
     reports: list[ProviderReport]
     journal: list[bytes]
+    router: Actor
 
     def wrongs(self) -> list[str]:
-        """What must not be."""
-        found = []
-        for report in self.reports:
-            if report.in_flight:
-                found.append(f"{report.provider} has {report.in_flight} calls in flight")
-        if self.world.fatal:
-            found.append(f"fatal: {self.world.fatal}")
-        return found
+        """What must not be, beyond the laws of every run."""
+        world = self.world
+        found = [f"{report.provider} has {report.in_flight} in flight" for report in self.reports if report.in_flight]
+        found += [f"{report.provider} is out" for report in self.reports if report.status == Status.OUT]
+        found += [f"fatal: {reason}" for reason in world.fatal]
+        routing = world.house.directory.routing
+        for client in world.clients:
+            if client.started_at is not None and client.started_at - client.begun_at > client.deadline_s + 1e-6:
+                found.append(f"{client!r} was answered after its deadline")
+            if client.fate == "cut" and not world.house.edge.is_draining:
+                found.append(f"{client!r} was cut")
+        calls: dict[str, int] = {}
+        for permit_id, permit in world.watch.permits.items():
+            query = permit_id.partition("/")[0]
+            calls[query] = calls.get(query, 0) + (permit.outcome not in (None, Outcome.NOT_SENT))
+        most = routing.failover.max_attempts
+        found += [f"{query} made {count} calls, {most} are allowed" for query, count in calls.items() if count > most]
+        return found + self._left_at_the_router()
+
+    def _left_at_the_router(self) -> list[str]:
+        router = self.router
+        assert isinstance(router, RouterActor)
+        left: dict[str, Sized] = {
+            "open queries": router._open,
+            "rounds": router._rounds,
+            "queries in the queue": router._queue.waiting,
+            "lines": router._queue.lines,
+            "open plans": router._plans,
+        }
+        found = [f"the router keeps {len(kept)} {name}" for name, kept in left.items() if len(kept)]
+        return found + ([fault] if (fault := router.invariant()) else [])
 
 
-def play(seed: int, requests: int = 80) -> Aftermath:
+def play(seed: int, rounds: int = 40) -> Aftermath:
     """Play the storm of ``seed``. Raises ``AssertionError`` if a law is broken."""
     storm = Storm(seed)
     journal: list[bytes] = []
@@ -178,7 +218,7 @@ def play(seed: int, requests: int = 80) -> Aftermath:
         journal.append(to.encode() + b" " + encode_envelope(envelope))
 
     async def scene(world: World) -> Aftermath:
-        return Aftermath(world, await storm.blow(world, requests), journal)
+        return Aftermath(world, await storm.blow(world, rounds), journal, world.cell("router").actor)
 
     config = storm.config()
     aftermath = run(config, scene, storm.behaviours(), f"storm/{seed}", keep)
