@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from runtime.ports import EdgeRequest
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto")
+_FORWARDED = ("forwarded", "x-forwarded-")
 
 
 def why_not_admin(request: EdgeRequest, admin_key: str) -> str | None:
@@ -23,7 +23,7 @@ def why_not_admin(request: EdgeRequest, admin_key: str) -> str | None:
     host = request.header("host")
     if _name_of(host) not in _LOOPBACK_NAMES:
         return "without server.admin_key the admin API answers to a loopback Host only"
-    if any(request.header(name) for name in _FORWARDED):
+    if any(name.lower().startswith(_FORWARDED) for name, _ in request.headers):
         return "without server.admin_key the admin API answers no forwarded requests"
     origin = request.header("origin")
     if origin and origin not in (f"http://{host}", f"https://{host}"):
