@@ -12,23 +12,26 @@ A decision has stages: strategy and route by name, exclusions (``candidates.sele
 the record is made of that when somebody asks.
 """
 
+from collections.abc import Callable
 from math import inf
-from typing import assert_never
+from typing import Any
 
 from actors.kernel import Context
 from actors.router.alarm import Alarm
-from actors.router.candidates import Offers, in_place, offers, rank, select
+from actors.router.candidates import Offers, are_all_ready, in_place, offers, rank, select
+from actors.router.decision import CHOICES_MAX
 from actors.router.pending import Pending, State, is_dry_run
 from actors.router.plans import STALE_S, OpenPlans
 from actors.router.queue import PAUSE_S, RECHECK_S, WaitingQueue, waits_on
 from actors.router.recorder import WITHDRAWN, Recorder
 from actors.router.strategies import STRATEGIES
-from actors.router.strategies.base import Memories
+from actors.router.strategies.base import Ask, Memories
 from actors.router.table import Entry, RoutingTable
 from actors.router.verdict import judge
 from messages.calls import CallEnded
 from messages.control import ConfigSnapshot, Configured, Timer
 from messages.routing import (
+    NO_HINTS,
     CallForBids,
     CapacityFreed,
     Choice,
@@ -39,6 +42,7 @@ from messages.routing import (
     NoBid,
     NoRoute,
     RecentDecisions,
+    RequestProfile,
     RouteError,
     RoutePlan,
     RouteQuery,
@@ -46,18 +50,18 @@ from messages.routing import (
     Withdraw,
 )
 
-CHOICES_MAX = 8
-"""Winner and fall-back chain of a plan."""
 _CRASHES_MAX = 2
+_NO_PROFILE = RequestProfile("")
 _NOBODY: list[str] = []
+_ASKING, _DONE = State.ASKING, State.DONE
+"""A global is read faster than a member of an enum."""
 
 
 class RouterActor:
     """See the head of this file. ``seed`` is what the decision records name as the source of chance."""
 
     def __init__(self, snapshot: ConfigSnapshot, seed: str = "") -> None:
-        self._table = RoutingTable.build(snapshot)
-        self._routing = snapshot.routing
+        self._adopt(snapshot)
         self._memories = Memories()
         self._open: dict[str, Pending] = {}
         self._rounds: dict[str, Pending] = {}
@@ -72,33 +76,8 @@ class RouterActor:
         """Nothing to do: timers are set when there is something to wait for."""
 
     def handle(self, message: RouterMail | Configured | Timer, context: Context) -> None:
-        """Take one message."""
-        match message:
-            case RouteQuery():
-                self._on_query(message, context)
-            case Gathered():
-                self._on_gathered(message, context)
-            case Claimed():
-                self._close_plan(message.query_id)
-            case CallEnded():
-                self._close_plan(message.query_id)
-                self._record.note_end(message)
-            case Withdraw():
-                self._on_withdraw(message, context)
-            case CapacityFreed():
-                self._on_freed(message, context)
-            case Timer():
-                self._on_timer(context)
-            case Configured():
-                self._on_configured(message.snapshot, context)
-            case GetDecision():
-                context.reply(self._record.find(message.decision_id))
-            case RecentDecisions():
-                context.reply(self._record.recent(message.limit))
-            case GetRouterStats():
-                context.reply(self._record.stats(len(self._queue.waiting)))
-            case _:
-                assert_never(message)
+        """Take one message. An unknown one is a ``KeyError``; a test holds ``METHODS`` to the union above."""
+        METHODS[message.__class__](self, message, context)
         if self._unsettled:
             self._settle(context)
         self._alarm.is_half_way = False
@@ -114,50 +93,49 @@ class RouterActor:
         for query_id, pending in self._open.items():
             if pending.state is not State.WAITING and id(pending) not in out:
                 return f"query {query_id} is {pending.state.value} without a round"
-        for provider, line in self._queue.lines.items():
-            idle = self._queue.first_idle(provider)
-            is_under_way = line.owed or line.turns or provider in self._plans.counts or provider in self._unsettled
-            if idle is not None and not is_under_way:
-                return f"nobody will wake query {idle.query.query_id} that waits for {provider}"
-        return None
+        return self._queue.fault(self._plans.counts, self._unsettled)
 
     # -- a query and its rounds
 
     def _on_query(self, query: RouteQuery, context: Context) -> None:
         now = context.now()
         query_id, profile = query.query_id, query.profile
-        self._close_plan(query_id)
+        if query_id in self._plans.by_query:
+            self._close_plan(query_id)
         if query_id in self._open:
             self._refuse(self._open[query_id], context, RouteError.SELECTION_FAILED)
-        is_dry = is_dry_run(query)
+        is_dry = not query.may_wait and is_dry_run(query)
         if not (query.refused or is_dry):
             self._record.total += 1
-        name = profile.hints.strategy or self._routing.strategy
-        strategy = STRATEGIES.get(name)
+        strategy = self._strategy
+        if profile.hints is not NO_HINTS and profile.hints.strategy:
+            strategy = STRATEGIES.get(profile.hints.strategy)
         if strategy is None:
-            known = ", ".join(STRATEGIES)
-            self._refuse_at_once(query, context, RouteError.STRATEGY_NOT_FOUND, f"no strategy {name!r}; there are {known}")
+            self._refuse_at_once(query, context, RouteError.STRATEGY_NOT_FOUND)
             return
         route = self._table.find(profile.model)
         if route is None:
-            self._refuse_at_once(query, context, RouteError.MODEL_NOT_SUPPORTED, f"no provider has a model {profile.model!r}")
+            self._refuse_at_once(query, context, RouteError.MODEL_NOT_SUPPORTED)
             return
         self._arrivals += 1
+        until = now + self._routing.queue_max_wait_s
         pending = Pending(
             query,
             context.defer(),
             strategy,
             self._memories.of(strategy.name, route.model),
-            min(query.deadline, now + self._routing.queue_max_wait_s),
-            (query.arrived_at, self._arrivals),
-            is_dry,
             route,
-            generation=self._table.generation,
+            self._table.generation,
+            is_dry,
+            until if until < query.deadline else query.deadline,
+            (query.arrived_at, self._arrivals),
+            now,
+            self._freed_count,
         )
         self._open[query_id] = pending
-        self._begin(pending, now, context)
+        self._ask(pending, now, context)
 
-    def _begin(self, pending: Pending, now: float, context: Context) -> None:
+    def _begin_again(self, pending: Pending, now: float, context: Context) -> None:
         """Start a full new round."""
         if pending.generation != self._table.generation:
             route = self._table.find(pending.query.profile.model)
@@ -166,7 +144,10 @@ class RouterActor:
                 return
             pending.route = route
             pending.generation = self._table.generation
-        pending.begin(now, self._freed_count)
+        pending.begin_again(now, self._freed_count)
+        self._ask(pending, now, context)
+
+    def _ask(self, pending: Pending, now: float, context: Context) -> None:
         entries = select(pending, self._routing.fanout, context.rng)
         if entries:
             self._fan_out(pending, entries, now, context)
@@ -179,20 +160,24 @@ class RouterActor:
         self._fan_count += 1
         key = str(self._fan_count)
         self._rounds[key] = pending
-        route = pending.route
+        route, query = pending.route, pending.query
         refs = route.refs if entries is route.entries else [entry.ref for entry in entries]
-        query = pending.query
         context.gather(refs, CallForBids(query.query_id, query.profile, route.model), key, pending.slot)
-        self._alarm.set(now + STALE_S, now, context)
+        if not now <= self._alarm.due <= now + STALE_S:
+            self._alarm.set(now + STALE_S, now, context)
 
     def _on_gathered(self, message: Gathered, context: Context) -> None:
         pending = self._rounds.pop(message.key, None)
-        if pending is None or pending.state is State.DONE:
+        if pending is None or pending.state is _DONE:
             return
-        answers = {answer.provider: answer for answer in message.answers}
-        pending.answers = {**pending.answers, **answers} if pending.answers else answers
-        held = self._queue.held_from(pending) if self._queue.waiting and not pending.is_dry else _NOBODY
-        found = offers(pending, self._plans.counts, held)
+        answers = message.answers
+        pending.answers = pending.answers + answers if pending.answers else answers
+        counts, waiting = self._plans.counts, self._queue.waiting
+        if not counts and not waiting and are_all_ready(pending, answers):
+            self._plan(pending, Offers(list(answers)), context)
+            return
+        held = self._queue.held_from(pending) if waiting and not pending.is_dry else _NOBODY
+        found = offers(pending, counts, held)
         if len(found.ready) != len(pending.asked) and pending.crashes() >= _CRASHES_MAX:
             self._refuse(pending, context, RouteError.SELECTION_FAILED)
         elif found.ready or found.unhealthy or found.full:
@@ -206,34 +191,35 @@ class RouterActor:
             self._no_bids(pending, context.now(), context)
 
     def _plan(self, pending: Pending, found: Offers, context: Context) -> None:
-        query = pending.query
-        ranked = rank(pending, found, self._routing.seconds_per_usd, context.rng)
-        choices = tuple([Choice(bid.provider, score, bid.expected_s, bid.cost_usd) for score, bid in ranked[:CHOICES_MAX]])
-        winner = choices[0].provider
+        query, strategy = pending.query, pending.strategy
+        query_id = query.query_id
+        # One for all decisions: nobody keeps it.
+        ask = self._asked
+        ask.profile = query.profile
+        ranked = rank(pending, found, ask, context.rng)
+        choices = [Choice(bid.provider, score, bid.expected_s, bid.cost_usd) for score, bid in ranked[:CHOICES_MAX]]
         now = context.now()
-        kept = self._record.plan(pending, ranked, choices, now, context)
+        decision_id = self._record.plan(pending, ranked, now, context)
         if not pending.is_dry:
+            winner = choices[0].provider
             pending.memory.note(winner)
-            self._plans.open(query.query_id, winner, now)
-        generation, model = pending.generation, pending.route.model
-        context.answer(
-            pending.slot,
-            RoutePlan(query.query_id, kept.decision_id, generation, model, pending.strategy.name, choices),
-        )
+            self._plans.open(query_id, winner, now)
+        plan = RoutePlan(query_id, decision_id, pending.generation, pending.route.model, strategy.name, tuple(choices))
+        context.answer(pending.slot, plan)
         self._finish(pending)
 
     # -- no bids: wait or say why
 
     def _no_bids(self, pending: Pending, now: float, context: Context) -> None:
         if pending.generation != self._table.generation:
-            self._begin(pending, now, context)
+            self._begin_again(pending, now, context)
             return
         if not pending.query.may_wait:
             self._refuse(pending, context)
             return
         if pending.refused_by() and self._record.pardon(pending.query.query_id):
             pending.is_full_round = True
-            self._begin(pending, now, context)
+            self._begin_again(pending, now, context)
             return
         providers = waits_on(pending, now)
         if not providers:
@@ -247,8 +233,9 @@ class RouterActor:
         self._queue.put(pending, providers, now)
         pause_s = max(self._routing.failover.backoff.base_s, PAUSE_S)
         soonest = min(pending.until, now + RECHECK_S)
+        answers = pending.by_provider()
         for provider in providers:
-            answer = pending.answers.get(provider)
+            answer = answers.get(provider)
             if answer is None:
                 self._queue.hear(provider, now + pause_s, pending.mark, now)
             elif isinstance(answer, NoBid):
@@ -262,28 +249,30 @@ class RouterActor:
     def _refuse(self, pending: Pending, context: Context, error: RouteError | None = None, note: str = "") -> None:
         """Answer that there is no plan. ``error`` overrides what the reasons amount to; ``note`` goes to the record only."""
         now = context.now()
-        query = pending.query
-        left_out = pending.reasons()
+        left_out = tuple(pending.reasons())
         verdict = judge(pending.route.model, left_out, now, error)
-        kept = self._record.refusal(pending, note or verdict.error, now, context)
-        context.answer(
-            pending.slot,
-            NoRoute(query.query_id, kept.decision_id, verdict.error, verdict.detail, tuple(left_out), verdict.retry_after_s),
-        )
+        decision_id = self._record.refusal(pending, note or verdict.error, now, context)
+        query_id = pending.query.query_id
+        answer = NoRoute(query_id, decision_id, verdict.error, verdict.detail, left_out, verdict.retry_after_s)
+        context.answer(pending.slot, answer)
         self._finish(pending)
 
-    def _refuse_at_once(self, query: RouteQuery, context: Context, error: RouteError, detail: str) -> None:
-        strategy = query.profile.hints.strategy or self._routing.strategy
-        kept = self._record.no_start(query, strategy, self._table.generation, error, context)
-        context.reply(NoRoute(query.query_id, kept.decision_id, error, detail, ()))
+    def _refuse_at_once(self, query: RouteQuery, context: Context, error: RouteError) -> None:
+        profile = query.profile
+        strategy = profile.hints.strategy or self._routing.strategy
+        detail = f"no provider has a model {profile.model!r}"
+        if error is RouteError.STRATEGY_NOT_FOUND:
+            detail = f"no strategy {strategy!r}; there are {', '.join(STRATEGIES)}"
+        decision_id = self._record.no_start(query, strategy, self._table.generation, error, context)
+        context.reply(NoRoute(query.query_id, decision_id, error, detail, ()))
 
     def _finish(self, pending: Pending) -> None:
         """The query is answered: it leaves the queue and passes its turn on."""
         self._open.pop(pending.query.query_id, None)
-        if pending.state is not State.ASKING:
+        if pending.state is not _ASKING:
             self._queue.take_out(pending)
             self._pass_on(pending)
-        pending.state = State.DONE
+        pending.state = _DONE
         del pending.slot  # The record keeps the rest; whoever asked must not live as long.
 
     # -- turns
@@ -292,6 +281,9 @@ class RouterActor:
         provider = self._queue.end_turn(pending)
         if provider:
             self._unsettled.append(provider)
+
+    def _on_claimed(self, message: Claimed, context: Context) -> None:
+        self._close_plan(message.query_id)
 
     def _close_plan(self, query_id: str) -> None:
         provider = self._plans.close(query_id)
@@ -313,7 +305,7 @@ class RouterActor:
             if pending is None:
                 return
             self._queue.begin_turn(provider, pending)
-            self._begin(pending, context.now(), context)
+            self._begin_again(pending, context.now(), context)
 
     def _on_freed(self, message: CapacityFreed, context: Context) -> None:
         provider = message.provider
@@ -332,27 +324,21 @@ class RouterActor:
         if pending is not None:
             self._refuse(pending, context, RouteError.AT_CAPACITY, note=WITHDRAWN)
 
-    def _on_timer(self, context: Context) -> None:
+    def _on_timer(self, message: Timer, context: Context) -> None:
         now = context.now()
         self._alarm.has_fired()
         self._unsettled.extend(self._plans.sweep(now))
         for key, pending in list(self._rounds.items()):
             if pending.began_at + STALE_S <= now:
                 del self._rounds[key]
-                self._refuse_lost(pending, context)
+                if pending.state is not _DONE:
+                    # Its round never came home: the handler that began it was dropped.
+                    self._refuse(pending, context, RouteError.SELECTION_FAILED)
         for pending in self._queue.expired(now):
             self._refuse(pending, context)
         for provider in self._queue.due(now):
             self._give_turns(provider, 1, context)
         self._settle(context)
-        self._rearm(now, context)
-
-    def _refuse_lost(self, pending: Pending, context: Context) -> None:
-        """Its round never came home: the handler that began it was dropped."""
-        if pending.state is not State.DONE:
-            self._refuse(pending, context, RouteError.SELECTION_FAILED)
-
-    def _rearm(self, now: float, context: Context) -> None:
         if self._queue.waiting:
             self._alarm.set(self._queue.next_due(), now, context)
         if self._open or self._rounds or len(self._plans):
@@ -360,12 +346,33 @@ class RouterActor:
 
     # -- what became of it, configuration, statistics
 
-    def _on_configured(self, snapshot: ConfigSnapshot, context: Context) -> None:
+    def _on_ended(self, message: CallEnded, context: Context) -> None:
+        if message.query_id in self._plans.by_query:
+            self._close_plan(message.query_id)
+        self._record.note_end(message)
+
+    def _on_get_decision(self, message: GetDecision, context: Context) -> None:
+        context.reply(self._record.find(message.decision_id))
+
+    def _on_recent(self, message: RecentDecisions, context: Context) -> None:
+        context.reply(self._record.recent(message.limit))
+
+    def _on_get_stats(self, message: GetRouterStats, context: Context) -> None:
+        context.reply(self._record.stats(len(self._queue.waiting)))
+
+    def _adopt(self, snapshot: ConfigSnapshot) -> None:
+        routing = snapshot.routing
+        self._table = RoutingTable.build(snapshot)
+        self._routing = routing
+        self._strategy = STRATEGIES.get(routing.strategy)
+        self._asked = Ask(_NO_PROFILE, routing.seconds_per_usd)
+
+    def _on_configured(self, message: Configured, context: Context) -> None:
         """Swap the table; those who wait are asked for anew, in order."""
+        snapshot = message.snapshot
         if snapshot.generation < self._table.generation:
             return
-        self._table = RoutingTable.build(snapshot)
-        self._routing = snapshot.routing
+        self._adopt(snapshot)
         self._record.shrink(snapshot.routing.decisions_kept)
         known = self._table.by_id
         self._queue.freed = {provider: count for provider, count in self._queue.freed.items() if provider in known}
@@ -374,4 +381,20 @@ class RouterActor:
             if pending.state is State.WAITING:
                 self._queue.take_out(pending)
                 pending.state = State.ASKING
-                self._begin(pending, context.now(), context)
+                self._begin_again(pending, context.now(), context)
+
+
+METHODS: dict[type, Callable[[RouterActor, Any, Context], None]] = {
+    RouteQuery: RouterActor._on_query,
+    Gathered: RouterActor._on_gathered,
+    Claimed: RouterActor._on_claimed,
+    CallEnded: RouterActor._on_ended,
+    Withdraw: RouterActor._on_withdraw,
+    CapacityFreed: RouterActor._on_freed,
+    Timer: RouterActor._on_timer,
+    Configured: RouterActor._on_configured,
+    GetDecision: RouterActor._on_get_decision,
+    RecentDecisions: RouterActor._on_recent,
+    GetRouterStats: RouterActor._on_get_stats,
+}
+"""What takes which message: one look-up where a match would try class after class, four times a request."""

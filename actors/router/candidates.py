@@ -1,12 +1,13 @@
 """Who is asked, and who of those that bid can be taken: the stages of a decision before its strategy."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
 from actors.router.pending import Pending
 from actors.router.strategies.base import Ask, Ranked
 from actors.router.table import Entry
-from messages.routing import NO_HINTS, Bid, Exclusion, LeftOut
+from messages.routing import NO_HINTS, Bid, Exclusion, LeftOut, NoBid
 
 _KNEE = 8
 """Calls a provider is thought to serve side by side before one slows the other, until it shows otherwise."""
@@ -15,18 +16,15 @@ _PRESSURE = 0.9
 
 
 def select(pending: Pending, fanout: int, rng: Random) -> tuple[Entry, ...]:
-    """Set who is asked first and who only if they do not bid (``rest``), and who not at all (``left_out``)."""
+    """Say who is asked first; set who is asked only if they do not bid (``rest``), and who not at all (``left_out``)."""
     route, query = pending.route, pending.query
-    hints = query.profile.hints
-    weighted = pending.strategy.is_weighted and route.has_zero_weight
-    refused = () if pending.is_full_round else query.refused
-    if hints is NO_HINTS and not (query.tried or refused or weighted or route.pinned_out):
+    if route.is_plain and query.profile.hints is NO_HINTS and not query.tried and not query.refused:
+        # The usual case: nothing is done for each candidate.
         kept = route.entries
-        pending.left_out = ()
     else:
-        kept = _filter(pending, refused, weighted)
+        weighted = pending.strategy.is_weighted and route.has_zero_weight
+        kept = _filter(pending, () if pending.is_full_round else query.refused, weighted)
     if len(kept) <= fanout:
-        pending.rest = ()
         return kept
     order = pending.strategy.narrow(list(kept), pending.memory, rng)
     pending.rest = tuple(order[fanout:])
@@ -66,10 +64,27 @@ class Offers:
     """Bids that can be taken, by tier, each in the order of definition."""
 
     ready: list[Bid]
-    unhealthy: list[Bid]
+    unhealthy: Sequence[Bid] = ()
     """Asked when no healthy one can take the call."""
-    full: list[Bid]
+    full: Sequence[Bid] = ()
     """What room they had is promised to others by open plans."""
+
+
+def are_all_ready(pending: Pending, answers: tuple[Bid | NoBid, ...]) -> bool:
+    """Whether everybody asked has made a bid that can be taken as it stands, in the order of definition.
+
+    That is the usual case and leaves nothing to sort; ``offers`` sees to all others.
+    """
+    asked = pending.asked
+    if len(answers) != len(asked) or pending.query.profile.hints.max_cost_usd is not None:
+        return False
+    for position, bid in enumerate(answers):
+        if type(bid) is not Bid or not bid.healthy or bid.provider != asked[position].id:
+            return False
+        room = bid.room
+        if room is not None and room <= 0:
+            return False
+    return True
 
 
 def offers(pending: Pending, planned: dict[str, int], held: list[str]) -> Offers:
@@ -77,9 +92,11 @@ def offers(pending: Pending, planned: dict[str, int], held: list[str]) -> Offers
 
     ``planned`` are the open plans by provider, ``held`` the providers for which earlier requests wait.
     """
-    found = Offers([], [], [])
+    ready: list[Bid] = []
+    unhealthy: list[Bid] = []
+    full: list[Bid] = []
     ceiling = pending.query.profile.hints.max_cost_usd
-    answers = pending.answers
+    answers = pending.by_provider()
     for entry in pending.asked:
         bid = answers.get(entry.id)
         if type(bid) is not Bid:
@@ -94,26 +111,27 @@ def offers(pending: Pending, planned: dict[str, int], held: list[str]) -> Offers
         if count:
             bid = with_plans(bid, count)
         if bid.room is not None and bid.room <= 0:
-            found.full.append(bid)
+            full.append(bid)
         elif bid.healthy:
-            found.ready.append(bid)
+            ready.append(bid)
         else:
-            found.unhealthy.append(bid)
-    return found
+            unhealthy.append(bid)
+    return Offers(ready, unhealthy, full)
 
 
-def rank(pending: Pending, found: Offers, seconds_per_usd: float, rng: Random) -> Ranked:
+def rank(pending: Pending, found: Offers, ask: Ask, rng: Random) -> Ranked:
     """Rank tier by tier. A preferred provider goes first in its tier: a preference, not a cage."""
-    profile = pending.query.profile
-    ask = Ask(profile, seconds_per_usd)
-    strategy, memory, prefer = pending.strategy, pending.memory, profile.hints.prefer
+    strategy, memory = pending.strategy, pending.memory
+    prefer = ask.profile.hints.prefer
+    if not (prefer or found.unhealthy or found.full):
+        return strategy.rank(found.ready, ask, memory, rng)
     ranked: Ranked = []
     for tier in (found.ready, found.unhealthy, found.full):
         if tier:
-            part = strategy.rank(tier, ask, memory, rng)
+            part = strategy.rank(list(tier), ask, memory, rng)
             if prefer:
                 part.sort(key=lambda pair: pair[1].provider != prefer)
-            ranked = ranked + part if ranked else part
+            ranked += part
     return ranked
 
 

@@ -1,6 +1,6 @@
 """Decision records: the raw material of each decision, kept in bounded number, made into a message when somebody asks.
 
-Owns: one ``Kept`` for each request (its last round, all its attempts), and the index of them by query and by id.
+Owns: one ``Kept`` for each request (its last round, all its attempts), and the index of them by query.
 Always: no more than ``limit`` of them; making one costs no more than noting what was at hand.
 """
 
@@ -10,53 +10,57 @@ from dataclasses import dataclass
 from actors.router.pending import Pending
 from actors.router.strategies.base import Ranked
 from messages.calls import CallEnded
-from messages.routing import AttemptRecord, Bid, Candidate, Choice, Decision, Exclusion, NoBid
+from messages.routing import AttemptRecord, Bid, Candidate, Decision, Exclusion, NoBid, RouteQuery
 
+CHOICES_MAX = 8
+"""Winner and fall-back chain of a plan."""
 ATTEMPTS_KEPT = 64
 """Attempts of one request in its record; ``max_attempts`` is far below."""
 
 
 @dataclass(slots=True, eq=False)
 class Kept:
-    """What a record is made of."""
+    """What a record is made of: nothing but references to what the decision had at hand."""
 
     decision_id: str
-    query_id: str
-    requested_model: str
+    query: RouteQuery
+    """The first of the request."""
     at: float = 0.0
     """Unix seconds of the last round's answer."""
     round: int = 0
     pending: Pending | None = None
     """The last round; None: there was nobody to ask."""
-    generation: int = 0
-    strategy: str = ""
+    took_s: float = 0.0
+    """From the last round's start to its answer."""
     ranked: Ranked | None = None
-    chosen: tuple[Choice, ...] = ()
     error: str = ""
-    selection_us: float = 0.0
-    attempts: tuple[AttemptRecord, ...] = ()
+    generation: int = 0
+    """This and ``strategy`` where there is no ``pending`` to tell."""
+    strategy: str = ""
+    attempts: tuple[tuple[int, CallEnded], ...] = ()
+    """Calls upstream, each with the round that led to it."""
     pardons: int = 0
     """Times that all its refusals were forgotten at once."""
 
     def message(self, seed: str) -> Decision:
         """The record for people. Costs some µs for each candidate, so only when asked."""
-        pending = self.pending
+        pending, ranked = self.pending, self.ranked or []
         return Decision(
             decision_id=self.decision_id,
-            query_id=self.query_id,
+            query_id=self.query.query_id,
             at=self.at,
-            generation=self.generation,
-            requested_model=self.requested_model,
+            generation=pending.generation if pending is not None else self.generation,
+            requested_model=self.query.profile.model,
             model=pending.route.model if pending is not None else "",
-            strategy=self.strategy,
+            strategy=pending.strategy.name if pending is not None else self.strategy,
             rule="",
             seed=seed,
-            candidates=_candidates(pending, self.ranked or []) if pending is not None else (),
-            chosen=tuple(choice.provider for choice in self.chosen),
+            candidates=_candidates(pending, ranked) if pending is not None else (),
+            chosen=tuple(bid.provider for _, bid in ranked[:CHOICES_MAX]),
             error=self.error,
-            selection_us=self.selection_us,
+            selection_us=self.took_s * 1e6,
             round=self.round,
-            attempts=self.attempts,
+            attempts=tuple(_attempt(number, ended) for number, ended in self.attempts),
             not_asked=len(pending.rest) if pending is not None else 0,
         )
 
@@ -64,41 +68,34 @@ class Kept:
 class DecisionLog:
     """The last ``limit`` records."""
 
-    __slots__ = ("_by_id", "_by_query", "_order", "limit")
+    __slots__ = ("_order", "by_query", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._order: deque[Kept] = deque()
-        self._by_id: dict[str, Kept] = {}
-        self._by_query: dict[str, Kept] = {}
+        self.by_query: dict[str, Kept] = {}
+        """To be looked at, not changed."""
 
     def __len__(self) -> int:
         return len(self._order)
 
-    def of_query(self, query_id: str) -> Kept | None:
-        """The record of a request, if it is kept."""
-        return self._by_query.get(query_id)
-
     def find(self, decision_id: str) -> Kept | None:
-        """The record with that id, if it is kept."""
-        return self._by_id.get(decision_id)
+        """The record with that id, if it is kept. Looks through them all: an index would cost every request, for rare use."""
+        return next((kept for kept in reversed(self._order) if kept.decision_id == decision_id), None)
 
     def add(self, kept: Kept) -> None:
-        """Keep a new record; the oldest goes when there are too many."""
-        self._order.append(kept)
-        self._by_id[kept.decision_id] = kept
-        self._by_query[kept.query_id] = kept
-        if len(self._order) > self.limit:
-            self.shrink(self.limit)
+        """Keep the first record of its query; the oldest record goes when there are too many."""
+        order = self._order
+        order.append(kept)
+        self.by_query[kept.query.query_id] = kept
+        if len(order) > self.limit:
+            del self.by_query[order.popleft().query.query_id]
 
     def shrink(self, limit: int) -> None:
         """Keep no more than ``limit`` from now on."""
         self.limit = limit
         while len(self._order) > limit:
-            oldest = self._order.popleft()
-            del self._by_id[oldest.decision_id]
-            if self._by_query.get(oldest.query_id) is oldest:
-                del self._by_query[oldest.query_id]
+            del self.by_query[self._order.popleft().query.query_id]
 
     def recent(self, count: int) -> list[Kept]:
         """The newest ``count`` records, newest first."""
@@ -106,27 +103,28 @@ class DecisionLog:
 
     def note_attempt(self, ended: CallEnded) -> None:
         """Add a call upstream to the record of its request, if that is kept."""
-        kept = self._by_query.get(ended.query_id)
-        if kept is None or len(kept.attempts) >= ATTEMPTS_KEPT:
-            return
-        first = ended.first_content_s
-        kept.attempts += (
-            AttemptRecord(
-                provider=ended.provider,
-                outcome=ended.outcome,
-                code=ended.failure.code if ended.failure is not None else "",
-                status=ended.status,
-                duration_ms=ended.duration_s * 1e3,
-                first_content_ms=None if first is None else first * 1e3,
-                round=kept.round,
-            ),
-        )
+        kept = self.by_query.get(ended.query_id)
+        if kept is not None and len(kept.attempts) < ATTEMPTS_KEPT:
+            kept.attempts += ((kept.round, ended),)
 
     def fault(self) -> str | None:
         """None while the indexes and the order tell the same."""
-        if not len(self._order) == len(self._by_id) <= max(0, self.limit):
-            return f"{len(self._order)} decisions in order, {len(self._by_id)} by id, limit {self.limit}"
+        if not len(self._order) == len(self.by_query) <= max(0, self.limit):
+            return f"{len(self._order)} decisions in order, {len(self.by_query)} by query, limit {self.limit}"
         return None
+
+
+def _attempt(number: int, ended: CallEnded) -> AttemptRecord:
+    first_s = ended.first_content_s
+    return AttemptRecord(
+        provider=ended.provider,
+        outcome=ended.outcome,
+        code=ended.failure.code if ended.failure is not None else "",
+        status=ended.status,
+        duration_ms=ended.duration_s * 1e3,
+        first_content_ms=None if first_s is None else first_s * 1e3,
+        round=number,
+    )
 
 
 def _candidates(pending: Pending, ranked: Ranked) -> tuple[Candidate, ...]:
@@ -136,11 +134,12 @@ def _candidates(pending: Pending, ranked: Ranked) -> tuple[Candidate, ...]:
     waiting = {entry.id for entry in pending.rest}
     names = [entry.id for entry in pending.route.entries]
     names.extend(name for name in pending.route.pinned_out if name not in names)
+    answers, barred = pending.by_provider(), dict(pending.barred)
     found: list[Candidate] = []
     for name in names:
-        answer = pending.answers.get(name)
+        answer = answers.get(name)
         if isinstance(answer, Bid):
-            found.append(_of_bid(answer, scores.get(name), pending.barred.get(name)))
+            found.append(_of_bid(answer, scores.get(name), barred.get(name)))
         elif isinstance(answer, NoBid):
             found.append(Candidate(name, None, answer.reason, answer.detail, None))
         elif name in left_out:

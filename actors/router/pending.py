@@ -1,7 +1,6 @@
 """A query on its way through the router: from its first round until it is answered."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from actors.kernel import ReplySlot
@@ -10,8 +9,6 @@ from actors.router.table import Entry, Route
 from messages.routing import Bid, Exclusion, LeftOut, NoBid, NoBidReason, RouteQuery
 
 _DRY_RUN = "explain-"
-_NO_ANSWERS: Mapping[str, Bid | NoBid] = {}
-_NO_BARS: Mapping[str, Exclusion] = {}
 
 
 def is_dry_run(query: RouteQuery) -> bool:
@@ -43,44 +40,51 @@ class Pending:
     slot: ReplySlot
     strategy: Strategy
     memory: Memory
+    route: Route
+    generation: int
+    """Of the table the round was made from."""
+    is_dry: bool
     until: float
     """It waits no longer."""
     order: tuple[float, int]
     """Its place in every line: the request's arrival, then the order in which queries came here."""
-    is_dry: bool
-    route: Route
+    began_at: float
+    """Start of the round."""
+    mark: int
+    """The router's count of freed capacity at the start of the round."""
     state: State = State.ASKING
     is_full_round: bool = False
     """True: providers that refused are asked again."""
-    generation: int = 0
-    """Of the table the round was made from."""
-    began_at: float = 0.0
-    """Start of the round."""
-    mark: int = 0
-    """The router's count of freed capacity at the start of the round."""
     asked: tuple[Entry, ...] = ()
     """Of the fan-out that is out now."""
     rest: tuple[Entry, ...] = ()
     """Not asked yet, in the order in which they will be."""
     left_out: tuple[LeftOut, ...] = ()
     """Not asked in this round, and why."""
-    answers: Mapping[str, Bid | NoBid] = field(init=False)
-    barred: Mapping[str, Exclusion] = field(init=False)
-    """Bids that could not be taken."""
+    answers: tuple[Bid | NoBid, ...] = ()
+    """As they came; ``by_provider`` indexes them where that is wanted."""
+    barred: tuple[tuple[str, Exclusion], ...] = ()
+    """Who made a bid that could not be taken, and why."""
     turn: str = ""
     """The provider whose turn the round is made for."""
     waits_on: tuple[str, ...] = ()
 
-    def begin(self, now: float, mark: int) -> None:
+    def begin_again(self, now: float, mark: int) -> None:
         """Forget the round before."""
         self.began_at = now
         self.mark = mark
-        self.answers = _NO_ANSWERS
-        self.barred = _NO_BARS
+        self.rest = ()
+        self.left_out = ()
+        self.answers = ()
+        self.barred = ()
+
+    def by_provider(self) -> dict[str, Bid | NoBid]:
+        """The answers of this round."""
+        return {answer.provider: answer for answer in self.answers}
 
     def bar(self, provider: str, reason: Exclusion) -> None:
         """Note a bid that cannot be taken."""
-        self.barred = {**self.barred, provider: reason}
+        self.barred += ((provider, reason),)
 
     def refused_by(self) -> list[str]:
         """Providers not asked because they refused the award of the plan before."""
@@ -88,17 +92,17 @@ class Pending:
 
     def crashes(self) -> int:
         """How many handlers this query has crashed in this round."""
-        answers = self.answers.values()
-        return sum(1 for answer in answers if type(answer) is NoBid and answer.reason == NoBidReason.CRASHED)
+        return sum(1 for answer in self.answers if type(answer) is NoBid and answer.reason == NoBidReason.CRASHED)
 
     def reasons(self) -> list[LeftOut]:
         """Everybody who is not in the plan, and why, in the order of definition of those asked."""
         found = list(self.left_out)
-        for provider, answer in self.answers.items():
+        barred = dict(self.barred)
+        for provider, answer in self.by_provider().items():
             if isinstance(answer, NoBid):
                 found.append(LeftOut(provider, answer.reason, answer.detail, answer.retry_at))
-            elif provider in self.barred:
-                found.append(LeftOut(provider, self.barred[provider]))
+            elif provider in barred:
+                found.append(LeftOut(provider, barred[provider]))
         place = {entry.id: position for position, entry in enumerate(self.route.entries)}
         found.sort(key=lambda left: place.get(left.provider, len(place)))
         return found

@@ -11,25 +11,27 @@ STALE_S = 10.0
 class OpenPlans:
     """Which query's plan goes to which provider, and how many each provider has."""
 
-    __slots__ = ("_by_query", "counts")
+    __slots__ = ("by_query", "counts")
 
     def __init__(self) -> None:
-        self._by_query: dict[str, tuple[str, float]] = {}
+        self.by_query: dict[str, tuple[str, float]] = {}
+        """Provider and when the plan was made, by query. To be looked at, not changed."""
         self.counts: dict[str, int] = {}
         """Open plans by provider; providers without any are not in it."""
 
     def __len__(self) -> int:
-        return len(self._by_query)
+        return len(self.by_query)
 
     def open(self, query_id: str, provider: str, now: float) -> None:
         """Note the plan of a query, in place of an earlier one."""
-        self.close(query_id)
-        self._by_query[query_id] = (provider, now)
+        if query_id in self.by_query:
+            self.close(query_id)
+        self.by_query[query_id] = (provider, now)
         self.counts[provider] = self.counts.get(provider, 0) + 1
 
     def close(self, query_id: str) -> str:
         """Forget the plan of a query; returns its provider, or an empty string if there was none."""
-        entry = self._by_query.pop(query_id, None)
+        entry = self.by_query.pop(query_id, None)
         if entry is None:
             return ""
         provider = entry[0]
@@ -42,12 +44,12 @@ class OpenPlans:
 
     def sweep(self, now: float) -> list[str]:
         """Drop what is stale; returns the providers concerned."""
-        stale = [query_id for query_id, (_, made_at) in self._by_query.items() if now - made_at >= STALE_S]
+        stale = [query_id for query_id, (_, made_at) in self.by_query.items() if now - made_at >= STALE_S]
         return [self.close(query_id) for query_id in stale]
 
     def fault(self) -> str | None:
         """None while the counts are the sums they stand for."""
         sums: dict[str, int] = {}
-        for provider, _ in self._by_query.values():
+        for provider, _ in self.by_query.values():
             sums[provider] = sums.get(provider, 0) + 1
         return None if sums == self.counts else f"open plans {sums} are counted as {self.counts}"

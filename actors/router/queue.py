@@ -8,6 +8,7 @@ is lost. Nobody waits past ``Pending.until``.
 """
 
 from bisect import bisect_left, insort
+from collections.abc import Container
 from dataclasses import dataclass, field
 from math import inf
 
@@ -156,6 +157,15 @@ class WaitingQueue:
                 soonest = min(soonest, line.wake_at)
         return soonest
 
+    def fault(self, planned: Container[str], unsettled: Container[str]) -> str | None:
+        """None while every line in which somebody is idle will be woken. See the law above."""
+        for provider, line in self.lines.items():
+            idle = self.first_idle(provider)
+            is_under_way = line.owed or line.turns or provider in planned or provider in unsettled
+            if idle is not None and not is_under_way:
+                return f"nobody will wake query {idle.query.query_id} that waits for {provider}"
+        return None
+
 
 def can_end(answer: NoBid, until: float) -> bool:
     """Whether waiting for a provider that said no can help before ``until``."""
@@ -172,10 +182,11 @@ def waits_on(pending: Pending, now: float) -> tuple[str, ...]:
     if until <= now:
         return ()
     found = pending.refused_by()
-    for provider, answer in pending.answers.items():
+    barred = dict(pending.barred)
+    for provider, answer in pending.by_provider().items():
         if isinstance(answer, NoBid):
             if can_end(answer, until):
                 found.append(provider)
-        elif pending.barred.get(provider) == Exclusion.WAITERS_AHEAD:
+        elif barred.get(provider) == Exclusion.WAITERS_AHEAD:
             found.append(provider)
     return tuple(found)

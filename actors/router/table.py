@@ -40,13 +40,16 @@ class Route:
     """Providers that have the model, but the name pins others."""
     refs: tuple[Ref[CallForBids], ...] = ()
     has_zero_weight: bool = False
+    is_plain: bool = False
+    """True: nobody is left out but for what a request says."""
 
     @staticmethod
     def to(model: str, entries: Iterable[Entry], pinned_out: tuple[str, ...] = ()) -> "Route":
         """A route with what is derived from its entries filled in."""
         found = tuple(entries)
         refs = tuple(entry.ref for entry in found)
-        return Route(model, found, pinned_out, refs, any(entry.spec.weight == 0 for entry in found))
+        has_zero_weight = any(entry.spec.weight == 0 for entry in found)
+        return Route(model, found, pinned_out, refs, has_zero_weight, not (pinned_out or has_zero_weight))
 
 
 @dataclass(frozen=True, slots=True)

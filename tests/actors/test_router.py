@@ -1,14 +1,15 @@
 """How the router decides: who is asked, who is ranked, what the plan says."""
 
 from collections import Counter
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.router.actor import METHODS
 from messages.calls import CallEnded, Outcome
-from messages.control import Configured
+from messages.control import Configured, Timer
 from messages.routing import (
     CallForBids,
     Claimed,
@@ -19,6 +20,7 @@ from messages.routing import (
     RequestProfile,
     RouteError,
     RoutePlan,
+    RouterMail,
     Withdraw,
 )
 from tests.actors.router_kit import Desk, bid, chain, full, no, provider, snapshot
@@ -28,6 +30,10 @@ A, B, C = (provider(name, "m") for name in "abc")
 
 def hinted(**hints: Any) -> RequestProfile:
     return RequestProfile("m", hints=Hints(**hints))
+
+
+def test_there_is_a_method_for_every_message_the_router_takes_and_for_no_other() -> None:
+    assert set(METHODS) == {*get_args(RouterMail), Configured, Timer}
 
 
 def test_one_call_for_bids_goes_to_all_candidates_on_behalf_of_the_query() -> None:

@@ -14,6 +14,7 @@ optimism towards the unknown follows UCB and Thompson sampling; the choice of th
 Mitzenmacher's power of two choices (2001), applied among near-equals only.
 """
 
+from math import inf
 from operator import itemgetter
 from random import Random
 
@@ -39,16 +40,24 @@ def rank_adaptive(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> Ran
     An unknown price counts as the dearest known one. A provider without samples counts as 0.7 of the mean C of those that
     have some, 1.5 of it while an exploring call is in flight there; where nobody has samples, price alone tells.
     """
-    losses = _losses(bids, ask.seconds_per_usd)
-    least, runner_up = sorted(losses)[:2] if len(losses) > 1 else (losses[0], PENALTY_S)
-    best = losses.index(least)
+    least, runner_up, losses = _losses(bids, ask.seconds_per_usd)
     stream = ask.profile.stream
     ranked: Ranked = []
+    before = -inf
+    is_in_order = True
     for position, bid in enumerate(bids):
+        loss = losses[position]
         p = bid.failure_p
-        value = (1.0 - p) * losses[position] + p * (bid.failure_loss_s + (runner_up if position == best else least))
-        ranked.append((value + bid.cut_p * PENALTY_S if stream else value, bid))
-    ranked.sort(key=_VALUE)
+        # Where another bid is as good as the best, the runner-up's loss is the least too: which is which need not be known.
+        value = (1.0 - p) * loss + p * (bid.failure_loss_s + (runner_up if loss == least else least))
+        if stream:
+            value += bid.cut_p * PENALTY_S
+        if value < before:
+            is_in_order = False
+        before = value
+        ranked.append((value, bid))
+    if not is_in_order:
+        ranked.sort(key=_VALUE)
     limit = ranked[0][0] * NEAR
     near = 1
     while near < len(ranked) and ranked[near][0] <= limit:
@@ -58,15 +67,23 @@ def rank_adaptive(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> Ran
     return ranked
 
 
-def _losses(bids: list[Bid], seconds_per_usd: float) -> list[float]:
-    """C of each bid, in seconds."""
+def _losses(bids: list[Bid], seconds_per_usd: float) -> tuple[float, float, list[float]]:
+    """The least C, the least of the other bidders (the penalty where there is none), and C of each bid, in seconds."""
+    least = runner_up = inf
     losses: list[float] = []
     for bid in bids:
         cost = bid.cost_usd
         if cost is None or bid.samples <= 0:
-            return _guessed_losses(bids, seconds_per_usd)
-        losses.append(bid.expected_s + seconds_per_usd * cost)
-    return losses
+            losses = _guessed_losses(bids, seconds_per_usd)
+            least, runner_up = sorted([*losses, inf])[:2]
+            break
+        loss = bid.expected_s + seconds_per_usd * cost
+        losses.append(loss)
+        if loss < least:
+            least, runner_up = loss, least
+        elif loss < runner_up:
+            runner_up = loss
+    return least, runner_up if len(losses) > 1 else PENALTY_S, losses
 
 
 def _guessed_losses(bids: list[Bid], seconds_per_usd: float) -> list[float]:
