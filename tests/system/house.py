@@ -5,7 +5,8 @@ One ``World`` is one run. All chance comes from its seed; a client that leaves i
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
@@ -197,6 +198,29 @@ class Wire:
         await self._upstream.close()
 
 
+class FrozenMail(deque[Envelope]):
+    """A mailbox that looks empty from the moment a message of one class lies in it, until ``thaw``."""
+
+    def __init__(self, mail: Iterable[Envelope], on: type, schedule: Callable[[], None]) -> None:
+        super().__init__(mail)
+        self._on: type | None = on
+        self._schedule = schedule
+        self.is_frozen = False
+
+    def append(self, envelope: Envelope) -> None:
+        super().append(envelope)
+        if self._on is not None and isinstance(envelope.message, self._on):
+            self.is_frozen = True
+
+    def __len__(self) -> int:
+        return 0 if self.is_frozen else super().__len__()
+
+    def thaw(self) -> None:
+        """Read on."""
+        self._on, self.is_frozen = None, False
+        self._schedule()
+
+
 class World:
     """A house with its upstreams and clients. Make it inside the loop; ``run`` does."""
 
@@ -312,6 +336,12 @@ class World:
         """From now on nobody raises any more."""
         for sabotages in self._sabotages.values():
             sabotages.clear()
+
+    def freeze(self, name: str, on: type) -> "FrozenMail":
+        """Let the mailbox of an actor be read up to the next message of a class, and no further until it thaws."""
+        cell = self.cell(name)
+        cell.queue = frozen = FrozenMail(cell.queue, on, partial(self.house.system._dispatcher.schedule, cell))
+        return frozen
 
     def undermine(self) -> None:
         """Put the saboteur between every actor and its mail."""
