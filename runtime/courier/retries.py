@@ -86,6 +86,7 @@ class Tries:
     spec: FailoverSpec
     failed: list[Try] = field(default_factory=list)
     rounds_of_repeats: int = 0
+    _rests_until: float = 0.0
     _resting: dict[str, float | None] = field(default_factory=dict)
     """By provider: when it may be tried again (monotonic s); None: never for this request."""
 
@@ -120,11 +121,14 @@ class Tries:
         if not ready:
             return None
         self.rounds_of_repeats += 1
-        return max(min(ready) - now, backoff_s(self.spec.backoff, self.rounds_of_repeats, rng))
+        self._rests_until = max(min(ready), now + backoff_s(self.spec.backoff, self.rounds_of_repeats, rng))
+        return self._rests_until - now
 
     def wake(self, now: float) -> None:
-        """Let those whose time has come be candidates again."""
-        self._resting = {name: at for name, at in self._resting.items() if at is None or at > now}
+        """The wait is over: let those whose time has come be candidates again."""
+        # A timer may fire a hair early; who was waited for must not cost another round for that.
+        until = max(now, self._rests_until)
+        self._resting = {name: at for name, at in self._resting.items() if at is None or at > until}
 
     def soonest_s(self, now: float) -> float | None:
         """Seconds until the first of those that failed for now may be asked again, for a ``Retry-After``."""
