@@ -60,7 +60,81 @@ class Answer:
         return error
 
 
-class Gateway:
+class Client:
+    """A plain client of the gateway on a loopback port."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    @property
+    def url(self) -> str:
+        """``http://127.0.0.1:port``."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @contextmanager
+    def opened(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
+        """Send a request; gives the answer when its headers are here. Its connection is closed at the end of the block."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WITHIN_S)
+        try:
+            connection.request(method, path, body, dict(headers or {}))
+            with connection.getresponse() as response:
+                yield response
+        finally:
+            connection.close()
+
+    def call(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
+        """Send a request and read its whole answer."""
+        with self.opened(method, path, body, headers) as response:
+            return Answer(response.status, tuple(response.getheaders()), response.read())
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+        """A GET."""
+        return self.call("GET", path, None, headers)
+
+    def post(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> Answer:
+        """A POST of JSON."""
+        return self.call("POST", path, body, {"content-type": "application/json", **(headers or {})})
+
+    def chat(self, model: str, headers: Mapping[str, str] | None = None, **fields: Any) -> Answer:
+        """A chat completion."""
+        return self.post("/v1/chat/completions", chat_body(model, **fields), headers)
+
+    def providers(self) -> dict[str, dict[str, Any]]:
+        """``GET /admin/providers`` by id."""
+        return {one["id"]: one for one in self.get("/admin/providers").json()["providers"]}
+
+    def stats(self) -> dict[str, Any]:
+        """``GET /admin/stats``."""
+        found: dict[str, Any] = self.get("/admin/stats").json()
+        return found
+
+    def decision(self, answer: Answer) -> dict[str, Any]:
+        """The decision record an answer's header names, once the end of its last attempt is in it."""
+        path = f"/admin/decisions/{answer.header('x-pointsman-decision')}"
+        attempts = int(answer.header("x-pointsman-attempts") or 0)
+        found: dict[str, Any] = {}
+
+        def is_told() -> bool:
+            found.update(self.get(path).json())
+            return len(found.get("attempts", ())) >= attempts
+
+        eventually(is_told, "the decision record")
+        return found
+
+    def connect(self) -> socket.socket:
+        """A bare connection, for what no well-behaved client sends."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=WITHIN_S)
+
+    def exchange(self, data: bytes) -> bytes:
+        """Send bytes on a connection of their own and read until the other side closes it."""
+        with self.connect() as connection:
+            connection.sendall(data)
+            return read_to_end(connection)
+
+
+class Gateway(Client):
     """One daemon. ``configuration`` is the file as a mapping; without ``server.port`` it takes a free one."""
 
     def __init__(
@@ -71,6 +145,7 @@ class Gateway:
         may_complain: bool = False,
         stops_within_s: float = WITHIN_S,
     ) -> None:
+        super().__init__(0)
         self._configuration = dict(configuration)
         self._environ = dict(environ or {})
         self._may_complain = may_complain
@@ -80,20 +155,12 @@ class Gateway:
         self._logged = threading.Condition()
         self._reader: threading.Thread | None = None
         self._process: subprocess.Popen[str] | None = None
-        self.port = 0
-
-    # -- the process
 
     @property
     def process(self) -> subprocess.Popen[str]:
         """The daemon's process."""
         assert self._process is not None
         return self._process
-
-    @property
-    def url(self) -> str:
-        """``http://127.0.0.1:port``."""
-        return f"http://127.0.0.1:{self.port}"
 
     def log(self) -> str:
         """All it has logged so far."""
@@ -177,70 +244,6 @@ class Gateway:
         if process.stderr is not None:
             process.stderr.close()
         self._directory.cleanup()
-
-    # -- the client
-
-    @contextmanager
-    def opened(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> Iterator[http.client.HTTPResponse]:
-        """Send a request; gives the answer when its headers are here. Its connection is closed at the end of the block."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WITHIN_S)
-        try:
-            connection.request(method, path, body, dict(headers or {}))
-            with connection.getresponse() as response:
-                yield response
-        finally:
-            connection.close()
-
-    def call(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
-        """Send a request and read its whole answer."""
-        with self.opened(method, path, body, headers) as response:
-            return Answer(response.status, tuple(response.getheaders()), response.read())
-
-    def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
-        """A GET."""
-        return self.call("GET", path, None, headers)
-
-    def post(self, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> Answer:
-        """A POST of JSON."""
-        return self.call("POST", path, body, {"content-type": "application/json", **(headers or {})})
-
-    def chat(self, model: str, headers: Mapping[str, str] | None = None, **fields: Any) -> Answer:
-        """A chat completion."""
-        return self.post("/v1/chat/completions", chat_body(model, **fields), headers)
-
-    def providers(self) -> dict[str, dict[str, Any]]:
-        """``GET /admin/providers`` by id."""
-        return {one["id"]: one for one in self.get("/admin/providers").json()["providers"]}
-
-    def stats(self) -> dict[str, Any]:
-        """``GET /admin/stats``."""
-        found: dict[str, Any] = self.get("/admin/stats").json()
-        return found
-
-    def decision(self, answer: Answer) -> dict[str, Any]:
-        """The decision record an answer's header names, once the end of its last attempt is in it."""
-        path = f"/admin/decisions/{answer.header('x-pointsman-decision')}"
-        attempts = int(answer.header("x-pointsman-attempts") or 0)
-        found: dict[str, Any] = {}
-
-        def is_told() -> bool:
-            found.update(self.get(path).json())
-            return len(found.get("attempts", ())) >= attempts
-
-        eventually(is_told, "the decision record")
-        return found
-
-    def connect(self) -> socket.socket:
-        """A bare connection, for what no well-behaved client sends."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=WITHIN_S)
-
-    def exchange(self, data: bytes) -> bytes:
-        """Send bytes on a connection of their own and read until the other side closes it."""
-        with self.connect() as connection:
-            connection.sendall(data)
-            return read_to_end(connection)
 
 
 def chat_body(model: str, **fields: Any) -> bytes:

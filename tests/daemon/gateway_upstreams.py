@@ -255,7 +255,10 @@ DONE = b"data: [DONE]\n\n"
 
 
 async def answers(exchange: Exchange) -> None:
-    """A good provider, streaming or not."""
+    """A good provider, streaming or not, also when it is probed."""
+    if not exchange.body:
+        await exchange.reply(200, b'{"object":"list","data":[]}')
+        return
     if not orjson.loads(exchange.body).get("stream"):
         await exchange.reply(200, completion())
         return
