@@ -5,9 +5,10 @@ first, then telemetry is flushed and connections are closed. A second signal sto
 """
 
 import asyncio
+import gc
 import logging
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from random import Random
 from secrets import token_hex
 
@@ -31,7 +32,6 @@ from runtime.probes import Probes
 from runtime.system.clock import Clock, real_clock
 from runtime.system.system import ActorSystem
 from runtime.tree import Tree
-from runtime.upstream.aiohttp_client import AiohttpUpstream
 
 log = logging.getLogger("pointsman.daemon")
 
@@ -111,38 +111,41 @@ class Daemon:
         server = self._loaded.server
         house = House(self._loaded, AiohttpUpstream(), self._tracing, real_clock(), token_hex(8), self._on_fatal)
         http = HttpServer(house.edge, house.admin, self._admin_key, server.max_body_bytes, server.client_idle_s, self._version)
-        await house.start()
-        try:
-            port = await http.start(server.host, server.port)
-            log.info("listening on http://%s:%d", server.host, port)
-            if on_ready is not None:
-                on_ready(port)
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._watch_signals, house)
+        # From before anybody can know of us until all is down: no signal finds its default, which would kill.
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+            await house.start()
+            # What is loaded by now stays for good: the collector need not walk it again and again, pausing every request.
+            gc.collect()
+            gc.freeze()
+            watching = asyncio.get_running_loop().create_task(self._watch(received, house))
+            try:
+                port = await http.start(server.host, server.port)
+                log.info("listening on http://%s:%d", server.host, port)
+                if on_ready is not None:
+                    on_ready(port)
                 await self._stopping.wait()
                 await self._wind_down(house, http)
-                group.cancel_scope.cancel()
-        finally:
-            await http.stop()
-            await house.stop()
+            finally:
+                await http.stop()
+                await house.stop()
+                watching.cancel()
         if self._fatal:
             log.critical("ended: %s", self._fatal)
             return EXIT_FATAL
         return 0
 
-    async def _watch_signals(self, house: House) -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
-            async for number in received:
-                if number == signal.SIGHUP:
-                    log.warning("SIGHUP: reload is not supported by this version; restart to change the configuration")
-                    continue
-                self._signals += 1
-                if self._signals == 1:
-                    log.info("%s: stopping; calls in flight have %g s", number.name, self._loaded.server.drain_s)
-                    self._stopping.set()
-                else:
-                    log.warning("%s again: stopping at once", number.name)
-                    house.edge.cut()
+    async def _watch(self, received: AsyncIterator[signal.Signals], house: House) -> None:
+        async for number in received:
+            if number == signal.SIGHUP:
+                log.warning("SIGHUP: reload is not supported by this version; restart to change the configuration")
+                continue
+            self._signals += 1
+            if self._signals == 1:
+                log.info("%s: stopping; calls in flight have %g s", number.name, self._loaded.server.drain_s)
+                self._stopping.set()
+            else:
+                log.warning("%s again: stopping at once", number.name)
+                house.edge.cut()
 
     async def _wind_down(self, house: House, http: HttpServer) -> None:
         """Stop accepting, let calls in flight end, tell what is left that it is over."""
