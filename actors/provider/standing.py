@@ -104,6 +104,9 @@ class Standing:
             return "auth_failed"
         if self.circuit.wants_probe(now):
             return "circuit_open"
+        if self.held(now) is not None:
+            # Before the wait is over a probe changes nothing.
+            return ""
         if self.heard_at is None:
             return "unchecked"
         if now - self.heard_at >= spec.probe.interval_s:
