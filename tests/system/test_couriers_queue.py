@@ -1,0 +1,188 @@
+"""The queue in the running house: capacity waits, in order, and no longer than it says."""
+
+import asyncio
+
+import pytest
+
+from runtime.simulation.faults import FaultKind
+from tests.system.house import Client, World, loaded, provider, run
+
+NARROW = provider("a", limits={"max_concurrency": 1})
+PATIENT = {"max_wait": "60s", "max_length": 1000}
+
+
+async def one_after_another(world: World, count: int, pause_s: float = 0.001) -> list[Client]:
+    clients = []
+    for _ in range(count):
+        clients.append(world.send())
+        await asyncio.sleep(pause_s)
+    return clients
+
+
+def test_B3_pain_25_at_capacity_requests_wait_and_are_served_in_the_order_of_their_arrival() -> None:
+    async def scene(world: World) -> None:
+        clients = await one_after_another(world, 20)
+        await world.all_done()
+
+        assert {client.status for client in clients} == {200}
+        ends = [client.done_at or 0.0 for client in clients]
+        assert ends == sorted(ends)
+        # Each takes 190 ms, and the next begins when it ends, not later.
+        assert ends[-1] == pytest.approx(20 * 0.19, abs=0.01)
+        assert world.watch.most_out == {"a": 1}
+
+    run(loaded([NARROW], queue=PATIENT), scene)
+
+
+def test_a_hundred_requests_for_room_for_three_use_all_three_all_the_time() -> None:
+    async def scene(world: World) -> None:
+        for _ in range(99):
+            world.send()
+        await world.all_done()
+
+        assert {client.status for client in world.clients} == {200}
+        assert world.now == pytest.approx(33 * 0.19, abs=0.05)
+        assert world.watch.most_out == {"a": 1, "b": 2}
+
+    run(loaded([NARROW, provider("b", limits={"max_concurrency": 2})], queue=PATIENT), scene)
+
+
+def test_a_newcomer_does_not_overtake_those_who_wait() -> None:
+    async def scene(world: World) -> None:
+        first = world.send()
+        await asyncio.sleep(0.01)
+        second = world.send()
+        await asyncio.sleep(0.1799)
+        newcomers = await one_after_another(world, 20, 0.00001)
+        await world.all_done()
+
+        order = sorted([first, second, *newcomers], key=lambda client: client.done_at or 0.0)
+        assert order[:2] == [first, second]
+
+    run(loaded([NARROW], queue=PATIENT), scene)
+
+
+def test_pain_12_whoever_waited_too_long_is_told_503_and_when_to_come_back() -> None:
+    async def scene(world: World) -> None:
+        world.send(max_tokens=1000)
+        await asyncio.sleep(0.1)
+        client = await world.ask()
+
+        assert (client.status, client.code) == (503, "overloaded")
+        assert client.took_s == pytest.approx(2.0, abs=0.01)
+        assert int(client.headers["retry-after"]) >= 1
+        assert "at capacity" in client.text
+
+    run(loaded([NARROW], queue={"max_wait": "2s"}), scene)
+
+
+def test_a_full_queue_refuses_at_once() -> None:
+    async def scene(world: World) -> None:
+        clients = await one_after_another(world, 6)
+        await world.all_done()
+
+        assert [client.status for client in clients] == [200, 200, 200, 503, 503, 503]
+        assert all(client.took_s < 0.001 and client.headers["retry-after"] for client in clients[3:])
+
+    run(loaded([NARROW], queue={"max_wait": "60s", "max_length": 2}), scene)
+
+
+def test_clients_that_leave_the_queue_leave_it_to_the_others() -> None:
+    async def scene(world: World) -> None:
+        clients = await one_after_another(world, 6)
+        for client in clients[1:4]:
+            client.leave()
+        await world.all_done()
+
+        assert [client.fate for client in clients] == ["answer", "left", "left", "left", "answer", "answer"]
+        assert clients[5].done_at == pytest.approx(3 * 0.19, abs=0.01)
+        assert (await world.router_stats()).waiting == 0
+        assert len(world.calls("a")) == 3
+
+    run(loaded([NARROW], queue=PATIENT), scene)
+
+
+def test_whoever_leaves_with_the_turn_in_hand_passes_it_on() -> None:
+    async def scene(world: World) -> None:
+        first, second, third = await one_after_another(world, 3)
+        await first.wait()
+        second.leave()
+        await world.all_done()
+
+        assert third.status == 200
+        assert third.done_at == pytest.approx(2 * 0.19, abs=0.01)
+
+    run(loaded([NARROW], queue=PATIENT), scene)
+
+
+def test_the_deadline_holds_in_the_queue_too() -> None:
+    async def scene(world: World) -> None:
+        world.send(max_tokens=1000)
+        await asyncio.sleep(0.1)
+        client = await world.ask(headers={"x-pointsman-deadline": "500"})
+
+        assert client.status in (503, 504)
+        assert client.took_s == pytest.approx(0.5, abs=0.01)
+
+    run(loaded([NARROW], queue=PATIENT), scene)
+
+
+def test_a_rate_limit_of_our_own_is_waited_for_and_never_passed() -> None:
+    async def scene(world: World) -> None:
+        for _ in range(10):
+            world.send()
+        await world.all_done()
+
+        assert {client.status for client in world.clients} == {200}
+        times = world.calls("a")
+        assert times[:2] == [0.0, 0.0]
+        assert [round(at, 3) for at in times[2:]] == [pytest.approx(0.5 * number, abs=0.02) for number in range(1, 9)]
+
+    run(loaded([provider("a", limits={"requests_per_minute": 120, "burst": 2})], queue=PATIENT), scene)
+
+
+def test_pain_28_a_rate_limit_that_cannot_end_in_time_is_answered_429_at_once_and_says_whose_it_is() -> None:
+    async def scene(world: World) -> None:
+        clients = await one_after_another(world, 2)
+        await world.all_done()
+
+        assert [client.status for client in clients] == [200, 429]
+        assert clients[1].took_s < 0.01
+        assert int(clients[1].headers["retry-after"]) == pytest.approx(60, abs=1)
+        assert "a is at its rate limit" in clients[1].text
+
+    run(loaded([provider("a", limits={"requests_per_minute": 1, "burst": 1})], queue={"max_wait": "5s"}), scene)
+
+
+def test_a_request_whose_first_attempt_failed_waits_for_the_second_provider_and_keeps_its_place() -> None:
+    async def scene(world: World) -> None:
+        world.fault("a", FaultKind.ERRORS)
+        running = world.send(max_tokens=50, headers={"x-pointsman-exclude": "a"})
+        await asyncio.sleep(0.01)
+        failed_over = world.send()
+        await asyncio.sleep(0.2)
+        later = world.send(headers={"x-pointsman-exclude": "a"})
+        await world.all_done()
+
+        assert [client.status for client in (running, failed_over, later)] == [200, 200, 200]
+        assert (failed_over.provider, failed_over.attempts) == ("b", 2)
+        assert (failed_over.done_at or 0.0) < (later.done_at or 0.0)
+
+    entries = [provider("a"), provider("b", limits={"max_concurrency": 1})]
+    run(loaded(entries, strategy="first", queue=PATIENT, failover={"max_attempts": 2}), scene)
+
+
+def test_who_waits_is_served_when_a_circuit_lets_a_trial_through() -> None:
+    async def scene(world: World) -> None:
+        world.fault("a", FaultKind.ERRORS, for_s=0.5)
+        for _ in range(2):
+            await world.ask()
+        waiting = await one_after_another(world, 3)
+        await world.all_done()
+
+        assert [client.status for client in waiting] == [200, 200, 200]
+        first = min(world.calls("a")[2:])
+        assert first >= 2.0
+
+    entry = provider("a", circuit={"failures": 2, "open_for": "2s"})
+    run(loaded([entry], queue=PATIENT, failover={"enabled": False}), scene)
