@@ -32,6 +32,7 @@ from runtime.probes import Probes
 from runtime.system.clock import Clock, real_clock
 from runtime.system.system import ActorSystem
 from runtime.tree import Tree
+from runtime.upstream.aiohttp_client import AiohttpUpstream
 
 log = logging.getLogger("pointsman.daemon")
 
