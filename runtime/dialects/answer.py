@@ -18,11 +18,14 @@ PARSED_BYTES_MAX = 1024 * 1024
 """A longer list of embeddings is only looked at: parsing it would hold up everybody for milliseconds."""
 GLANCE_BYTES = 4096
 
+REASONS_MAX = 16
+"""Finish reasons that are told."""
+
 _USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*\})')
 _MODEL = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.){0,256}")')
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """A whole answer, and what traces and statistics want of it."""
 
@@ -71,16 +74,17 @@ def check_stream(status: int, headers: Headers) -> Failure | None:
 
 def _answer(body: bytes, parsed: dict[str, Any], choices: list[Any], prompt_tokens: int) -> Answer:
     usage = usage_in(parsed)
-    known = [choice for choice in choices if isinstance(choice, dict)]
     if usage is None:
-        usage = estimated_usage(prompt_tokens, sum(choice_characters(choice) for choice in known))
-    reasons = tuple(reason for choice in known if type(reason := choice.get("finish_reason")) is str)
-    return Answer(body, usage, _string(parsed, "id"), _string(parsed, "model"), reasons[:16])
-
-
-def _string(parsed: dict[str, Any], name: str) -> str:
-    value = parsed.get(name)
-    return value if type(value) is str else ""
+        characters = sum(choice_characters(choice) for choice in choices if isinstance(choice, dict))
+        usage = estimated_usage(prompt_tokens, characters)
+    reasons: tuple[str, ...] = ()
+    for choice in choices:
+        if type(choice) is dict and type(reason := choice.get("finish_reason")) is str:
+            reasons += (reason,)
+            if len(reasons) == REASONS_MAX:
+                break
+    response_id, model = parsed.get("id"), parsed.get("model")
+    return Answer(body, usage, response_id if type(response_id) is str else "", model if type(model) is str else "", reasons)
 
 
 def _glance(status: int, body: bytes, prompt_tokens: int) -> Answer | Failure:

@@ -26,6 +26,11 @@ _TO_CLIENT = {
     "openai-version": "openai-version",
     "x-request-id": UPSTREAM_REQUEST_ID,
 }
+_TO_UPSTREAM_LENGTHS = frozenset(map(len, _TO_UPSTREAM))
+_TO_CLIENT_LENGTHS = frozenset(map(len, _TO_CLIENT))
+"""Most names have another length than any that passes, and so need not be looked at."""
+_ACCEPT_JSON = ("Accept", "application/json")
+_ACCEPT_STREAM = ("Accept", "text/event-stream")
 _NEVER_CONFIGURED = frozenset({"host", "content-length", "transfer-encoding", "connection", "accept-encoding"})
 _BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")
@@ -74,25 +79,36 @@ def request_headers(
     ``trace`` is our own trace context, to be given for trusted providers only; the client's never passes. Raises
     ``BadHeader``.
     """
-    made = [*base, ("Accept", "text/event-stream" if is_stream else "application/json")]
+    made = (*base, _ACCEPT_STREAM if is_stream else _ACCEPT_JSON)
     for name, value in client:
-        lower = name.lower()
-        if lower in _TO_UPSTREAM and not any(lower == other.lower() for other, _ in base):
-            made.append(checked(lower, value))
-    made.extend(checked(name, value) for name, value in trace)
-    return tuple(made)
+        if len(name) in _TO_UPSTREAM_LENGTHS:
+            lower = name.lower()
+            if lower in _TO_UPSTREAM and not any(lower == other.lower() for other, _ in base):
+                made += (checked(lower, value),)
+    if trace:
+        made += tuple(checked(name, value) for name, value in trace)
+    return made
 
 
 def response_headers(upstream: Headers) -> list[tuple[str, str]]:
     """What of the upstream's headers the client gets. What would not stay a header is left out."""
     made: list[tuple[str, str]] = []
     for name, value in upstream:
-        renamed = _TO_CLIENT.get(name.lower())
-        if renamed is not None and not _BAD_VALUE.search(value) and len(value) <= VALUE_CHARACTERS_MAX:
-            made.append((renamed, value))
+        if len(name) in _TO_CLIENT_LENGTHS:
+            renamed = _TO_CLIENT.get(name.lower())
+            # What is printable has nothing bad in it, and that is quicker to find out.
+            if (
+                renamed is not None
+                and (value.isprintable() or not _BAD_VALUE.search(value))
+                and len(value) <= VALUE_CHARACTERS_MAX
+            ):
+                made.append((renamed, value))
     return made
 
 
 def is_encoded(headers: Headers) -> bool:
     """True if the body is compressed although we asked for identity."""
-    return any(name.lower() == "content-encoding" and value.strip().lower() not in ("", "identity") for name, value in headers)
+    for name, value in headers:
+        if len(name) == 16 and name.lower() == "content-encoding" and value.strip().lower() not in ("", "identity"):
+            return True
+    return False

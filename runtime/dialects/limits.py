@@ -9,6 +9,9 @@ from runtime.ports import Headers
 WAIT_S_MAX = 3600.0
 _NUMBER = re.compile(r"\d{1,12}(?:\.\d{1,12})?")
 _SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|d|h|m|s)")
+_TOLD = {f"x-ratelimit-{what}": what for what in ("remaining-requests", "remaining-tokens", "reset-requests", "reset-tokens")}
+_NAME_CHARACTERS_MIN = min(map(len, _TOLD))
+"""Hardly any other header has so long a name."""
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -41,18 +44,15 @@ def limits_seen(headers: Headers) -> LimitsSeen | None:
     """What ``x-ratelimit-{remaining,reset}-{requests,tokens}`` say; None if nothing."""
     seen: dict[str, str] = {}
     for name, value in headers:
-        lower = name.lower()
-        if lower.startswith("x-ratelimit-"):
-            seen[lower[12:]] = value.strip()
+        if len(name) >= _NAME_CHARACTERS_MIN and (what := _TOLD.get(name.lower())) is not None:
+            seen[what] = value.strip()
     if not seen:
         return None
-    answer = LimitsSeen(
-        _count(seen.get("remaining-requests")),
-        _span_s(seen.get("reset-requests")),
-        _count(seen.get("remaining-tokens")),
-        _span_s(seen.get("reset-tokens")),
-    )
-    return None if answer == LimitsSeen() else answer
+    requests, tokens = _count(seen.get("remaining-requests")), _count(seen.get("remaining-tokens"))
+    requests_s, tokens_s = _span_s(seen.get("reset-requests")), _span_s(seen.get("reset-tokens"))
+    if requests is None and tokens is None and requests_s is None and tokens_s is None:
+        return None
+    return LimitsSeen(requests, requests_s, tokens, tokens_s)
 
 
 def _unix_s(date: str) -> float | None:
@@ -72,12 +72,18 @@ def _span_s(value: str | None) -> float | None:
     """``1s``, ``6m0s``, ``12ms`` or plain seconds."""
     if not value:
         return None
-    if _NUMBER.fullmatch(value):
+    seconds = 0.0
+    if value[-1].isdecimal():
+        if not _NUMBER.fullmatch(value):
+            return None
         seconds = float(value)
     else:
-        parts = _SPAN.findall(value)
-        if not parts or "".join(number + unit for number, unit in parts) != value:
+        characters = 0
+        for number, unit in _SPAN.findall(value):
+            seconds += float(number) * _UNIT_S[unit]
+            characters += len(number) + len(unit)
+        if characters != len(value):
+            # There is something else between the parts.
             return None
-        seconds = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
     # Some send the Unix time of the reset instead; that is no span.
     return seconds if seconds <= 86400.0 else None

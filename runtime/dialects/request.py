@@ -57,44 +57,48 @@ def read_request(endpoint: Endpoint, body: bytes) -> ReadRequest:
         raise BadRequest(f"The body is not valid JSON: {error.msg} at {where}.") from None
     if type(parsed) is not dict:
         raise BadRequest("The body must be a JSON object.")
-    model = _model(parsed)
+    model = parsed.get("model")
+    if type(model) is not str or not 0 < len(model) <= MODEL_CHARACTERS_MAX or not model.isprintable():
+        raise _model_problem(model)
     stream = parsed.get("stream")
     if stream is not None and stream is not True and stream is not False:
         raise BadRequest("stream must be true or false.", "stream")
     is_stream = stream is True
     max_tokens = None if endpoint == "embeddings" else _max_tokens(endpoint, parsed)
-    counted = _counted(endpoint, parsed)
     tools = parsed.get("tools") or parsed.get("functions")
-    characters = counted.characters
+    characters = _plain_characters(parsed.get("messages")) if endpoint == "chat" else None
+    tokens = opaque = 0
+    has_image = False
+    if characters is None:
+        counted = _counted(endpoint, parsed)
+        characters, tokens, opaque, has_image = counted.characters, counted.tokens, counted.opaque, counted.has_image
     if tools:
-        characters += _tools_characters(tools, body, counted)
+        characters += _tools_characters(tools, body, characters + opaque)
     user = parsed.get("user")
-    options = parsed.get("stream_options")
+    has_stream_options = "stream_options" in parsed
+    options = parsed["stream_options"] if has_stream_options and is_stream else None
     return ReadRequest(
-        body=body,
-        parsed=parsed,
-        model=model,
-        stream=is_stream,
-        max_tokens=max_tokens,
-        prompt_tokens=(characters + CHARACTERS_PER_TOKEN - 1) // CHARACTERS_PER_TOKEN + counted.tokens,
-        needs=_needs(endpoint, parsed, bool(tools), counted.has_image, is_stream),
-        user=user if type(user) is str else "",
-        wants_usage=is_stream and type(options) is dict and options.get("include_usage") is True,
-        has_stream_options="stream_options" in parsed,
+        body,
+        parsed,
+        model,
+        is_stream,
+        max_tokens,
+        (characters + CHARACTERS_PER_TOKEN - 1) // CHARACTERS_PER_TOKEN + tokens,
+        _needs(endpoint, parsed, bool(tools), has_image, is_stream),
+        user if type(user) is str else "",
+        type(options) is dict and options.get("include_usage") is True,
+        has_stream_options,
     )
 
 
-def _model(parsed: dict[str, Any]) -> str:
-    model = parsed.get("model")
+def _model_problem(model: object) -> BadRequest:
     if model is None:
-        raise BadRequest("You must provide a model parameter.", "model")
+        return BadRequest("You must provide a model parameter.", "model")
     if type(model) is not str or not model:
-        raise BadRequest("model must be a non-empty string.", "model")
+        return BadRequest("model must be a non-empty string.", "model")
     if len(model) > MODEL_CHARACTERS_MAX:
-        raise BadRequest(f"model must have at most {MODEL_CHARACTERS_MAX} characters.", "model")
-    if not model.isprintable():
-        raise BadRequest("model must not contain control characters.", "model")
-    return model
+        return BadRequest(f"model must have at most {MODEL_CHARACTERS_MAX} characters.", "model")
+    return BadRequest("model must not contain control characters.", "model")
 
 
 def _max_tokens(endpoint: Endpoint, parsed: dict[str, Any]) -> int | None:
@@ -131,6 +135,21 @@ class _Counted:
     tokens: int = 0
     opaque: int = 0
     has_image: bool = False
+
+
+def _plain_characters(messages: object) -> int | None:
+    """Characters of messages that are text and nothing else, as they mostly are; None: look closer (``_counted``)."""
+    if type(messages) is not list:
+        return None
+    characters = 0
+    for entry in messages:
+        if type(entry) is not dict or "tool_calls" in entry:
+            return None
+        content = entry.get("content")
+        if type(content) is not str:
+            return None
+        characters += len(content)
+    return characters
 
 
 def _counted(endpoint: Endpoint, parsed: dict[str, Any]) -> _Counted:
@@ -198,11 +217,11 @@ def _count_input(given: object, counted: _Counted) -> None:
                 counted.tokens += 1
 
 
-def _tools_characters(tools: object, body: bytes, counted: _Counted) -> int:
-    """The length of the tools as JSON: what is left of the body once the text is taken off.
+def _tools_characters(tools: object, body: bytes, others: int) -> int:
+    """The length of the tools as JSON: what is left of the body once the ``others`` characters are taken off.
 
     That is no measure where text was escaped or is not ASCII; only then the tools are written out to be measured.
     """
     if body.isascii() and b"\\u" not in body:
-        return max(0, len(body) - counted.characters - counted.opaque)
+        return max(0, len(body) - others)
     return len(orjson.dumps(tools))

@@ -13,10 +13,17 @@ def read_usage(usage: object) -> Usage | None:
     """The counts in a ``usage`` object; None if there is none worth the name."""
     if not isinstance(usage, dict):
         return None
-    read = _count(usage, "prompt_tokens", "input_tokens")
-    written = _count(usage, "completion_tokens", "output_tokens")
+    read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    is_bare = read is not None and written is not None and len(usage) == 3 and "total_tokens" in usage
+    if type(read) is not int or not 0 <= read <= TOKENS_MAX:
+        read = _count(usage, "input_tokens")
+    if type(written) is not int or not 0 <= written <= TOKENS_MAX:
+        written = _count(usage, "output_tokens")
     if read is None and written is None:
         return None
+    if is_bare:
+        # Two counts and their sum: there is nothing else in it.
+        return Usage(read or 0, written or 0)
     cached = _nested(usage, "prompt_tokens_details", "cached_tokens")
     if cached is None:
         cached = _count(usage, "prompt_cache_hit_tokens", "cached_tokens")
