@@ -20,33 +20,33 @@ class _Absence:
 class Absences:
     """At most ``ABSENT_MAX`` models; beyond that the oldest entry is forgotten. Times in monotonic seconds."""
 
-    __slots__ = ("_absent",)
+    __slots__ = ("absent",)
 
     def __init__(self) -> None:
-        self._absent: OrderedDict[str, _Absence] = OrderedDict()
+        self.absent: OrderedDict[str, _Absence] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._absent)
+        return len(self.absent)
 
     def until(self, model: str) -> float:
         """When ``model`` may be asked for again; 0 if it was never missing."""
-        absence = self._absent.get(model)
+        absence = self.absent.get(model)
         return 0.0 if absence is None else absence.until
 
     def missed(self, model: str, sent_at: float, wait_s: float, now: float) -> None:
         """A call sent at ``sent_at`` found ``model`` missing; ``wait_s`` is the first wait."""
-        known = self._absent.pop(model, None)
+        known = self.absent.pop(model, None)
         if known is None:
-            self._absent[model] = _Absence(now + wait_s, wait_s)
+            self.absent[model] = _Absence(now + wait_s, wait_s)
         elif sent_at < known.until:
             # Sent before the absence was known: the same news, not a second piece of it.
-            self._absent[model] = known
+            self.absent[model] = known
         else:
             longer_s = max(wait_s, min(2.0 * known.wait_s, WAIT_S_MAX))
-            self._absent[model] = _Absence(now + longer_s, longer_s)
-        if len(self._absent) > ABSENT_MAX:
-            self._absent.popitem(last=False)
+            self.absent[model] = _Absence(now + longer_s, longer_s)
+        if len(self.absent) > ABSENT_MAX:
+            self.absent.popitem(last=False)
 
     def found(self, model: str) -> None:
         """A call for ``model`` was answered."""
-        self._absent.pop(model, None)
+        self.absent.pop(model, None)

@@ -21,9 +21,10 @@ class Offered:
 
     def cost_usd(self, prompt_tokens: int, output_tokens: float) -> float | None:
         """The price of a request by its estimates; None: unknown."""
-        if self.input_usd is None or self.output_usd is None:
+        input_usd, output_usd = self.input_usd, self.output_usd
+        if input_usd is None or output_usd is None:
             return None
-        return prompt_tokens * self.input_usd + output_tokens * self.output_usd
+        return prompt_tokens * input_usd + output_tokens * output_usd
 
 
 ANYTHING = Offered("", None, None, float("inf"))
@@ -32,11 +33,12 @@ ANYTHING = Offered("", None, None, float("inf"))
 class Catalog:
     """Made anew with each configuration."""
 
-    __slots__ = ("_any", "_capabilities", "_models", "_needs_met")
+    __slots__ = ("_capabilities", "models", "needs_met", "otherwise")
 
     def __init__(self, spec: ProviderSpec) -> None:
-        self._any = ANYTHING if spec.takes_any else None
-        self._models = {
+        self.otherwise = ANYTHING if spec.takes_any else None
+        """What holds of a name that is not listed; None: it is not served."""
+        self.models = {
             model.name: Offered(
                 model.upstream or model.name,
                 None if model.input_price is None else model.input_price / 1e6,
@@ -47,14 +49,15 @@ class Catalog:
         }
         self._capabilities = frozenset(spec.capabilities)
         listed = sorted(self._capabilities) if len(self._capabilities) <= CAPABILITIES_LISTED_MAX else []
-        self._needs_met = frozenset(needs for size in range(len(listed) + 1) for needs in combinations(listed, size))
+        self.needs_met = frozenset(needs for size in range(len(listed) + 1) for needs in combinations(listed, size))
+        """Needs that are met for sure; for others ``missing`` tells."""
 
     def find(self, model: str) -> Offered | None:
         """The model of that public name, or None if it is not served."""
-        return self._models.get(model, self._any)
+        return self.models.get(model, self.otherwise)
 
     def missing(self, needs: tuple[str, ...]) -> str:
         """The capabilities of ``needs`` (sorted) that are not there, separated by commas; empty if all are."""
-        if needs in self._needs_met:
+        if needs in self.needs_met:
             return ""
         return ", ".join(need for need in needs if need not in self._capabilities)

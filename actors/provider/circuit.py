@@ -80,14 +80,17 @@ class HalfOpen:
 class Circuit:
     """One breaker. ``has_probes``: somebody will report probes of it."""
 
-    __slots__ = ("_pass", "epoch", "has_probes", "spec", "state")
+    __slots__ = ("epoch", "has_probes", "is_closed", "passing", "spec", "state")
 
     def __init__(self, spec: CircuitSpec, has_probes: bool, epoch: int = 0) -> None:
         self.spec = spec
         self.has_probes = has_probes
         self.epoch = epoch
         self.state: Closed | Open | HalfOpen = self._fresh()
-        self._pass = Ticket(epoch, False)
+        self.is_closed = True
+        """Calls pass. The same as the state, to be had for one look: every bid and award asks."""
+        self.passing = Ticket(epoch, False)
+        """The ticket of all calls that pass in this epoch."""
 
     def __repr__(self) -> str:
         match self.state:
@@ -149,8 +152,8 @@ class Circuit:
 
     def admit(self, now: float) -> Ticket | None:
         """Let a call through and give it its ticket; None: it must wait."""
-        if isinstance(self.state, Closed):
-            return self._pass
+        if self.is_closed:
+            return self.passing
         if self.verdict(now) is Verdict.WAIT:
             return None
         if isinstance(self.state, Open):
@@ -163,17 +166,16 @@ class Circuit:
         """A call showed content or ended well. True if that closed the circuit."""
         if ticket.epoch != self.epoch:
             return False
-        match self.state:
-            case Closed():
-                self.state.in_a_row = 0
-                if self.spec.failure_rate is not None:
-                    self.state.recent.record(False, now)
-                return False
-            case HalfOpen():
-                self._enter(self._fresh())
-                return True
-            case Open():
-                return False
+        state = self.state
+        if isinstance(state, Closed):
+            state.in_a_row = 0
+            if self.spec.failure_rate is not None:
+                state.recent.record(False, now)
+            return False
+        if isinstance(state, HalfOpen):
+            self._enter(self._fresh())
+            return True
+        return False
 
     def failed(self, ticket: Ticket, now: float) -> bool:
         """A call failed by the provider's fault. True if that opened the circuit."""
@@ -230,7 +232,7 @@ class Circuit:
         heir = Circuit(self.spec, self.has_probes, self.epoch + 1)
         match self.state:
             case Open(until, wait_s):
-                heir.state = Open(until, wait_s)
+                heir._enter(Open(until, wait_s))
             case HalfOpen(wait_s):
                 heir._half_open(wait_s)
             case Closed():
@@ -240,6 +242,8 @@ class Circuit:
 
     def flaw(self) -> str | None:
         """What is broken, or None."""
+        if self.is_closed != isinstance(self.state, Closed):
+            return f"closed: {self.is_closed}, state {self.state}"
         if isinstance(self.state, HalfOpen) and not 0 <= self.state.trials <= self.state.slots:
             return f"{self.state.trials} trials out of {self.state.slots}"
         return None
@@ -272,8 +276,9 @@ class Circuit:
 
     def _enter(self, state: Closed | Open | HalfOpen) -> None:
         self.state = state
+        self.is_closed = isinstance(state, Closed)
         self.epoch += 1
-        self._pass = Ticket(self.epoch, False)
+        self.passing = Ticket(self.epoch, False)
 
 
 def _doubled(wait_s: float) -> float:

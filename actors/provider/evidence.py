@@ -23,14 +23,13 @@ Queue size in the cost: C3 (NSDI 2015), Prequal (NSDI 2024). Knee from latency: 
 phi: the accrual failure detector of Hayashibara et al., 2004. Deviation: Jacobson 1988.
 """
 
-from collections import OrderedDict
+from collections import deque
 from dataclasses import dataclass
-from math import exp, isfinite, log
+from math import exp, floor, isfinite, log, log2
 
 from actors.provider.output_length import OutputLength
 from actors.provider.quantiles import Quantiles
 
-MODELS_MAX = 64
 FIRST_S = 1.0
 TOKEN_S = 0.02
 """What is expected before anything was seen: seconds to first content, seconds per token."""
@@ -40,6 +39,8 @@ QUEUE_WEIGHT = 3.0
 RISK_TAU_S = 20.0
 BURST_TAU_S = 0.5
 SAMPLES_TAU_S = 1800.0
+FADING_STEP_S = 0.01
+"""Time that passes before estimates fade by it: many calls at once need no exponentials each."""
 OVERDUE_Z = 2.5
 """Deviations after which a call is overdue: about p99.4."""
 PATIENCE_S = 2.0
@@ -48,7 +49,11 @@ GAIN = 0.12
 GAIN_SURPRISED = 0.5
 GAIN_REFERENCE = 0.01
 UNKNOWN_AGAIN_P = 0.05
+TOKENS_MAX = 10_000_000
+"""An answer is taken for no longer than that, whatever its usage says."""
 _TINY_S, _HUGE_S = 1e-4, 1e4
+_LN_2 = log(2.0)
+"""On the hot path a logarithm is ``log2(x) * _LN_2``: ``math.log`` takes a base, and three times as long for it."""
 _DEVIATION = 0.35
 _DEVIATION_MIN = 0.1
 
@@ -73,9 +78,9 @@ class ModelEvidence:
     """The estimates for one model. Fields that a bid reads are public; times in seconds."""
 
     __slots__ = (
-        "_a", "_at", "_b", "_deviation", "_deviation_whole", "_fresh", "_good_sent_at", "_idle_s", "_is_limited", "_rate_n",
-        "_recent", "_reference", "cut_p", "failure_loss_s", "failure_p", "failures", "first_s", "in_flight", "knee",
-        "oldest", "output", "samples", "streams", "successes", "token_s", "wholes",
+        "_a", "_at", "_b", "_deviation", "_deviation_whole", "_fresh", "_good_sent_at", "_idle_s", "_rate_n", "_recent",
+        "_reference", "_soft", "cut_p", "failure_loss_s", "failure_p", "failures", "first_s", "in_flight", "knee", "oldest",
+        "output", "samples", "slowness", "streams", "successes", "token_s", "wholes",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -87,9 +92,11 @@ class ModelEvidence:
         self._rate_n = 0
         self._recent = 0.0
         self._at = 0.0
-        self._is_limited = False
+        self._soft = SOFT
+        """How much of the queueing beyond the knee is believed: all of it (1) once queueing was seen."""
         self._good_sent_at = float("-inf")
-        self._fresh: OrderedDict[int, Sending] = OrderedDict()
+        self._fresh: deque[Sending] = deque()
+        """Calls sent after the last good one, oldest first; its first one is waiting, those behind may have ended."""
         self.oldest: Sending | None = None
         """The oldest call without content that was sent after the last good one."""
         self.samples = 0.0
@@ -99,6 +106,8 @@ class ModelEvidence:
         self.knee = KNEE
         self.first_s = FIRST_S
         self.token_s = TOKEN_S
+        self.slowness = 1.0
+        """Time to first content now, as a multiple of what it used to be."""
         self.failure_p = 0.0
         self.failure_loss_s = 0.0
         self.cut_p = 0.0
@@ -112,11 +121,6 @@ class ModelEvidence:
             f"fails {self.failure_p:.2f}, cut {self.cut_p:.2f}, {self.samples:.1f} samples"
         )
 
-    @property
-    def slowness(self) -> float:
-        """Time to first content now, as a multiple of what it used to be."""
-        return exp(self._a - self._reference)
-
     def known(self, failure_p: float) -> int:
         """Calls behind the estimates, 0 only if nothing is known: no answer ever came, and no failure lately.
 
@@ -124,7 +128,7 @@ class ModelEvidence:
         it would draw every call to it); once its failures have faded it is one again.
         """
         if self.samples:
-            return max(1, round(self.samples))
+            return floor(self.samples + 0.5) or 1
         return 1 if failure_p > UNKNOWN_AGAIN_P else 0
 
     def fading(self, now: float) -> float:
@@ -140,8 +144,7 @@ class ModelEvidence:
             expected = total * max(1.0, age / oldest.predicted_s)
         load = self.in_flight + 1
         if load > self.knee:
-            soft = 1.0 if self._is_limited else SOFT
-            expected += QUEUE_WEIGHT * soft * (load - self.knee) / self.knee * total
+            expected += QUEUE_WEIGHT * self._soft * (load - self.knee) / self.knee * total
         return expected
 
     def patience_s(self, stream: bool) -> float:
@@ -151,19 +154,28 @@ class ModelEvidence:
 
     def sent(self, stream: bool, max_tokens: int | None, now: float) -> Sending:
         """A call goes out at ``now`` (s)."""
-        self.in_flight += 1
-        tokens = self.output.expected(max_tokens)
-        idle = self._idle_s if stream else self._idle_s + self.token_s * tokens
-        predicted = idle
-        if self.in_flight > self.knee:
-            soft = 1.0 if self._is_limited else SOFT
-            predicted += soft * (self.in_flight - self.knee) / self.knee * (self.first_s + self.token_s * tokens)
-        deviation = self._deviation if stream else max(self._deviation_whole, self.output.deviation)
-        overdue = max(predicted + 0.03, predicted * exp(OVERDUE_Z * min(deviation, 1.0)))
-        sending = Sending(now, stream, max_tokens, predicted, overdue, self.in_flight)
-        self._fresh[id(sending)] = sending
+        load = self.in_flight = self.in_flight + 1
+        predicted, deviation, knee = self._idle_s, self._deviation, self.knee
+        if not stream or load > knee:
+            output_s = self.token_s * self.output.expected(max_tokens)
+            if not stream:
+                predicted += output_s
+                deviation = self._deviation_whole
+                if self.output.deviation > deviation:
+                    deviation = self.output.deviation
+            if load > knee:
+                predicted += self._soft * (load - knee) / knee * (self.first_s + output_s)
+        overdue = predicted * exp(OVERDUE_Z * (deviation if deviation < 1.0 else 1.0))
+        if overdue < predicted + 0.03:
+            overdue = predicted + 0.03
+        sending = Sending(now, stream, max_tokens, predicted, overdue, load)
+        fresh = self._fresh
         if self.oldest is None:
             self.oldest = sending
+        elif len(fresh) > 2 * load + 16:
+            # Many have ended behind one that still waits: sorting them out now and then keeps the line as long as the load.
+            self._fresh = fresh = deque(other for other in fresh if other.is_waiting)
+        fresh.append(sending)
         return sending
 
     def restored(self, stream: bool, sent_at: float) -> Sending:
@@ -174,41 +186,51 @@ class ModelEvidence:
     def ended(self, sending: Sending) -> None:
         """A call is over, however it ended. Before anything is learned from it."""
         self.in_flight -= 1
-        self._stop_waiting(sending)
+        if sending.is_waiting:
+            sending.is_waiting = False
+            if self.oldest is sending:
+                self._find_oldest()
 
     def content(self, sending: Sending, first_s: float | None, now: float, alpha: float) -> None:
         """The first content of a call is here; ``first_s`` (s) where it was a stream's."""
-        self._good(sending, now)
+        self._age(now)
+        self._good(sending)
         if sending.stream and (first_s := _sane(first_s)) is not None:
             self.streams.record(first_s, now, alpha)
-            self._learn(sending, first_s, None, now)
+            self._learn(sending, first_s, None)
 
     def finished(
         self, sending: Sending, duration_s: float, first_s: float | None, output_tokens: int | None, now: float, alpha: float
     ) -> None:
         """A call ended well. ``output_tokens`` None: not known. Its content, if a stream's, was told before."""
-        whole_s = _sane(duration_s)
-        self.cut_p = self._risk(self.cut_p, 0.0, 12.0, now)
+        self._age(now)
         self.successes += 1.0
+        if self.cut_p:
+            self.cut_p -= self.cut_p / (12.0 if self._recent < 12.0 else self._recent)
         if output_tokens is not None:
+            if not 0 <= output_tokens <= TOKENS_MAX:
+                output_tokens = max(0, min(output_tokens, TOKENS_MAX))
             self.output.learn(output_tokens, sending.max_tokens)
+        whole_s = _sane(duration_s)
         if whole_s is None:
             return
         if not sending.stream:
-            self._good(sending, now)
+            self._recent += 1.0
+            self._good(sending)
             self.wholes.record(whole_s, now, alpha)
-            tokens = self.output.expected(sending.max_tokens) if output_tokens is None else float(output_tokens)
-            self._learn(sending, whole_s, tokens, now)
+            tokens = self.output.expected(sending.max_tokens) if output_tokens is None else output_tokens
+            self._learn(sending, whole_s, tokens)
         elif output_tokens and (first_s := _sane(first_s)) is not None and whole_s > first_s:
             self._learn_rate((whole_s - first_s) / output_tokens)
 
     def failed(self, lost_s: float, after_content: bool, now: float) -> None:
         """A call failed by the provider's fault after ``lost_s`` seconds."""
         self.failures += 1.0
+        self._age(now)
         if after_content:
-            self.cut_p = self._risk(self.cut_p, 1.0, 12.0, now)
+            self.cut_p += (1.0 - self.cut_p) / max(12.0, self._recent)
             return
-        self.failure_p = self._risk(self.failure_p, 1.0, 5.0, now)
+        self.failure_p += (1.0 - self.failure_p) / max(5.0, self._recent)
         lost = _sane(lost_s) or 0.0
         self.failure_loss_s += (0.3 if self.failure_loss_s else 1.0) * (lost - self.failure_loss_s)
 
@@ -220,7 +242,7 @@ class ModelEvidence:
         if age > sending.overdue_s:
             if sending.load > self.knee:
                 self._move_knee(sending.load / (1.0 + age / max(_TINY_S, sending.predicted_s)), 0.25)
-                self._is_limited = True
+                self._soft = 1.0
             elif self.samples:
                 self._a = _clamped(self._a + 0.5 * log(age / sending.predicted_s))
                 self._refresh()
@@ -233,125 +255,130 @@ class ModelEvidence:
         """Nothing ever failed."""
         self.failure_p = self.cut_p = self.failure_loss_s = self.failures = 0.0
 
-    def _good(self, sending: Sending, now: float) -> None:
-        self._stop_waiting(sending)
-        if sending.sent_at > self._good_sent_at:
-            self._good_sent_at = sending.sent_at
-            while self._fresh and (front := next(iter(self._fresh.values()))).sent_at <= sending.sent_at:
-                del self._fresh[id(front)]
-            self.oldest = next(iter(self._fresh.values()), None)
-        self.failure_p = self._risk(self.failure_p, 0.0, 5.0, now)
-
-    def _stop_waiting(self, sending: Sending) -> None:
+    def _good(self, sending: Sending) -> None:
+        """The provider has answered: what waits since before that says nothing, and failing is less likely."""
         sending.is_waiting = False
-        if self._fresh.pop(id(sending), None) is not None and self.oldest is sending:
-            self.oldest = next(iter(self._fresh.values()), None)
+        sent_at = sending.sent_at
+        if sent_at > self._good_sent_at:
+            self._good_sent_at = sent_at
+            if self.oldest is not None and self.oldest.sent_at <= sent_at:
+                fresh = self._fresh
+                while fresh and fresh[0].sent_at <= sent_at:
+                    fresh.popleft()
+                self._find_oldest()
+        elif self.oldest is sending:
+            self._find_oldest()
+        if self.failure_p:
+            self.failure_p -= self.failure_p / (5.0 if self._recent < 5.0 else self._recent)
 
-    def _risk(self, risk: float, outcome: float, slowest: float, now: float) -> float:
-        """Bring all risks to ``now``, count an event, and return ``risk`` moved towards ``outcome``."""
-        fading = self.fading(now)
-        passed = max(0.0, now - self._at)
-        self.failure_p *= fading
-        self.cut_p *= fading
-        beta_fading = exp(-passed / SAMPLES_TAU_S)
-        self.successes *= beta_fading
-        self.failures *= beta_fading
-        self._recent = min(500.0, self._recent * exp(-passed / BURST_TAU_S) + 1.0)
-        self.samples *= beta_fading
-        self._at = max(self._at, now)
-        risk *= fading
-        return risk + (outcome - risk) / max(slowest, self._recent)
+    def _find_oldest(self) -> None:
+        fresh = self._fresh
+        while fresh and not fresh[0].is_waiting:
+            fresh.popleft()
+        self.oldest = fresh[0] if fresh else None
 
-    def _learn(self, sending: Sending, seconds: float, whole_tokens: float | None, now: float) -> None:
+    def _age(self, now: float) -> None:
+        """Bring all that fades to ``now``, and count an event: the more there are lately, the less each one weighs."""
+        passed = now - self._at
+        recent = self._recent + 1.0
+        if passed > FADING_STEP_S:
+            self._at = now
+            if self.failure_p or self.cut_p:
+                fading = exp(-passed / RISK_TAU_S)
+                self.failure_p *= fading
+                self.cut_p *= fading
+            fading = exp(-passed / SAMPLES_TAU_S)
+            self.successes *= fading
+            self.failures *= fading
+            self.samples *= fading
+            recent = self._recent * exp(-passed / BURST_TAU_S) + 1.0
+        self._recent = recent if recent < 500.0 else 500.0
+
+    def _learn(self, sending: Sending, seconds: float, whole_tokens: float | None) -> None:
         """A time to first content, or (with ``whole_tokens``) to the end of an answer that was no stream."""
-        self.samples += 1.0
-        idle = self._idle_s if whole_tokens is None else self._idle_s + self.token_s * whole_tokens
-        surprise = log(seconds / idle)
-        deviation = self._deviation if whole_tokens is None else self._deviation_whole
-        gain = max(GAIN, min(1.0, 1.0 / self.samples))
-        if self.samples > 2.0:
-            held = sending.load / (
-                1.0 + max(0.0, seconds - idle) / max(idle, self.first_s + self.token_s * self.output.typical)
-            )
-            if sending.load > self.knee:
-                self._move_knee(held, 0.25)
-                self._is_limited = held < 0.8 * sending.load
-                if surprise > deviation:
-                    return
-            elif 2 * sending.load > self.knee and surprise > deviation:
-                self._move_knee(held, 0.1)
-                gain *= 0.3
-            if abs(surprise) > 3.0 * deviation:
-                gain = max(gain, GAIN_SURPRISED)
-            moved = deviation + 0.06 * (1.25 * min(abs(surprise), 3.0 * deviation) - deviation)
-            if whole_tokens is None:
-                self._deviation = max(_DEVIATION_MIN, moved)
-            else:
-                self._deviation_whole = max(_DEVIATION_MIN, moved)
-        self._a = _clamped(self._a + gain * surprise)
-        self._reference += max(GAIN_REFERENCE, min(1.0, 1.0 / self.samples)) * (self._a - self._reference)
+        samples = self.samples = self.samples + 1.0
+        idle, deviation = self._idle_s, self._deviation
         if whole_tokens is not None:
-            self._b = _clamped(self._b + gain * surprise)
+            idle += self.token_s * whole_tokens
+            deviation = self._deviation_whole
+        surprise = log2(seconds / idle) * _LN_2
+        gain = slow_gain = 1.0 / samples if samples > 1.0 else 1.0
+        if gain < GAIN:
+            gain = GAIN
+        if samples > 2.0:
+            # Only where the load was high may load be why.
+            if 2 * sending.load > self.knee:
+                share = self._learn_load(sending.load, seconds, idle, surprise > deviation)
+                if share == 0.0:
+                    return
+                gain *= share
+            size = surprise if surprise > 0.0 else -surprise
+            if size > 3.0 * deviation:
+                size = 3.0 * deviation
+                if gain < GAIN_SURPRISED:
+                    gain = GAIN_SURPRISED
+            deviation += 0.06 * (1.25 * size - deviation)
+            if deviation < _DEVIATION_MIN:
+                deviation = _DEVIATION_MIN
+            if whole_tokens is None:
+                self._deviation = deviation
+            else:
+                self._deviation_whole = deviation
+        moved = gain * surprise
+        a = self._a = _clamped(self._a + moved)
+        self._reference += (slow_gain if slow_gain > GAIN_REFERENCE else GAIN_REFERENCE) * (a - self._reference)
+        if whole_tokens is not None:
+            self._b = _clamped(self._b + moved)
         self._refresh()
+
+    def _learn_load(self, load: int, seconds: float, idle: float, is_long: bool) -> float:
+        """What a time says of the knee. Gives the share of it that says something of the provider all the same."""
+        total = self.first_s + self.token_s * self.output.typical
+        held = load / (1.0 + max(0.0, seconds - idle) / max(idle, total))
+        if load > self.knee:
+            self._move_knee(held, 0.25)
+            self._soft = 1.0 if held < 0.8 * load else SOFT
+            return 0.0 if is_long else 1.0
+        if is_long:
+            self._move_knee(held, 0.1)
+            return 0.3
+        return 1.0
 
     def _learn_rate(self, token_s: float) -> None:
         self._rate_n += 1
-        surprise = log(max(1e-7, token_s)) - self._b
-        gain = 1.0 if self._rate_n == 1 else max(GAIN, 1.0 / self._rate_n)
-        self._b = _clamped(self._b + (max(gain, GAIN_SURPRISED) if abs(surprise) > 1.5 else gain) * surprise)
-        self._refresh()
+        surprise = log2(token_s if token_s > 1e-7 else 1e-7) * _LN_2 - self._b
+        gain = 1.0 / self._rate_n
+        if gain < GAIN:
+            gain = GAIN
+        if gain < GAIN_SURPRISED and not -1.5 <= surprise <= 1.5:
+            gain = GAIN_SURPRISED
+        self._b = _clamped(self._b + gain * surprise)
+        self.token_s = exp(self._b)
 
     def _move_knee(self, held: float, gain: float) -> None:
         self.knee = max(1.0, self.knee + gain * (held - self.knee))
 
     def _refresh(self) -> None:
-        self._idle_s = exp(self._a)
-        self.first_s = self._idle_s * exp(min(0.5, self._deviation * self._deviation / 2.0))
+        a, spread = self._a, self._deviation
+        idle = self._idle_s = exp(a)
+        spread *= spread / 2.0
+        self.first_s = idle * exp(spread if spread < 0.5 else 0.5)
+        self.slowness = exp(a - self._reference)
         self.token_s = exp(self._b)
-
-
-class Evidence:
-    """The models lately called, at most ``MODELS_MAX``; the one unused for longest is forgotten."""
-
-    __slots__ = ("_models",)
-
-    def __init__(self) -> None:
-        self._models: OrderedDict[str, ModelEvidence] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._models)
-
-    def peek(self, model: str) -> ModelEvidence:
-        """What is known, or that nothing is. Changes nothing."""
-        return self._models.get(model, NOTHING_KNOWN)
-
-    def of(self, model: str) -> ModelEvidence:
-        """The evidence to add to."""
-        known = self._models.get(model)
-        if known is None:
-            known = self._models[model] = ModelEvidence()
-            if len(self._models) > MODELS_MAX:
-                self._models.popitem(last=False)
-        else:
-            self._models.move_to_end(model)
-        return known
-
-    def forget_failures(self) -> None:
-        """Forget what failed; times stay known."""
-        for known in self._models.values():
-            known.forget_failures()
-
-
-NOTHING_KNOWN = ModelEvidence()
-"""Of a model never called. Nobody adds to it."""
 
 
 def _sane(seconds: float | None) -> float | None:
     """A time that can be learned from, or None."""
-    if seconds is None or not isfinite(seconds) or seconds < 0.0:
+    if seconds is None:
         return None
-    return min(max(seconds, _TINY_S), _HUGE_S)
+    if _TINY_S <= seconds <= _HUGE_S:
+        return seconds
+    if not isfinite(seconds) or seconds < 0.0:
+        return None
+    return _TINY_S if seconds < _TINY_S else _HUGE_S
 
 
 def _clamped(estimate: float) -> float:
-    return min(9.0, max(-16.0, estimate))
+    if estimate > 9.0:
+        return 9.0
+    return estimate if estimate > -16.0 else -16.0

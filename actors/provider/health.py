@@ -24,6 +24,11 @@ from messages.control import HealthSpec
 STALE_WINDOWS = 2.0
 ENOUGH_CALLS = 20.0
 """Calls in the window from which ``min_success_rate`` counts: one bad call of three says little."""
+FADING_STEP = 0.001
+"""Share of the window that passes before counts fade by it: many calls at once need no exponential each."""
+SLOWNESS_MAX = 100.0
+_HAIR = 1e-9
+"""Rounding of a score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +46,15 @@ WEIGHTS = HealthWeights()
 
 
 class Health:
-    """The score and what it is made of. Times in seconds."""
+    """The score and what it is made of. Times in seconds.
+
+    Between two events the score stands still until it is stale, so a bid reads ``steady_score`` and ``is_steady_healthy``
+    up to ``steady_until`` and asks ``view`` only after that.
+    """
 
     __slots__ = (
-        "_alpha", "_at", "_calls", "_error_rate", "_heard_at", "_in_a_row", "_score", "_slowness", "_successes",
-        "spec", "weights",
+        "_at", "_calls", "_error_rate", "_heard_at", "_in_a_row", "_score", "_slowness", "_step_s",
+        "_successes", "alpha", "is_steady_healthy", "spec", "steady_score", "steady_until", "weights",
     )  # fmt: skip
 
     def __init__(self, spec: HealthSpec, weights: HealthWeights = WEIGHTS) -> None:
@@ -64,25 +73,21 @@ class Health:
     def __repr__(self) -> str:
         return f"score {self._score:.2f}, {self._in_a_row} failures in a row"
 
-    @property
-    def alpha(self) -> float:
-        """Weight of a new value in averages, within 0.01–1."""
-        return self._alpha
-
     def reconfigure(self, spec: HealthSpec) -> None:
         """New constants; what was learned stays."""
         self.spec = spec
-        self._alpha = min(1.0, max(0.01, spec.ewma_alpha))
+        self._step_s = FADING_STEP * spec.window_s
+        self.alpha = min(1.0, max(0.01, spec.ewma_alpha))
+        """Weight of a new value in averages, within 0.01–1."""
+        self._steady()
 
     def score(self, now: float) -> float:
         """The score at ``now``. Changes nothing."""
-        score = self._score
+        score = self._fresh_score()
         windows = (now - self._heard_at) / self.spec.window_s - STALE_WINDOWS
         if windows <= 0.0:
-            return score * self.weights.after_failures if self._in_a_row >= self.spec.failures else score
+            return score
         drift = self.spec.decay * windows
-        if self._in_a_row >= self.spec.failures:
-            score *= self.weights.after_failures
         if score > self.spec.min_score:
             return max(self.spec.min_score, score - drift)
         return min(self.spec.min_score, score + drift)
@@ -93,19 +98,17 @@ class Health:
 
     def view(self, now: float) -> tuple[float, bool]:
         """The score at ``now`` and whether that is healthy. Changes nothing."""
+        if now <= self.steady_until:
+            return self.steady_score, self.is_steady_healthy
         score = self.score(now)
-        return score, score >= self.spec.min_score - 1e-9 and self._has_enough_successes(now)
-
-    def _has_enough_successes(self, now: float) -> bool:
-        # Cheap exit: without a failure in the window the rate is 1, and fading only ever takes calls away.
-        if self._calls < ENOUGH_CALLS or self._successes >= self.spec.min_success_rate * self._calls:
-            return True
-        return self._calls * self._fading(now) < ENOUGH_CALLS
+        return score, score >= self.spec.min_score - _HAIR and self._has_enough_successes(now)
 
     def succeeded(self, slowness: float, now: float) -> None:
         """A call ended well. ``slowness``: time to first content as a multiple of what is normal for its model."""
         self._in_a_row = 0
-        self._slowness += self._alpha * (max(0.0, min(slowness, 100.0)) - self._slowness)
+        if slowness > SLOWNESS_MAX:
+            slowness = SLOWNESS_MAX
+        self._slowness += self.alpha * (slowness - self._slowness)
         self._count(1.0, 0.0, now)
 
     def failed(self, now: float) -> None:
@@ -121,18 +124,37 @@ class Health:
     def probed(self, is_good: bool, now: float) -> None:
         """A probe answered. A good one lifts the score and ends a row of failures; it is no call and counts as none."""
         self._settle(now)
-        self._score += self._alpha * ((1.0 if is_good else 0.0) - self._score)
+        self._score += self.alpha * ((1.0 if is_good else 0.0) - self._score)
         if is_good:
             self._in_a_row = 0
+        self._steady()
+
+    def flaw(self) -> str | None:
+        """What is broken, or None."""
+        return None if 0.0 <= self._score <= 1.0 else f"score {self._score}"
 
     def _count(self, success: float, error: float, now: float) -> None:
-        self._settle(now)
-        fading = self._fading(now)
-        self._calls = self._calls * fading + 1.0
-        self._successes = self._successes * fading + success
-        self._at = max(self._at, now)
-        self._error_rate += self._alpha * (error - self._error_rate)
-        self._score += self._alpha * (self._raw() - self._score)
+        alpha, weights, slowness = self.alpha, self.weights, self._slowness
+        if now > self.steady_until:
+            self._settle(now)
+        self._heard_at = now
+        calls, successes = self._calls, self._successes
+        passed = now - self._at
+        if passed > self._step_s:
+            fading = exp(-passed / self.spec.window_s)
+            calls *= fading
+            successes *= fading
+            self._at = now
+        calls = self._calls = calls + 1.0
+        successes = self._successes = successes + success
+        error_rate = self._error_rate = self._error_rate + alpha * (error - self._error_rate)
+        raw = weights.success * successes / calls + weights.error * (1.0 - error_rate)
+        if slowness <= 1.0:
+            raw += weights.latency
+        elif slowness < weights.slow_at:
+            raw += weights.latency * (weights.slow_at - slowness) / (weights.slow_at - 1.0)
+        self._score += alpha * (raw - self._score)
+        self._steady()
 
     def _settle(self, now: float) -> None:
         """News: what age has made of the score becomes the score."""
@@ -141,18 +163,23 @@ class Health:
             self._in_a_row = 0
         self._heard_at = now
 
-    def _fading(self, now: float) -> float:
-        return exp(min(0.0, (self._at - now) / self.spec.window_s))
+    def _steady(self) -> None:
+        """Finish what holds until the score grows old. A success rate that is too low fades, so it has no such time."""
+        spec, calls, score = self.spec, self._calls, self._score
+        if calls < ENOUGH_CALLS or self._successes >= spec.min_success_rate * calls:
+            if self._in_a_row >= spec.failures:
+                score *= self.weights.after_failures
+            self.steady_score = score
+            self.is_steady_healthy = score >= spec.min_score - _HAIR
+            self.steady_until = self._heard_at + STALE_WINDOWS * spec.window_s
+        else:
+            self.steady_until = -inf
 
-    def _raw(self) -> float:
-        weights = self.weights
-        excess = max(0.0, self._slowness - 1.0) / max(1e-9, weights.slow_at - 1.0)
-        return (
-            weights.success * self._successes / self._calls
-            + weights.error * (1.0 - self._error_rate)
-            + weights.latency * (1.0 - min(excess, 1.0))
-        )
+    def _fresh_score(self) -> float:
+        return self._score * self.weights.after_failures if self._in_a_row >= self.spec.failures else self._score
 
-    def flaw(self) -> str | None:
-        """What is broken, or None."""
-        return None if 0.0 <= self._score <= 1.0 else f"score {self._score}"
+    def _has_enough_successes(self, now: float) -> bool:
+        # Cheap exit: without a failure in the window the rate is 1, and fading only ever takes calls away.
+        if self._calls < ENOUGH_CALLS or self._successes >= self.spec.min_success_rate * self._calls:
+            return True
+        return self._calls * exp(min(0.0, (self._at - now) / self.spec.window_s)) < ENOUGH_CALLS

@@ -57,7 +57,10 @@ class Bucket:
 
     def level_at(self, now: float) -> float:
         """What is in it at ``now``."""
-        return min(self.size, self.level + max(0.0, now - self.at) * self.rate_per_s)
+        level = self.level
+        if now > self.at:
+            level += (now - self.at) * self.rate_per_s
+        return level if level < self.size else self.size
 
     def ready_at(self, amount: float, now: float) -> float | None:
         """When (s) ``amount`` can be taken: ``now`` or earlier means at once; None: never."""
@@ -68,21 +71,24 @@ class Bucket:
 
     def has(self, amount: float, now: float) -> bool:
         """``amount`` can be taken at once."""
-        # The level as it was last written is a lower bound, and mostly enough.
-        if amount <= self.level and self.rate_per_s > 0.0:
-            return True
         ready = self.ready_at(amount, now)
         return ready is not None and ready <= now
 
     def take(self, amount: float, now: float) -> None:
         """Take ``amount``, into debt if need be."""
-        self.level = self.level_at(now) - amount
-        self.at = max(self.at, now)
+        level = self.level
+        if now > self.at:
+            level += (now - self.at) * self.rate_per_s
+            self.at = now
+        self.level = (level if level < self.size else self.size) - amount
 
     def give(self, amount: float, now: float) -> None:
         """Give ``amount`` back; what does not fit is lost."""
-        self.level = min(self.size, self.level_at(now) + amount)
-        self.at = max(self.at, now)
+        level = self.level + amount
+        if now > self.at:
+            level += (now - self.at) * self.rate_per_s
+            self.at = now
+        self.level = level if level < self.size else self.size
 
     def lower_to(self, level: float, now: float) -> None:
         """There is no more than ``level`` in it."""
@@ -99,7 +105,7 @@ class Bucket:
 class Limits:
     """All limits of one provider, taken together or not at all."""
 
-    __slots__ = ("_refusals_in_a_row", "blocked_until", "in_flight", "max_concurrency", "requests", "spec", "tokens")
+    __slots__ = ("blocked_until", "in_flight", "max_concurrency", "refusals_in_a_row", "requests", "spec", "tokens")
 
     def __init__(self, spec: LimitsSpec, now: float, is_full: bool) -> None:
         self.spec = spec
@@ -109,7 +115,7 @@ class Limits:
         self.max_concurrency = spec.max_concurrency
         self.requests = _bucket(_request_sizes(spec), now, is_full)
         self.tokens = _bucket(_token_sizes(spec), now, is_full)
-        self._refusals_in_a_row = 0
+        self.refusals_in_a_row = 0
 
     def __repr__(self) -> str:
         return f"{self.in_flight} of {self.max_concurrency} in flight, blocked until {self.blocked_until:.3f}"
@@ -121,21 +127,27 @@ class Limits:
 
     def hold(self, tokens: int, now: float) -> Hold | None:
         """Why one request of ``tokens`` cannot be taken at ``now``; None: it can. Changes nothing."""
-        if self.max_concurrency is not None and self.in_flight >= self.max_concurrency:
+        limit, requests, bucket = self.max_concurrency, self.requests, self.tokens
+        if limit is not None and self.in_flight >= limit:
             return _FULL
+        # The level as it was last written is a lower bound, and mostly enough.
         if (
             now >= self.blocked_until
-            and (self.requests is None or self.requests.has(1.0, now))
-            and (self.tokens is None or self.tokens.has(tokens, now))
+            and (requests is None or (requests.level >= 1.0 and requests.rate_per_s > 0.0) or requests.has(1.0, now))
+            and (bucket is None or (bucket.level >= tokens and bucket.rate_per_s > 0.0) or bucket.has(tokens, now))
         ):
             return None
+        return self._rate_hold(tokens, now)
+
+    def _rate_hold(self, tokens: int, now: float) -> Hold | None:
         at = self.blocked_until
         for bucket, amount in ((self.requests, 1.0), (self.tokens, float(tokens))):
             if bucket is not None:
                 ready = bucket.ready_at(amount, now)
                 if ready is None:
                     return Hold(Hindrance.RATE, None)
-                at = max(at, ready)
+                if ready > at:
+                    at = ready
         return Hold(Hindrance.RATE, at)
 
     def reserve(self, tokens: int, now: float) -> Hold | None:
@@ -148,10 +160,11 @@ class Limits:
     def take(self, tokens: int, now: float) -> None:
         """Take what ``hold`` has just said can be taken."""
         self.in_flight += 1
-        if self.requests is not None:
-            self.requests.take(1.0, now)
-        if self.tokens is not None:
-            self.tokens.take(float(tokens), now)
+        requests, bucket = self.requests, self.tokens
+        if requests is not None:
+            requests.take(1.0, now)
+        if bucket is not None:
+            bucket.take(tokens, now)
 
     def empty(self, now: float) -> None:
         """Empty the buckets: after a restart nobody knows what was in them."""
@@ -169,12 +182,13 @@ class Limits:
 
     def settle(self, reserved: int, used: int, now: float) -> None:
         """A call reserved ``reserved`` tokens and used ``used``."""
-        if self.tokens is None or reserved == used:
+        bucket = self.tokens
+        if bucket is None or reserved == used:
             return
         if used < reserved:
-            self.tokens.give(float(reserved - used), now)
+            bucket.give(reserved - used, now)
         else:
-            self.tokens.take(float(used - reserved), now)
+            bucket.take(used - reserved, now)
 
     def give_back(self, reserved: int, now: float) -> None:
         """Nothing was sent: the request and its tokens are as if never taken."""
@@ -186,13 +200,13 @@ class Limits:
     def block(self, wait_s: float | None, now: float) -> None:
         """The provider refused for its rate limit and named a wait in s, or None."""
         if wait_s is None or not isfinite(wait_s):
-            wait_s = min(BACKOFF_S_MAX, BACKOFF_S * 2.0 ** min(self._refusals_in_a_row, 10))
-        self._refusals_in_a_row += 1
+            wait_s = min(BACKOFF_S_MAX, BACKOFF_S * 2.0 ** min(self.refusals_in_a_row, 10))
+        self.refusals_in_a_row += 1
         self.blocked_until = max(self.blocked_until, now + min(max(0.0, wait_s), BLOCK_S_MAX))
 
     def answered(self) -> None:
         """The provider took a call: refusals are no longer in a row."""
-        self._refusals_in_a_row = 0
+        self.refusals_in_a_row = 0
 
     def see(self, seen: LimitsSeen, now: float) -> None:
         """Lower our buckets to what the provider says is left. It never raises them."""

@@ -6,13 +6,16 @@ deviated less lately is used (some clients ask for exactly what they get, some a
 Source: ROUTING.md, "Output length"; mean and 1.25 x mean absolute deviation as in Jacobson's round-trip estimator, 1988.
 """
 
-from math import exp, log
+from math import exp, floor, log, log2
 
 FIRST_GUESS = 300.0
 """Tokens expected before anything was seen."""
 FIRST_RESERVATION = 1000
 """Tokens reserved for an output before anything was seen."""
 GAIN = 0.03
+STEADY = 34
+"""Values after which every gain is ``GAIN``; then one value changes so little that every fourth finishes the guess."""
+_LN_2 = log(2.0)
 _P90 = 1.2816
 """Standard deviations from mean to p90 of a normal distribution."""
 
@@ -29,11 +32,15 @@ class _Track:
 
     def learn(self, value: float) -> None:
         """Take one value."""
-        self.count += 1
-        gain = max(GAIN, 1.0 / self.count)
-        if self.count > 1:
-            self.deviation += max(GAIN, 1.0 / (self.count - 1)) * (1.25 * abs(value - self.mean) - self.deviation)
-        self.mean += gain * (value - self.mean)
+        count = self.count = self.count + 1
+        error = value - self.mean
+        if count > STEADY:
+            self.mean += GAIN * error
+            self.deviation += GAIN * (1.25 * (error if error > 0.0 else -error) - self.deviation)
+            return
+        self.mean += max(GAIN, 1.0 / count) * error
+        if count > 1:
+            self.deviation += max(GAIN, 1.0 / (count - 1)) * (1.25 * abs(error) - self.deviation)
 
 
 class OutputLength:
@@ -56,7 +63,9 @@ class OutputLength:
         """Tokens a request with this ``max_tokens`` will probably get."""
         if max_tokens is None:
             return self.typical
-        return max_tokens * self._share if self._by_ratio else min(float(max_tokens), self.typical)
+        if self._by_ratio:
+            return max_tokens * self._share
+        return max_tokens if max_tokens < self.typical else self.typical
 
     def reserve(self, max_tokens: int | None) -> int:
         """Tokens to reserve for the output."""
@@ -64,12 +73,21 @@ class OutputLength:
 
     def learn(self, output_tokens: int, max_tokens: int | None) -> None:
         """An answer ended well with so many tokens."""
-        length = log(max(1, output_tokens))
-        self._length.learn(length)
+        by_length, by_ratio = self._length, self._ratio
+        length = log2(output_tokens) * _LN_2 if output_tokens > 1 else 0.0
+        by_length.learn(length)
         if max_tokens is not None and max_tokens > 0:
-            self._ratio.learn(min(0.0, length - log(max_tokens)))
-            self._share = exp(self._ratio.mean)
-        self._by_ratio = self._ratio.count > 0 and (self._ratio.count == 1 or self._ratio.deviation < self._length.deviation)
-        self.typical = exp(self._length.mean)
-        self.upper = max(1, int(exp(min(14.0, self._length.mean + _P90 * min(self._length.deviation, 2.0)))) + 1)
-        self.deviation = self._ratio.deviation if self._by_ratio else self._length.deviation
+            ratio = length - log2(max_tokens) * _LN_2
+            by_ratio.learn(ratio if ratio < 0.0 else 0.0)
+        if by_length.count <= STEADY or by_length.count % 4 == 0:
+            self._finish()
+
+    def _finish(self) -> None:
+        by_length, by_ratio = self._length, self._ratio
+        spread = by_length.deviation
+        self.typical = exp(by_length.mean)
+        upper = by_length.mean + _P90 * (spread if spread < 2.0 else 2.0)
+        self.upper = floor(exp(upper if upper < 14.0 else 14.0)) + 1
+        self._share = exp(by_ratio.mean)
+        self._by_ratio = by_ratio.count == 1 or (by_ratio.count > 1 and by_ratio.deviation < spread)
+        self.deviation = by_ratio.deviation if self._by_ratio else spread

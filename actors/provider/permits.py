@@ -15,15 +15,13 @@ class OpenPermit:
     """One call that is out."""
 
     permit_id: str
-    query_id: str
     model: str
     tokens: int
     """Reserved from the token bucket."""
-    granted_at: float
-    """Monotonic seconds."""
     evidence: ModelEvidence
     """Where its end will be learned from, even if the model is no longer kept."""
     sending: Sending
+    """With the time of its grant, or of its sending if it was restored."""
     circuit: Ticket = NO_TICKET
     credential: Ticket = NO_TICKET
     is_restored: bool = False
@@ -35,10 +33,8 @@ def restored_permit(permit: Permit, evidence: ModelEvidence) -> OpenPermit:
     """A call of the couriers' table that an earlier incarnation granted."""
     return OpenPermit(
         permit.permit_id,
-        permit.query_id,
         permit.model,
         permit.tokens,
-        permit.granted_at,
         evidence,
         evidence.restored(permit.stream, permit.granted_at),
         is_restored=True,

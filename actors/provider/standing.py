@@ -6,22 +6,28 @@ changes nothing else.
 """
 
 from actors.provider.absences import Absences
-from actors.provider.circuit import Circuit, Closed, Verdict
-from actors.provider.evidence import Evidence
+from actors.provider.circuit import Circuit, Verdict
 from actors.provider.health import Health
+from actors.provider.models import Evidence
 from actors.provider.permits import OpenPermit
-from actors.provider.quantiles import Quantiles
+from actors.provider.quantiles import p50_and_p95_s
 from messages.calls import CallEnded, Outcome
 from messages.control import CircuitSpec, HealthSpec, ProviderSpec
 from messages.failures import Blame, Failure, Scope
 from messages.routing import NoBidReason
+
+# A member of an enum is no plain attribute of its class: looking it up costs as much as two calls.
+_SUCCESS, _FAILED, _CANCELLED, _LOST_HEDGE = Outcome.SUCCESS, Outcome.FAILED, Outcome.CANCELLED, Outcome.LOST_HEDGE
+
+INFINITE = float("inf")
 
 
 class Standing:
     """Two circuits, absent models, evidence, health and counts of one provider. Times in monotonic seconds."""
 
     __slots__ = (
-        "absences", "circuit", "credential", "evidence", "failures", "health", "heard_at", "latency", "proved_at", "successes"
+        "absences", "circuit", "credential", "evidence", "failures", "health", "heard_at", "latency_ewma_s", "proved_at",
+        "successes",
     )  # fmt: skip
 
     def __init__(self, spec: ProviderSpec, health: HealthSpec) -> None:
@@ -30,8 +36,8 @@ class Standing:
         self.absences = Absences()
         self.evidence = Evidence()
         self.health = Health(health)
-        self.latency = Quantiles()
-        """To the first content of streams and the end of other answers, all models together."""
+        self.latency_ewma_s = 0.0
+        """To the first content of streams and the end of other answers, all models together. 0: none yet."""
         self.successes = 0
         self.failures = 0
         self.proved_at: float | None = None
@@ -42,12 +48,16 @@ class Standing:
     @property
     def is_closed(self) -> bool:
         """Both circuits let calls pass."""
-        return self.circuit.state.__class__ is Closed and self.credential.state.__class__ is Closed
+        return self.circuit.is_closed and self.credential.is_closed
 
     @property
     def is_key_good(self) -> bool:
         """Nobody refused our key there since it last worked."""
-        return isinstance(self.credential.state, Closed)
+        return self.credential.is_closed
+
+    def latency_p50_and_p95_s(self, now: float) -> tuple[float, float]:
+        """As ``latency_ewma_s``, of the models lately called. For reports: it goes over all models."""
+        return p50_and_p95_s(self.evidence.quantiles(), now)
 
     def held(self, now: float) -> tuple[NoBidReason, float | None] | None:
         """Which circuit lets no call through at ``now``, and when to ask again; None: neither does. Changes nothing."""
@@ -62,21 +72,20 @@ class Standing:
         permit.has_content = True
         is_freed = self._worked(permit, now)
         permit.evidence.content(permit.sending, first_content_s, now, self.health.alpha)
-        if permit.sending.stream and first_content_s is not None and 0.0 <= first_content_s < float("inf"):
-            self.latency.record(first_content_s, now, self.health.alpha)
+        if first_content_s is not None and permit.sending.stream:
+            self._record(first_content_s)
         return is_freed
 
     def ended(self, permit: OpenPermit, end: CallEnded, now: float) -> bool:
         """A call is over. True if a circuit closed by it, or a trial's slot came back."""
-        match end.outcome:
-            case Outcome.SUCCESS:
-                return self._succeeded(permit, end, now)
-            case Outcome.FAILED:
-                return self._failed(permit, end, end.failure, now)
-            case Outcome.CANCELLED | Outcome.LOST_HEDGE:
-                return self._called_off(permit, end, now)
-            case _:
-                return self._ignored(permit)
+        outcome = end.outcome
+        if outcome is _SUCCESS:
+            return self._succeeded(permit, end, now)
+        if outcome is _FAILED:
+            return self._failed(permit, end, end.failure, now)
+        if outcome is _CANCELLED or outcome is _LOST_HEDGE:
+            return self._called_off(permit, end, now)
+        return self._ignored(permit)
 
     def lost(self, permit: OpenPermit) -> None:
         """The end of a call met a crash: it teaches nothing."""
@@ -87,7 +96,7 @@ class Standing:
         self.heard_at = now
         if is_auth_failed:
             # Real calls outrank probes: a free endpoint may want rights that calls do not.
-            if self.proved_at is None and isinstance(self.credential.state, Closed):
+            if self.proved_at is None and self.credential.is_closed:
                 self.credential.trip(now)
                 return False
             return self.credential.probed(False, now)
@@ -131,7 +140,7 @@ class Standing:
         """It is another endpoint now: nothing that was learned holds."""
         self.forget()
         self.evidence = Evidence()
-        self.latency = Quantiles()
+        self.latency_ewma_s = 0.0
         self.proved_at = self.heard_at = None
 
     def inherit(self, before: "Standing") -> None:
@@ -160,24 +169,28 @@ class Standing:
 
     def _worked(self, permit: OpenPermit, now: float) -> bool:
         self.proved_at = self.heard_at = now
-        if self.absences:
+        if self.absences.absent:
             self.absences.found(permit.model)
         is_freed = self.circuit.succeeded(permit.circuit, now)
         return self.credential.succeeded(permit.credential, now) or is_freed
 
     def _succeeded(self, permit: OpenPermit, end: CallEnded, now: float) -> bool:
+        evidence, sending, usage = permit.evidence, permit.sending, end.usage
         is_freed = False
         if not permit.has_content:
-            is_freed = self.content(permit, end.first_content_s, now) if permit.sending.stream else self._worked(permit, now)
+            is_freed = self.content(permit, end.first_content_s, now) if sending.stream else self._worked(permit, now)
         self.successes += 1
-        output_tokens = None if end.usage is None else end.usage.output_tokens
-        alpha = self.health.alpha
-        permit.evidence.finished(permit.sending, end.duration_s, end.first_content_s, output_tokens, now, alpha)
-        if not permit.sending.stream and 0.0 <= end.duration_s < float("inf"):
-            self.latency.record(end.duration_s, now, alpha)
-        self.health.succeeded(permit.evidence.slowness, now)
+        output_tokens = None if usage is None else usage.output_tokens
+        evidence.finished(sending, end.duration_s, end.first_content_s, output_tokens, now, self.health.alpha)
+        if not sending.stream:
+            self._record(end.duration_s)
+        self.health.succeeded(evidence.slowness, now)
         self.heard_at = now
         return is_freed
+
+    def _record(self, latency_s: float) -> None:
+        if 0.0 <= latency_s < INFINITE:
+            self.latency_ewma_s += (self.health.alpha if self.latency_ewma_s else 1.0) * (latency_s - self.latency_ewma_s)
 
     def _failed(self, permit: OpenPermit, end: CallEnded, failure: Failure | None, now: float) -> bool:
         if failure is None or failure.blame is not Blame.UPSTREAM or failure.scope is Scope.NONE:
@@ -195,7 +208,7 @@ class Standing:
                 self.credential.failed(permit.credential, now)
                 return self.circuit.ignored(permit.circuit)
             case Scope.MODEL:
-                self.absences.missed(permit.model, permit.granted_at, self.circuit.spec.open_for_s, now)
+                self.absences.missed(permit.model, permit.sending.sent_at, self.circuit.spec.open_for_s, now)
         return self._ignored(permit)
 
     def _called_off(self, permit: OpenPermit, end: CallEnded, now: float) -> bool:

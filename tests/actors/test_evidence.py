@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.provider.evidence import MODELS_MAX, NOTHING_KNOWN, Evidence, ModelEvidence
+from actors.provider.evidence import ModelEvidence
+from actors.provider.models import MODELS_MAX, NOTHING_KNOWN, Evidence
 from actors.provider.output_length import OutputLength
 from actors.provider.quantiles import TAU_S, Quantiles
 

@@ -1,0 +1,101 @@
+"""What a provider answers to a call for bids, from what it knows of itself. Pure: nothing is changed, not even a cache.
+
+Every request asks every candidate, so this is the most travelled road of the house. What a bid needs was finished when it
+was learned (``evidence``, ``health``); here it is only read, the usual case by attributes, and put together by position.
+"""
+
+from actors.provider.catalog import Catalog, Offered
+from actors.provider.limits import Hindrance, Hold, Limits
+from actors.provider.models import NOTHING_KNOWN
+from actors.provider.standing import Standing
+from messages.control import ProviderSpec
+from messages.routing import Bid, CallForBids, NoBid, NoBidReason
+
+
+def offer(
+    spec: ProviderSpec, catalog: Catalog, standing: Standing, limits: Limits, call: CallForBids, now: float
+) -> Bid | NoBid:
+    """The bid of a provider that is neither draining nor disabled, at ``now`` (monotonic s)."""
+    model, profile = call.model, call.profile
+    offered = catalog.models.get(model, catalog.otherwise)
+    if offered is None:
+        return NoBid(spec.id, NoBidReason.MODEL_UNAVAILABLE, None, "not among its models")
+    if profile.needs not in catalog.needs_met and (missing := catalog.missing(profile.needs)):
+        return NoBid(spec.id, NoBidReason.MISSING_CAPABILITY, None, missing)
+    prompt_tokens, max_tokens = profile.prompt_tokens, profile.max_tokens
+    wanted = prompt_tokens if max_tokens is None else prompt_tokens + max_tokens
+    if wanted > offered.context_window:
+        return _too_long(spec, wanted, offered)
+    if standing.absences.absent and (until := standing.absences.until(model)) > now:
+        return NoBid(spec.id, NoBidReason.MODEL_UNAVAILABLE, until, "the provider said it has no such model")
+    is_trial = not (standing.circuit.is_closed and standing.credential.is_closed)
+    if is_trial and (held := standing.held(now)) is not None:
+        return NoBid(spec.id, held[0], held[1], "")
+    evidence = standing.evidence.models.get(model, NOTHING_KNOWN)
+    if profile.endpoint == "embeddings":
+        reserved, output_tokens = prompt_tokens, 0.0
+    else:
+        reserved = prompt_tokens + evidence.output.upper if max_tokens is None else wanted
+        output_tokens = evidence.output.expected(max_tokens)
+    if (hold := limits.hold(reserved, now)) is not None:
+        return _held_back(spec, hold)
+    expected_s = evidence.expected_s(output_tokens, now)
+    failure_p, cut_p = evidence.failure_p, evidence.cut_p
+    if failure_p or cut_p:
+        fading = evidence.fading(now)
+        failure_p *= fading
+        cut_p *= fading
+    known = evidence.known(failure_p)
+    seen = evidence.streams if profile.stream else evidence.wholes
+    if seen.count:
+        p50_s, p95_s, ewma_s = seen.p50_s, seen.p95_s, seen.ewma_s
+    elif known:
+        p50_s = p95_s = ewma_s = evidence.first_s if profile.stream else expected_s
+    else:
+        p50_s = p95_s = ewma_s = 0.0
+    health = standing.health
+    if now <= health.steady_until:
+        score, is_healthy = health.steady_score, health.is_steady_healthy
+    else:
+        score, is_healthy = health.view(now)
+    max_p95_s = health.spec.max_p95_s
+    in_flight, limit = limits.in_flight, limits.max_concurrency
+    return Bid(
+        spec.id,
+        in_flight,
+        room_of(standing, limits) if is_trial else None if limit is None else limit - in_flight,
+        spec.weight,
+        spec.priority,
+        known,
+        p50_s,
+        p95_s,
+        ewma_s,
+        expected_s,
+        offered.cost_usd(prompt_tokens, output_tokens),
+        failure_p,
+        evidence.failure_loss_s,
+        cut_p,
+        score,
+        is_healthy and (max_p95_s is None or p95_s <= max_p95_s),
+        is_trial,
+        0 if known else evidence.in_flight,
+        evidence.successes,
+        evidence.failures,
+    )
+
+
+def room_of(standing: Standing, limits: Limits) -> int | None:
+    """Calls that limits and circuits leave room for at once; None: nothing limits them."""
+    rooms = (limits.room, standing.circuit.room(), standing.credential.room())
+    limited = [room for room in rooms if room is not None]
+    return min(limited) if limited else None
+
+
+def _too_long(spec: ProviderSpec, wanted: int, offered: Offered) -> NoBid:
+    detail = f"about {wanted} tokens do not fit into {offered.context_window:.0f}"
+    return NoBid(spec.id, NoBidReason.CONTEXT_TOO_LONG, None, detail)
+
+
+def _held_back(spec: ProviderSpec, hold: Hold) -> NoBid:
+    reason = NoBidReason.AT_CAPACITY if hold.why is Hindrance.CAPACITY else NoBidReason.RATE_LIMITED
+    return NoBid(spec.id, reason, hold.retry_at, "")

@@ -1,0 +1,52 @@
+"""The evidence of one provider, by model: of those lately called, so that misspelt names cannot grow memory."""
+
+from collections import OrderedDict
+
+from actors.provider.evidence import ModelEvidence
+from actors.provider.quantiles import Quantiles
+
+MODELS_MAX = 64
+
+
+class Evidence:
+    """The models lately called, at most ``MODELS_MAX``; the one unused for longest is forgotten."""
+
+    __slots__ = ("_last", "models")
+
+    def __init__(self) -> None:
+        self.models: OrderedDict[str, ModelEvidence] = OrderedDict()
+        """For bids, which look up ``NOTHING_KNOWN`` where there is none, and add nothing."""
+        self._last = NOTHING_KNOWN
+        """The one used last: it need not be moved to the end again."""
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+    def peek(self, model: str) -> ModelEvidence:
+        """What is known, or that nothing is. Changes nothing."""
+        return self.models.get(model, NOTHING_KNOWN)
+
+    def of(self, model: str) -> ModelEvidence:
+        """The evidence to add to."""
+        known = self.models.get(model)
+        if known is None:
+            known = self.models[model] = ModelEvidence()
+            if len(self.models) > MODELS_MAX:
+                self.models.popitem(last=False)
+        elif known is not self._last:
+            self.models.move_to_end(model)
+        self._last = known
+        return known
+
+    def quantiles(self) -> list[Quantiles]:
+        """Latencies of all models, streams and whole answers."""
+        return [seen for known in self.models.values() for seen in (known.streams, known.wholes)]
+
+    def forget_failures(self) -> None:
+        """Forget what failed; times stay known."""
+        for known in self.models.values():
+            known.forget_failures()
+
+
+NOTHING_KNOWN = ModelEvidence()
+"""Of a model never called. Nobody adds to it."""
