@@ -99,6 +99,8 @@ class ProviderSpec(Message):
     timeouts: TimeoutsSpec = TimeoutsSpec()
     probe: ProbeSpec = ProbeSpec()
     enabled: bool = True
+    transport: str = "auto"
+    """The HTTP client of its calls: ``auto``, ``raw`` or ``aiohttp``."""
 
 
 @message("control.backoff_spec")

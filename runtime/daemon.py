@@ -32,7 +32,7 @@ from runtime.probes import Probes
 from runtime.system.clock import Clock, real_clock
 from runtime.system.system import ActorSystem
 from runtime.tree import Tree
-from runtime.upstream.aiohttp_client import AiohttpUpstream
+from runtime.upstream.choice import ChoosingUpstream
 
 log = logging.getLogger("pointsman.daemon")
 
@@ -110,7 +110,7 @@ class Daemon:
     async def run(self, on_ready: Callable[[int], None] | None = None) -> int:
         """Serve until a signal. ``on_ready`` is given the port. Raises ``OSError`` if the address cannot be had."""
         server = self._loaded.server
-        house = House(self._loaded, AiohttpUpstream(), self._tracing, real_clock(), token_hex(8), self._on_fatal)
+        house = House(self._loaded, ChoosingUpstream(), self._tracing, real_clock(), token_hex(8), self._on_fatal)
         http = HttpServer(house.edge, house.admin, self._admin_key, server.max_body_bytes, server.client_idle_s, self._version)
         # From before anybody can know of us until all is down: no signal finds its default, which would kill.
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:

@@ -77,6 +77,8 @@ class UpstreamRequest:
     """Until the status line and headers are here."""
     idle_s: float
     """Longest pause between two reads of the body, counted only while we are ready to read."""
+    transport: str = "auto"
+    """The client to make it with: ``auto``, ``raw`` or ``aiohttp``."""
 
 
 class UpstreamAnswer(Protocol):

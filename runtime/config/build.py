@@ -91,6 +91,7 @@ def _provider(provider: Provider, credential: Credential) -> ProviderSpec:
         timeouts=credential.timeouts,
         probe=ProbeSpec(provider.probe.kind, provider.probe.interval),
         enabled=provider.enabled,
+        transport=provider.transport,
     )
 
 

@@ -71,12 +71,6 @@ def _checked_header(value: SecretStr) -> SecretStr:
     return value
 
 
-def _transport(value: object) -> object:
-    if value == "raw":
-        raise problem("transport 'raw' is not supported by this version")
-    return value
-
-
 def _probe_kind(value: object) -> object:
     if value == "chat":
         raise problem("probe kind 'chat' is not supported by this version")
@@ -183,7 +177,7 @@ class Provider(Section):
     zone: Label | None = None
     tags: list[Label] = Field(default_factory=list, max_length=100)
     trusted: bool = False
-    transport: Annotated[Literal["auto", "aiohttp"], BeforeValidator(_transport)] = "auto"
+    transport: Literal["auto", "raw", "aiohttp"] = "auto"
     stream_usage: Literal["auto", "insert", "estimate"] = "auto"
     limits: Limits = Limits()
     circuit: Circuit = Circuit()

@@ -219,7 +219,8 @@ class Attempt:
         headers = request_headers(track.headers, client.request.headers, is_stream=read.stream, trace=trace)
         times = track.spec.timeouts
         url = track.urls[client.endpoint]
-        return UpstreamRequest("POST", url, headers, body, times.connect_s, first_s, times.idle_s), mode
+        transport = track.spec.transport
+        return UpstreamRequest("POST", url, headers, body, times.connect_s, first_s, times.idle_s, transport), mode
 
     async def _refused_upstream(self, answer: UpstreamAnswer) -> Whole | Failed:
         try:

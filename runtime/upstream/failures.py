@@ -28,6 +28,22 @@ class Closed(Exception):
     """We have closed the upstream port ourselves."""
 
 
+class NoConnection(Exception):
+    """No connection was made. Its text is the detail, for people."""
+
+
+class ConnectTimeout(Exception):
+    """No connection was made in time."""
+
+
+class BrokenAnswer(Exception):
+    """The answer ended short or is no HTTP. Its text is the detail, for people; never what the other side has sent."""
+
+
+class Unsendable(ValueError):
+    """The request cannot be put on the wire as it is."""
+
+
 def failure_of(error: BaseException, status: int = 0) -> Failure:
     """What ``error`` means. ``status`` is that of the answer, 0 if there was none yet.
 
@@ -42,6 +58,12 @@ def failure_of(error: BaseException, status: int = 0) -> Failure:
             return Failure(Blame.UPSTREAM, Scope.NONE, Retry.ELSEWHERE, "too_large", status, None, str(error))
         case Closed():
             return Failure(Blame.US, Scope.NONE, Retry.NEVER, "closed", status, None, "the gateway is shutting down")
+        case BrokenAnswer():
+            return _upstream(Retry.LATER, "broken", status, str(error))
+        case NoConnection():
+            return _upstream(Retry.LATER, "connect", status, str(error))
+        case ConnectTimeout():
+            return _upstream(Retry.LATER, "connect_timeout", status, "no connection in time")
         case aiohttp.ClientSSLError() | ssl.SSLError() | ssl.CertificateError():
             return _upstream(Retry.ELSEWHERE, "tls", status, "no trusted TLS connection")
         case aiohttp.ConnectionTimeoutError():

@@ -76,7 +76,6 @@ def test_keys_of_later_versions_are_refused_not_ignored(key: str) -> None:
           for name in ("priority", "random", "weighted", "smooth_weighted_round_robin", "weighted_random", "least_requests",
                        "cost", "capability", "optimize_latency", "optimize_cost", "optimize_reliability",
                        "success_latency_ratio", "thompson", "power_of_two")],
-        (in_provider("transport: raw"), "providers[0].transport", "transport 'raw' is not supported by this version"),
         (in_provider("probe: {kind: chat}"), "providers[0].probe.kind", "probe kind 'chat' is not supported by this version"),
         (in_provider("timeouts: {min_tokens_per_second: 5}"), "providers[0].timeouts.min_tokens_per_second",
          "a minimum other than 0 is not supported by this version"),

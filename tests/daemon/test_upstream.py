@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from messages.failures import Blame, Retry, Scope
-from runtime.ports import CallFailed, UpstreamRequest
+from runtime.ports import CallFailed, Upstream, UpstreamRequest
 from runtime.upstream.aiohttp_client import AiohttpUpstream
+from runtime.upstream.raw_client import RawUpstream
 
 Reader = asyncio.StreamReader
 Writer = asyncio.StreamWriter
@@ -88,10 +89,10 @@ async def server() -> AsyncIterator[Server]:
     await made.until(lambda: made.open == 0)
 
 
-@pytest.fixture
-async def upstream(server: Server) -> AsyncIterator[AiohttpUpstream]:
+@pytest.fixture(params=[AiohttpUpstream, RawUpstream])
+async def upstream(server: Server, request: pytest.FixtureRequest) -> AsyncIterator[Upstream]:
     """Closed before the server, which then sees that no connection is left. Unclosed leftovers would be errors."""
-    made = AiohttpUpstream()
+    made: Upstream = request.param()
     yield made
     await made.close()
     with warnings.catch_warnings():
@@ -106,13 +107,13 @@ def request(
     return UpstreamRequest("POST", url, headers, body, connect_s, headers_s, idle_s)
 
 
-async def failing(upstream: AiohttpUpstream, wanted: UpstreamRequest) -> CallFailed:
+async def failing(upstream: Upstream, wanted: UpstreamRequest) -> CallFailed:
     with pytest.raises(CallFailed) as caught:
         await (await upstream.call(wanted)).read(1_000_000)
     return caught.value
 
 
-async def test_a_call_sends_what_it_was_given_and_nothing_of_its_own(server: Server, upstream: AiohttpUpstream) -> None:
+async def test_a_call_sends_what_it_was_given_and_nothing_of_its_own(server: Server, upstream: Upstream) -> None:
     answer = await upstream.call(request(server.url))
     assert answer.status == 200
     assert ("Content-Type", "text/plain") in answer.headers
@@ -130,7 +131,7 @@ async def test_a_call_sends_what_it_was_given_and_nothing_of_its_own(server: Ser
     ]
 
 
-async def test_a_body_read_whole_gives_its_connection_back(server: Server, upstream: AiohttpUpstream) -> None:
+async def test_a_body_read_whole_gives_its_connection_back(server: Server, upstream: Upstream) -> None:
     for _ in range(3):
         answer = await upstream.call(request(server.url))
         assert [chunk async for chunk in answer.chunks()] == [b"hello"]
@@ -138,7 +139,7 @@ async def test_a_body_read_whole_gives_its_connection_back(server: Server, upstr
     assert server.connections == 1
 
 
-async def test_a_large_body_arrives_whole(server: Server, upstream: AiohttpUpstream) -> None:
+async def test_a_large_body_arrives_whole(server: Server, upstream: Upstream) -> None:
     body = bytes(range(256)) * 20_000
     await (await upstream.call(request(server.url, body=body))).read(5)
     head, _, sent = server.requests[0].partition(b"\r\n\r\n")
@@ -147,13 +148,13 @@ async def test_a_large_body_arrives_whole(server: Server, upstream: AiohttpUpstr
     assert b"chunked" not in head.lower()
 
 
-async def test_a_get_has_no_body(server: Server, upstream: AiohttpUpstream) -> None:
+async def test_a_get_has_no_body(server: Server, upstream: Upstream) -> None:
     await (await upstream.call(UpstreamRequest("GET", server.url, (), b"", 2, 5, 5))).read(5)
     assert server.requests[0].startswith(b"GET ")
     assert server.requests[0].endswith(b"\r\n\r\n")
 
 
-async def test_redirects_cookies_and_compression_are_left_alone(server: Server, upstream: AiohttpUpstream) -> None:
+async def test_redirects_cookies_and_compression_are_left_alone(server: Server, upstream: Upstream) -> None:
     lines = (
         "HTTP/1.1 302 Found",
         "Location: /elsewhere",
@@ -172,9 +173,7 @@ async def test_redirects_cookies_and_compression_are_left_alone(server: Server, 
     assert not any(b"cookie" in sent.lower() for sent in server.requests)
 
 
-async def test_pain_06_chunks_come_as_they_were_sent_without_waiting_for_more(
-    server: Server, upstream: AiohttpUpstream
-) -> None:
+async def test_pain_06_chunks_come_as_they_were_sent_without_waiting_for_more(server: Server, upstream: Upstream) -> None:
     async def behave(server: Server, reader: Reader, writer: Writer) -> None:
         await server.take_request(reader)
         writer.write(CHUNKED + b"3\r\none\r\n")
@@ -209,7 +208,7 @@ async def test_pain_06_chunks_come_as_they_were_sent_without_waiting_for_more(
     ],
 )
 async def test_an_answer_that_breaks_is_the_providers_failure(
-    server: Server, upstream: AiohttpUpstream, answer: bytes, then: str, code: str, status: int
+    server: Server, upstream: Upstream, answer: bytes, then: str, code: str, status: int
 ) -> None:
     server.behave = one_answer(answer, then)
     failure = (await failing(upstream, request(server.url))).failure
@@ -219,7 +218,7 @@ async def test_an_answer_that_breaks_is_the_providers_failure(
     assert len(server.requests) == 1
 
 
-async def test_what_came_before_the_break_is_given_out(server: Server, upstream: AiohttpUpstream) -> None:
+async def test_what_came_before_the_break_is_given_out(server: Server, upstream: Upstream) -> None:
     server.behave = one_answer(CHUNKED + b"5\r\nhello\r\n", "close")
     answer = await upstream.call(request(server.url))
     chunks = answer.chunks()
@@ -229,21 +228,21 @@ async def test_what_came_before_the_break_is_given_out(server: Server, upstream:
     answer.close()
 
 
-async def test_headers_that_do_not_come_in_time_are_a_first_byte_timeout(server: Server, upstream: AiohttpUpstream) -> None:
+async def test_headers_that_do_not_come_in_time_are_a_first_byte_timeout(server: Server, upstream: Upstream) -> None:
     server.behave = one_answer(b"HTTP/1.1 200 OK\r\nX-Slow: ", "hang")
     failure = (await failing(upstream, request(server.url, headers_s=0.05))).failure
     assert (failure.code, failure.retry) == ("first_byte_timeout", Retry.ELSEWHERE)
     await server.until(lambda: server.open == 0)
 
 
-async def test_a_body_that_pauses_too_long_is_an_idle_timeout(server: Server, upstream: AiohttpUpstream) -> None:
+async def test_a_body_that_pauses_too_long_is_an_idle_timeout(server: Server, upstream: Upstream) -> None:
     server.behave = one_answer(CHUNKED + b"5\r\nhello\r\n", "hang")
     failure = (await failing(upstream, request(server.url, idle_s=0.05))).failure
     assert (failure.code, failure.status) == ("idle_timeout", 200)
     await server.until(lambda: server.open == 0)
 
 
-async def test_a_pause_of_ours_is_no_pause_of_the_upstreams(server: Server, upstream: AiohttpUpstream) -> None:
+async def test_a_pause_of_ours_is_no_pause_of_the_upstreams(server: Server, upstream: Upstream) -> None:
     async def behave(server: Server, reader: Reader, writer: Writer) -> None:
         await server.take_request(reader)
         writer.write(CHUNKED + b"3\r\none\r\n")
@@ -266,7 +265,7 @@ async def test_a_pause_of_ours_is_no_pause_of_the_upstreams(server: Server, upst
     answer.close()
 
 
-async def test_a_slow_but_steady_body_is_read_to_its_end(server: Server, upstream: AiohttpUpstream) -> None:
+async def test_a_slow_but_steady_body_is_read_to_its_end(server: Server, upstream: Upstream) -> None:
     async def behave(server: Server, reader: Reader, writer: Writer) -> None:
         await server.take_request(reader)
         writer.write(CHUNKED)
@@ -281,7 +280,7 @@ async def test_a_slow_but_steady_body_is_read_to_its_end(server: Server, upstrea
     assert await answer.read(100) == b"x" * 8
 
 
-async def test_a_refused_connection_is_told_apart(upstream: AiohttpUpstream) -> None:
+async def test_a_refused_connection_is_told_apart(upstream: Upstream) -> None:
     with socket.socket() as bound:
         # Bound, so that nobody else has the port, but not listening.
         bound.bind(("127.0.0.1", 0))
@@ -289,12 +288,12 @@ async def test_a_refused_connection_is_told_apart(upstream: AiohttpUpstream) -> 
     assert (failure.code, failure.retry, failure.scope) == ("connect", Retry.LATER, Scope.PROVIDER)
 
 
-async def test_a_name_that_does_not_resolve_is_a_connect_failure(upstream: AiohttpUpstream) -> None:
+async def test_a_name_that_does_not_resolve_is_a_connect_failure(upstream: Upstream) -> None:
     failure = (await failing(upstream, request("http://no-such-host.invalid/"))).failure
     assert failure.code in ("connect", "connect_timeout")
 
 
-async def test_tls_that_is_none_is_told_apart(server: Server, upstream: AiohttpUpstream) -> None:
+async def test_tls_that_is_none_is_told_apart(server: Server, upstream: Upstream) -> None:
     async def behave(server: Server, reader: Reader, writer: Writer) -> None:
         writer.write(b"HTTP/1.1 400 This is plain HTTP\r\n\r\n")
         await reader.read()
@@ -304,7 +303,7 @@ async def test_tls_that_is_none_is_told_apart(server: Server, upstream: AiohttpU
     assert (failure.code, failure.retry) == ("tls", Retry.ELSEWHERE)
 
 
-async def test_a_connection_that_is_not_made_in_time_is_a_connect_timeout(server: Server, upstream: AiohttpUpstream) -> None:
+async def test_a_connection_that_is_not_made_in_time_is_a_connect_timeout(server: Server, upstream: Upstream) -> None:
     async def behave(server: Server, reader: Reader, writer: Writer) -> None:
         await reader.read()
 
@@ -315,11 +314,11 @@ async def test_a_connection_that_is_not_made_in_time_is_a_connect_timeout(server
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "ftp://x/", "http://", "http://[::1", "http://x:99999/"])
-async def test_a_url_that_is_none_is_our_own_fault_or_no_connection(upstream: AiohttpUpstream, url: str) -> None:
+async def test_a_url_that_is_none_is_our_own_fault_or_no_connection(upstream: Upstream, url: str) -> None:
     assert (await failing(upstream, request(url))).failure.code in ("unsendable", "connect", "connect_timeout")
 
 
-async def test_a_header_that_would_end_early_is_never_sent(server: Server, upstream: AiohttpUpstream) -> None:
+async def test_a_header_that_would_end_early_is_never_sent(server: Server, upstream: Upstream) -> None:
     bad = UpstreamRequest("POST", server.url, (("X", "a\r\nx-evil: secret"),), b"{}", 2, 5, 5)
     error = await failing(upstream, bad)
     assert error.failure.code == "unsendable"
@@ -328,7 +327,7 @@ async def test_a_header_that_would_end_early_is_never_sent(server: Server, upstr
 
 
 @pytest.mark.parametrize("answer", [OK, CHUNKED + b"3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"])
-async def test_a_body_beyond_the_limit_is_cut(server: Server, upstream: AiohttpUpstream, answer: bytes) -> None:
+async def test_a_body_beyond_the_limit_is_cut(server: Server, upstream: Upstream, answer: bytes) -> None:
     server.behave = one_answer(answer)
     got = await upstream.call(request(server.url))
     with pytest.raises(CallFailed) as caught:
@@ -337,9 +336,7 @@ async def test_a_body_beyond_the_limit_is_cut(server: Server, upstream: AiohttpU
     got.close()
 
 
-async def test_pain_17_cancelling_the_wait_for_the_answer_cuts_the_connection(
-    server: Server, upstream: AiohttpUpstream
-) -> None:
+async def test_pain_17_cancelling_the_wait_for_the_answer_cuts_the_connection(server: Server, upstream: Upstream) -> None:
     server.behave = one_answer(b"", "hang")
     call = asyncio.ensure_future(upstream.call(request(server.url)))
     await server.until(lambda: len(server.requests) == 1)
@@ -349,7 +346,7 @@ async def test_pain_17_cancelling_the_wait_for_the_answer_cuts_the_connection(
     await server.until(lambda: server.open == 0)
 
 
-async def test_pain_17_closing_in_mid_body_cuts_the_connection(server: Server, upstream: AiohttpUpstream) -> None:
+async def test_pain_17_closing_in_mid_body_cuts_the_connection(server: Server, upstream: Upstream) -> None:
     server.behave = one_answer(CHUNKED + b"5\r\nhello\r\n", "hang")
     answer = await upstream.call(request(server.url))
     assert await anext(answer.chunks()) == b"hello"
@@ -359,7 +356,7 @@ async def test_pain_17_closing_in_mid_body_cuts_the_connection(server: Server, u
 
 
 async def test_pain_17_cancelling_the_wait_for_a_chunk_and_closing_cuts_the_connection(
-    server: Server, upstream: AiohttpUpstream
+    server: Server, upstream: Upstream
 ) -> None:
     server.behave = one_answer(CHUNKED, "hang")
     answer = await upstream.call(request(server.url))
@@ -373,7 +370,7 @@ async def test_pain_17_cancelling_the_wait_for_a_chunk_and_closing_cuts_the_conn
 
 
 async def test_pain_17_a_request_nobody_takes_is_cut_without_waiting_until_it_is_taken(
-    server: Server, upstream: AiohttpUpstream
+    server: Server, upstream: Upstream
 ) -> None:
     body = b"x" * 40_000_000
     taken = 0
@@ -418,7 +415,7 @@ def drops_second(last_words: bytes = b"", reset: bool = False) -> Callable[[Serv
 
 
 @pytest.mark.parametrize("reset", [False, True])
-async def test_a_stale_connection_is_made_up_for_once(server: Server, upstream: AiohttpUpstream, reset: bool) -> None:
+async def test_a_stale_connection_is_made_up_for_once(server: Server, upstream: Upstream, reset: bool) -> None:
     server.behave = drops_second(reset=reset)
     for _ in range(2):
         assert await (await upstream.call(request(server.url))).read(5) == b"hello"
@@ -426,20 +423,20 @@ async def test_a_stale_connection_is_made_up_for_once(server: Server, upstream: 
     assert len(server.requests) == 3
 
 
-async def test_a_connection_that_is_cut_after_part_of_an_answer_is_not_stale(server: Server, upstream: AiohttpUpstream) -> None:
+async def test_a_connection_that_is_cut_after_part_of_an_answer_is_not_stale(server: Server, upstream: Upstream) -> None:
     server.behave = drops_second(b"HTTP/1.1 2")
     await (await upstream.call(request(server.url))).read(5)
     assert (await failing(upstream, request(server.url))).failure.code == "broken"
     assert len(server.requests) == 2
 
 
-async def test_a_fresh_connection_that_is_cut_is_not_tried_again(server: Server, upstream: AiohttpUpstream) -> None:
+async def test_a_fresh_connection_that_is_cut_is_not_tried_again(server: Server, upstream: Upstream) -> None:
     server.behave = one_answer(b"", "close")
     assert (await failing(upstream, request(server.url))).failure.code == "broken"
     assert len(server.requests) == 1
 
 
-async def test_a_second_stale_connection_in_one_call_is_a_failure(server: Server, upstream: AiohttpUpstream) -> None:
+async def test_a_second_stale_connection_in_one_call_is_a_failure(server: Server, upstream: Upstream) -> None:
     async def behave(server: Server, reader: Reader, writer: Writer) -> None:
         await server.take_request(reader)
         if server.connections == 1:
@@ -452,7 +449,7 @@ async def test_a_second_stale_connection_in_one_call_is_a_failure(server: Server
     assert len(server.requests) == 3
 
 
-async def test_a_closed_port_makes_no_calls_and_leaves_no_connection(server: Server, upstream: AiohttpUpstream) -> None:
+async def test_a_closed_port_makes_no_calls_and_leaves_no_connection(server: Server, upstream: Upstream) -> None:
     await (await upstream.call(request(server.url))).read(5)
     assert server.open == 1
     await upstream.close()

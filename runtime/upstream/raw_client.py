@@ -1,0 +1,210 @@
+"""The upstream port on asyncio.Protocol and llhttp: HTTP/1.1, direct, and no more than a gateway needs of it.
+
+Always: a call that is cancelled, or an answer that is closed before its body is whole, cuts its connection at once, and what
+is left of it is never used for anybody else. Redirects are not followed, cookies not kept, bodies not decompressed, proxies
+not asked: ``choice`` gives what needs one to the other client.
+
+**A stale connection.** The rule is that of ``aiohttp_client``: sent once more, on a fresh connection, only where the first had
+served before, not one byte of an answer came, and it ended by a close or reset within ``STALE_WITHIN_S`` of sending.
+
+Neither a task nor a timer is made for a call: one future for the head, one for each wait for the body, and the connection's
+own timer.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+from runtime.ports import CallFailed, Headers, UpstreamAnswer, UpstreamRequest
+from runtime.upstream.failures import BrokenAnswer, Closed, TooLarge, failure_of
+from runtime.upstream.raw_connection import RawConnection, State
+from runtime.upstream.raw_dial import Dialer
+from runtime.upstream.raw_pool import Pool
+from runtime.upstream.raw_request import HeadWriter, Origin, parse_url
+
+STALE_WITHIN_S = 1.0
+CLOSED_WITHIN_S = 5.0
+CACHED_MAX = 1024
+
+_BODY, _WHOLE = State.BODY, State.WHOLE
+
+
+class _Target:
+    """A URL, taken apart."""
+
+    __slots__ = ("origin", "path", "pool")
+
+    def __init__(self, origin: Origin, path: str, pool: Pool) -> None:
+        self.origin = origin
+        self.path = path
+        self.pool = pool
+
+
+class RawUpstream:
+    """The upstream port. To be used within one event loop: that of its first call."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._dialer: Dialer | None = None
+        self._pools: dict[Origin, Pool] = {}
+        self._targets: dict[str, _Target] = {}
+        self._heads = HeadWriter()
+        self._is_closed = False
+
+    async def call(self, request: UpstreamRequest) -> UpstreamAnswer:
+        """Send ``request`` and wait for status and headers. Raises ``CallFailed``."""
+        try:
+            if self._is_closed:
+                raise Closed
+            target = self._targets.get(request.url) or self._target(request.url)
+            head = self._heads.head(request.method, target.origin, target.path, request.headers, len(request.body))
+            connection = target.pool.take() or await self._connect(target, request.connect_s)
+            if not await self._exchange(connection, head, request):
+                connection = await self._connect(target, request.connect_s)
+                await self._exchange(connection, head, request)
+        except Exception as error:
+            raise CallFailed(failure_of(error)) from error
+        return _Answer(connection, target.pool, request.idle_s)
+
+    async def close(self) -> None:
+        """Close all connections, and wait until they are. Calls under way fail, and so do those made later."""
+        self._is_closed = True
+        if self._dialer is not None:
+            self._dialer.stop()
+        for pool in self._pools.values():
+            pool.close()
+        with suppress(TimeoutError):
+            await self._emptied()
+        self._targets.clear()
+
+    async def _emptied(self) -> None:
+        async with asyncio.timeout(CLOSED_WITHIN_S):
+            for pool in self._pools.values():
+                await pool.emptied()
+
+    async def _exchange(self, connection: RawConnection, head: bytes, request: UpstreamRequest) -> bool:
+        """One request on one connection, up to the head of its answer. False: the connection was stale."""
+        loop = asyncio.get_running_loop()
+        sent_at = loop.time()
+        connection.send(head, request.body, has_no_body=request.method == "HEAD")
+        try:
+            await connection.wait(request.headers_s)
+        except BaseException:
+            connection.cut(Closed())
+            raise
+        if connection.status:
+            return True
+        error = connection.error
+        is_silent_end = isinstance(error, BrokenAnswer) and not connection.is_answered
+        if is_silent_end and connection.has_served and loop.time() - sent_at <= STALE_WITHIN_S and not self._is_closed:
+            return False
+        raise error or BrokenAnswer("the connection was cut")
+
+    async def _connect(self, target: _Target, connect_s: float) -> RawConnection:
+        loop = asyncio.get_running_loop()
+        if self._dialer is None:
+            self._dialer = Dialer(loop)
+        try:
+            connection = await self._dialer.dial(target.origin, target.pool.made, connect_s)
+        except Exception:
+            if self._is_closed:
+                raise Closed from None
+            raise
+        if self._is_closed:
+            connection.cut(Closed())
+            raise Closed
+        return connection
+
+    def _target(self, url: str) -> _Target:
+        """Raises ``Unsendable``."""
+        origin, path = parse_url(url)
+        if len(self._targets) >= CACHED_MAX:
+            # URLs are few and come from the configuration; this is for the day they do not.
+            self._targets.clear()
+            self._pools = {origin: pool for origin, pool in self._pools.items() if pool.connections}
+        pool = self._pools.get(origin)
+        if pool is None:
+            pool = self._pools[origin] = Pool(asyncio.get_running_loop())
+        target = self._targets[url] = _Target(origin, path, pool)
+        return target
+
+
+class _Answer:
+    """An answer under way; iterating over it gives its chunks."""
+
+    __slots__ = ("_connection", "_error", "_idle_s", "_pool", "headers", "status")
+
+    def __init__(self, connection: RawConnection, pool: Pool, idle_s: float) -> None:
+        self.status = connection.status
+        self.headers: Headers = connection.headers
+        self._connection: RawConnection | None = connection
+        self._pool = pool
+        self._idle_s = idle_s
+        self._error: Exception | None = None
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes."""
+        return self
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        connection = self._connection
+        if connection is not None:
+            chunk = connection.take()
+            if not chunk and connection.state is _BODY:
+                await connection.wait(self._idle_s)
+                chunk = connection.take()
+            if chunk:
+                return chunk
+            self._end(connection)
+        if self._error is not None:
+            raise CallFailed(failure_of(self._error, self.status)) from self._error
+        raise StopAsyncIteration
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body."""
+        connection = self._connection
+        if connection is None:
+            raise CallFailed(failure_of(self._error or BrokenAnswer("the answer was read or closed before"), self.status))
+        if connection.state is _BODY and (connection.announced_bytes() or 0) > limit:
+            self._refuse(limit)
+        data = connection.take()
+        if connection.state is not _WHOLE:
+            data = await self._collect(connection, data, limit)
+        if len(data) > limit:
+            self._refuse(limit)
+        self._end(connection)
+        if self._error is not None:
+            raise CallFailed(failure_of(self._error, self.status)) from self._error
+        return data
+
+    async def _collect(self, connection: RawConnection, data: bytes, limit: int) -> bytes:
+        """What comes until the end, the break, or the limit is passed."""
+        pieces, length = [data], len(data)
+        while connection.state is _BODY and length <= limit:
+            await connection.wait(self._idle_s)
+            piece = connection.take()
+            length += len(piece)
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        """Done with it. A body that is not whole takes its connection with it."""
+        connection = self._connection
+        if connection is not None:
+            self._end(connection)
+
+    def _end(self, connection: RawConnection) -> None:
+        self._connection = None
+        if connection.state is _WHOLE:
+            self._pool.give_back(connection)
+            return
+        connection.cut(BrokenAnswer("the answer was closed before its end"))
+        self._error = connection.error
+
+    def _refuse(self, limit: int) -> None:
+        self.close()
+        self._error = TooLarge(f"the answer has more than {limit} bytes")
+        raise CallFailed(failure_of(self._error, self.status))

@@ -1,0 +1,372 @@
+"""One HTTP/1.1 connection to a provider: a request out, its answer in, again and again. asyncio.Protocol and llhttp.
+
+Owns: one transport, its parser, and what has come of the answer and was not yet taken.
+Accepts: ``send`` in state RESTING; ``wait``, ``take`` and ``announced_bytes`` until the answer is over; ``rest`` or ``cut``.
+Always: not one byte is taken for an answer that nobody asked for: a connection that gets any while RESTING or WHOLE never
+serves again. At most one waiter. What came before a break can be taken before the break is told.
+
+There is one timer for each connection, not for each call: calls move ``_until``, and the timer looks there when it rings.
+"""
+
+import asyncio
+from enum import Enum
+from math import inf
+from typing import Protocol, cast
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from runtime.upstream.failures import BrokenAnswer, FirstByteTimeout, IdleTimeout
+
+HEAD_BYTES_MAX = 64 * 1024
+"""Of status line and headers, answers before the real one (100, 103) included; also of what a body may have besides content."""
+BUFFERED_BYTES_HIGH = 256 * 1024
+"""From here on the socket is not read until what came is taken. One read of the loop (256 KiB at most) may go beyond."""
+JOINED_BYTES_MAX = 64 * 1024
+"""Smaller request bodies are written together with their head."""
+WRITTEN_BYTES = 256 * 1024
+"""Larger ones in pieces of this size, so that one large request holds up nobody."""
+CLOCK_GRAIN_S = 0.001
+"""uvloop counts in milliseconds; a timer may ring that much too early."""
+
+
+class State(Enum):
+    """How far the exchange is."""
+
+    RESTING = "resting"
+    """No request is under way."""
+    HEAD = "head"
+    """A request was sent; status and headers have not come."""
+    BODY = "body"
+    """Status and headers are here, the end is not."""
+    WHOLE = "whole"
+    """The answer is here to its end."""
+    BROKEN = "broken"
+    """It will never be whole; ``error`` tells why."""
+
+
+# An enum's member is looked up in two steps, a global in one.
+_RESTING, _HEAD, _BODY, _WHOLE, _BROKEN = State.RESTING, State.HEAD, State.BODY, State.WHOLE, State.BROKEN
+
+
+class Keeper(Protocol):
+    """Who keeps the connections."""
+
+    def enter(self, connection: "RawConnection") -> None:
+        """It is connected."""
+
+    def take_out(self, connection: "RawConnection") -> None:
+        """It ended, or was spoilt, while RESTING."""
+
+    def forget(self, connection: "RawConnection") -> None:
+        """Its socket is closed."""
+
+
+class RawConnection(asyncio.Protocol):
+    """See the law above."""
+
+    __slots__ = (
+        "_alarm",
+        "_alarm_at",
+        "_buffered_bytes",
+        "_can_keep",
+        "_has_no_body",
+        "_is_paused",
+        "_is_write_paused",
+        "_keeper",
+        "_loop",
+        "_overhead_bytes",
+        "_parser",
+        "_pieces",
+        "_transport",
+        "_unsent",
+        "_until",
+        "_waiter",
+        "error",
+        "has_served",
+        "headers",
+        "is_answered",
+        "is_lost",
+        "rested_at",
+        "state",
+        "status",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, keeper: Keeper) -> None:
+        self._loop = loop
+        self._keeper = keeper
+        self._parser = HttpResponseParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = inf
+        self._until = inf
+        self._pieces: list[bytes] = []
+        self._buffered_bytes = 0
+        self._overhead_bytes = 0
+        self._unsent: memoryview | None = None
+        self._is_paused = False
+        self._is_write_paused = False
+        self._can_keep = False
+        self._has_no_body = False
+        self.state = State.RESTING
+        self.status = 0
+        self.headers: list[tuple[str, str]] = []
+        self.error: Exception | None = None
+        self.is_lost = False
+        self.is_answered = False
+        """At least one byte of an answer came."""
+        self.has_served = False
+        """It has carried a whole exchange before."""
+        self.rested_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"RawConnection({self.state.value}, {self.status}, {'lost' if self.is_lost else 'open'})"
+
+    # -- what a call does with it
+
+    def send(self, head: bytes, body: bytes, *, has_no_body: bool) -> None:
+        """Begin an exchange. ``has_no_body``: the answer ends with its headers whatever they say (HEAD)."""
+        transport = self._transport
+        assert transport is not None
+        assert self.state is _RESTING
+        self.state = _HEAD
+        self.headers = []
+        self.is_answered = False
+        self._overhead_bytes = 0
+        self._has_no_body = has_no_body
+        if len(body) < JOINED_BYTES_MAX:
+            transport.write(head + body if body else head)
+        else:
+            transport.write(head)
+            self._unsent = memoryview(body)
+            self._write_more()
+
+    async def wait(self, limit_s: float) -> None:
+        """Until the head is here, a piece of the body is, or it is all over; what of it ``state`` and ``take`` tell."""
+        self._waiter = waiter = self._loop.create_future()
+        self._until = until = self._loop.time() + limit_s
+        if until < self._alarm_at:
+            self._set_alarm(until)
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+            self._until = inf
+
+    def take(self) -> bytes:
+        """What has come of the body and was not yet taken."""
+        pieces = self._pieces
+        if not pieces:
+            return b""
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._buffered_bytes = 0
+        if self._is_paused:
+            self._is_paused = False
+            if not self.is_lost and self._transport is not None:
+                self._transport.resume_reading()
+        return data
+
+    def announced_bytes(self) -> int | None:
+        """The length of the body as the headers have it."""
+        for name, value in self.headers:
+            if name.lower() == "content-length":
+                return int(value)
+        return None
+
+    def rest(self, now: float) -> bool:
+        """The exchange is over. False if it left anything behind, or the other side does not want another."""
+        transport = self._transport
+        if self.state is not _WHOLE or not self._can_keep or self.is_lost or self._pieces or self._unsent is not None:
+            return False
+        if transport is None or transport.is_closing() or transport.get_write_buffer_size():
+            return False
+        if self._has_no_body:
+            # Of an answer to HEAD the parser still expects the body.
+            self._parser = HttpResponseParser(self)
+        self.state = _RESTING
+        self.status = 0
+        self.has_served = True
+        self.rested_at = now
+        return True
+
+    def cut(self, error: Exception) -> None:
+        """End it at once; whoever waits gets ``error``. What was written and not yet taken by the other side is dropped."""
+        self._end(error, is_clean=False)
+        if self._transport is not None:
+            self._transport.abort()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a request may be sent now."""
+        return not self.is_lost and self._transport is not None and not self._transport.is_closing()
+
+    # -- what the transport tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        # uvloop's transports are no subclasses of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+        self._keeper.enter(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in bytes of the answer."""
+        state = self.state
+        if state is not _HEAD and state is not _BODY:
+            self.cut(BrokenAnswer("bytes that nobody asked for"))
+            return
+        self.is_answered = True
+        before_bytes = self._buffered_bytes
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            self._reject(error)
+            return
+        if self.state is _HEAD or (self.state is _BODY and self._buffered_bytes == before_bytes):
+            self._overhead_bytes += len(data)
+            if self._overhead_bytes > HEAD_BYTES_MAX:
+                self.cut(BrokenAnswer("endless headers, trailers or chunk extensions"))
+        elif state is _HEAD and len(data) > HEAD_BYTES_MAX and _size_bytes(self.headers) > HEAD_BYTES_MAX:
+            self.cut(BrokenAnswer("endless headers"))
+        if self._buffered_bytes > BUFFERED_BYTES_HIGH and not self._is_paused and not self.is_lost:
+            self._is_paused = True
+            cast(asyncio.Transport, self._transport).pause_reading()
+
+    def eof_received(self) -> None:
+        """The other side has ended. Cut, for a plain close would wait until what we still send is taken."""
+        self._end(self._cut_short(), is_clean=True)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is closed."""
+        self._end(self._cut_short(), is_clean=exc is None)
+        # The two hold each other.
+        del self._parser
+        self._keeper.forget(self)
+
+    def pause_writing(self) -> None:
+        """The other side takes a large request more slowly than we can write it."""
+        self._is_write_paused = True
+
+    def resume_writing(self) -> None:
+        """It has taken what was written."""
+        self._is_write_paused = False
+        self._write_more()
+
+    # -- what the parser tells
+
+    def on_message_begin(self) -> None:
+        """Something begins, be it the answer or what must not follow it."""
+        if self.state is not _HEAD:
+            raise HttpParserError("bytes after the end of the answer")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; trailers are of no use."""
+        if self.state is _HEAD:
+            self.headers.append((name.decode("latin-1"), value.decode("latin-1").rstrip()))
+
+    def on_headers_complete(self) -> None:
+        """Status and headers are here, unless they are of an answer before the real one."""
+        parser = self._parser
+        status = parser.get_status_code()
+        if status < 200:
+            if status not in (100, 102, 103):
+                raise HttpParserError(f"status {status} was not asked for")
+            return
+        self._can_keep = parser.should_keep_alive()
+        if not self._can_keep and _has_unknown_coding(self.headers):
+            raise HttpParserError("a transfer coding that is not known")
+        self.status = status
+        self.state = _WHOLE if self._has_no_body else _BODY
+        if self._waiter is not None:
+            self._wake()
+
+    def on_body(self, piece: bytes) -> None:
+        """Keep a piece of the body."""
+        if self.state is not _BODY:
+            raise HttpParserError("a body where none may be")
+        self._pieces.append(piece)
+        self._buffered_bytes += len(piece)
+        if self._waiter is not None:
+            self._wake()
+
+    def on_message_complete(self) -> None:
+        """The answer is whole, unless it was one before the real one."""
+        if self.state is _HEAD:
+            self.headers = []
+            return
+        self.state = _WHOLE
+        if self._waiter is not None:
+            self._wake()
+
+    # -- inside
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _end(self, error: Exception, *, is_clean: bool) -> None:
+        """No more bytes will come or go. The first reason counts."""
+        if self.is_lost:
+            return
+        self.is_lost = True
+        self._unsent = None
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        state = self.state
+        if state is _RESTING:
+            self._keeper.take_out(self)
+        elif state is _BODY and is_clean and _is_close_delimited(self.headers):
+            self.state = _WHOLE
+        elif state is not _WHOLE:
+            self.state = _BROKEN
+            self.error = error
+        self._wake()
+
+    def _cut_short(self) -> BrokenAnswer:
+        return BrokenAnswer("the answer ended short" if self.state is _BODY else "the connection was cut")
+
+    def _reject(self, error: Exception) -> None:
+        """What came is no answer; or, after a whole one, something that does not belong to it."""
+        reason = "it wants to upgrade" if isinstance(error, HttpParserUpgrade) else str(error.__context__ or error)
+        self.cut(BrokenAnswer(f"the answer is not HTTP: {reason}"))
+
+    def _write_more(self) -> None:
+        while self._unsent is not None and not self._is_write_paused and self._transport is not None:
+            piece, rest = self._unsent[:WRITTEN_BYTES], self._unsent[WRITTEN_BYTES:]
+            self._unsent = rest if len(rest) else None
+            self._transport.write(piece)
+
+    def _set_alarm(self, at: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_at(at, self._ring)
+        self._alarm_at = at
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._alarm_at = inf
+        until = self._until
+        if until == inf:
+            return
+        if until - self._loop.time() > CLOCK_GRAIN_S:
+            self._set_alarm(until)
+            return
+        self.cut(FirstByteTimeout() if self.state is _HEAD else IdleTimeout())
+
+
+def _size_bytes(headers: list[tuple[str, str]]) -> int:
+    return sum(len(name) + len(value) + 4 for name, value in headers)
+
+
+def _is_close_delimited(headers: list[tuple[str, str]]) -> bool:
+    return not any(name.lower() in ("content-length", "transfer-encoding") for name, _ in headers)
+
+
+def _has_unknown_coding(headers: list[tuple[str, str]]) -> bool:
+    """True if the body would have to be decoded before it is one (``Transfer-Encoding: gzip``)."""
+    codings = [value for name, value in headers if name.lower() == "transfer-encoding"]
+    return bool(codings) and codings[-1].strip().lower() != "chunked"
