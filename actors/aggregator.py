@@ -7,6 +7,7 @@ Always: money and tokens are added as integers; a call whose failure is the clie
 was never sent is not counted.
 """
 
+from math import ceil, log, log2
 from typing import assert_never
 
 from ddsketch.ddsketch import LogCollapsingLowestDenseDDSketch
@@ -28,6 +29,15 @@ EMA_ALPHA = 0.1
 RELATIVE_ERROR = 0.01
 BINS_LIMIT = 1024
 """At 1 % a bin is 2 % wide, so this many reach from 1 µs to 800 s; 8 KiB for a line at most."""
+WAITING_LIMIT = 256
+"""Latencies of a line that wait to go into its sketch together."""
+
+_BINS_PER_OCTAVE = log(2.0) / log((1.0 + RELATIVE_ERROR) / (1.0 - RELATIVE_ERROR))
+_LEAST_S = 1e-9
+INFINITE = float("inf")
+# A member of an enum is no plain attribute of its class: looking it up costs as much as two calls.
+_SUCCESS, _FAILED, _NOT_SENT = Outcome.SUCCESS, Outcome.FAILED, Outcome.NOT_SENT
+_CLIENT = Blame.CLIENT
 
 
 class AggregatorActor:
@@ -42,9 +52,10 @@ class AggregatorActor:
 
     def handle(self, message: AggregatorMail, context: Context) -> None:
         """Take one message."""
+        if isinstance(message, CallEnded):  # Every request brings one; ``isinstance`` costs a third of a ``case``.
+            self._on_call_ended(message, context.wall())
+            return
         match message:
-            case CallEnded():
-                self._on_call_ended(message, context.wall())
             case GetStats():
                 context.reply(Stats(usage_lines(self._providers), usage_lines(self._models)))
             case _:
@@ -61,13 +72,14 @@ class AggregatorActor:
         return None
 
     def _on_call_ended(self, ended: CallEnded, unix_s: float) -> None:
-        if ended.outcome is Outcome.NOT_SENT:
+        if ended.outcome is _NOT_SENT:
             return
-        line_of(self._providers, ended.provider).add(ended, unix_s)
-        if is_name_unknown_there(ended) and ended.model not in self._models:
-            line_of(self._models, OTHER).add(ended, unix_s)
-        else:
-            line_of(self._models, ended.model).add(ended, unix_s)
+        provider = self._providers.get(ended.provider) or line_of(self._providers, ended.provider)
+        model = self._models.get(ended.model)
+        if model is None:
+            model = line_of(self._models, OTHER if is_name_unknown_there(ended) else ended.model)
+        provider.add(ended, unix_s)
+        model.add(ended, unix_s)
 
 
 class Line:
@@ -88,6 +100,7 @@ class Line:
         "requests",
         "successes",
         "unpriced",
+        "waiting",
     )
 
     def __init__(self) -> None:
@@ -101,6 +114,8 @@ class Line:
         self.least_s = 0.0
         self.most_s = 0.0
         self.latencies = LogCollapsingLowestDenseDDSketch(RELATIVE_ERROR, BINS_LIMIT)
+        self.waiting: list[float] = []
+        """Latencies (s) that are not yet in ``latencies``, ``WAITING_LIMIT`` at most."""
         self.cost_nusd = 0
         self.unpriced = 0
         self.estimated = 0
@@ -110,42 +125,72 @@ class Line:
         """Count one call that ended at ``unix_s``."""
         self.requests += 1
         self.last_at = unix_s
-        if ended.outcome is Outcome.SUCCESS:
+        outcome, usage, cost_nusd = ended.outcome, ended.usage, ended.cost_nusd
+        if outcome is _SUCCESS:
             self._add_success(ended)
-        elif ended.outcome is not Outcome.FAILED:
+        elif outcome is not _FAILED:
             self.cancelled += 1
-        elif ended.failure is None or ended.failure.blame is not Blame.CLIENT:
+        elif ended.failure is None or ended.failure.blame is not _CLIENT:
             self.failures += 1
         # What a broken or abandoned call has used is used all the same.
-        if ended.usage is not None:
-            self.input_tokens += ended.usage.input_tokens
-            self.output_tokens += ended.usage.output_tokens
-            self.estimated += ended.usage.estimated
-        if ended.cost_nusd is not None:
-            self.cost_nusd += ended.cost_nusd
+        if usage is not None:
+            self.input_tokens += usage.input_tokens
+            self.output_tokens += usage.output_tokens
+            if usage.estimated:
+                self.estimated += 1
+        if cost_nusd is not None:
+            self.cost_nusd += cost_nusd
 
     def _add_success(self, ended: CallEnded) -> None:
         latency_s = ended.duration_s
         if ended.stream and ended.first_content_s is not None:
             latency_s = ended.first_content_s
-        # First, for it is the one step that can raise: a line that does not add up costs its history.
-        self.latencies.add(latency_s)
+        # First, for these are the steps that can raise: a line that does not add up costs its history.
+        if not 0.0 <= latency_s < INFINITE:
+            raise OverflowError(f"a call of {latency_s} s")
+        self.waiting.append(latency_s)
+        if len(self.waiting) >= WAITING_LIMIT:
+            self._fold()
         if self.successes == 0:
             self.average_s = self.least_s = self.most_s = latency_s
-        self.average_s += EMA_ALPHA * (latency_s - self.average_s)
-        self.least_s = min(self.least_s, latency_s)
-        self.most_s = max(self.most_s, latency_s)
+        else:
+            self.average_s += EMA_ALPHA * (latency_s - self.average_s)
+            if latency_s < self.least_s:
+                self.least_s = latency_s
+            elif latency_s > self.most_s:
+                self.most_s = latency_s
         self.successes += 1
-        self.unpriced += ended.cost_nusd is None
+        if ended.cost_nusd is None:
+            self.unpriced += 1
+
+    def _fold(self) -> None:
+        """Put what waits into the sketch: those of one bin at once, which are many when there are many."""
+        bins: dict[int, list[float]] = {}
+        for latency_s in self.waiting:
+            place = ceil(log2(latency_s if latency_s > _LEAST_S else _LEAST_S) * _BINS_PER_OCTAVE)
+            bins.setdefault(place, []).append(latency_s)
+        self.waiting.clear()
+        for equals in bins.values():
+            self.latencies.add(equals[0], float(len(equals)))
 
     def is_sound(self) -> bool:
         """Whether the counts agree with each other."""
         verdicts = self.successes + self.failures + self.cancelled
-        return verdicts <= self.requests and self.latencies.count == self.successes >= self.unpriced
+        return verdicts <= self.requests and self.latencies.count + len(self.waiting) == self.successes >= self.unpriced
+
+    def p95_s(self) -> float:
+        """The latency that 95 of 100 successes did not exceed (nearest rank, so never less than asked); 0 without any."""
+        if self.successes == 0:
+            return 0.0
+        self._fold()
+        # The sketch finds the value at ``quantile x (count - 1)``, from 0, rounded down: half a rank more is the rank itself.
+        rank = (95 * self.successes + 99) // 100 - 1
+        quantile = 1.0 if rank + 1 == self.successes else (rank + 0.5) / (self.successes - 1)
+        p95_s = self.latencies.get_quantile_value(quantile) or 0.0
+        return min(max(p95_s, self.least_s), self.most_s)
 
     def usage(self, name: str) -> UsageLine:
         """The line as it is told. Times in milliseconds, 0 where there was no success."""
-        p95_s = self.latencies.get_quantile_value(0.95) or 0.0
         return UsageLine(
             name=name,
             requests=self.requests,
@@ -157,7 +202,7 @@ class Line:
             latency_avg_ms=self.average_s * 1000.0,
             latency_min_ms=self.least_s * 1000.0,
             latency_max_ms=self.most_s * 1000.0,
-            latency_p95_ms=min(max(p95_s, self.least_s), self.most_s) * 1000.0,
+            latency_p95_ms=self.p95_s() * 1000.0,
             cost_nusd=self.cost_nusd,
             unpriced=self.unpriced,
             estimated=self.estimated,

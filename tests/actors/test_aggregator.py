@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from math import ceil
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.aggregator import NAME_LENGTH_LIMIT, NAMES_LIMIT, OTHER, AggregatorActor
+from actors.aggregator import NAME_LENGTH_LIMIT, NAMES_LIMIT, OTHER, WAITING_LIMIT, AggregatorActor
 from messages.calls import CallEnded, Outcome, Usage
 from messages.failures import Blame, Failure, Retry, Scope
 from messages.stats import GetStats, Stats, UsageLine
@@ -95,8 +96,33 @@ def test_A6_p95_is_within_one_percent_of_the_true_quantile(latencies_ms: list[in
     aggregator = Aggregator()
     aggregator.count(*(replace(GOOD, duration_s=ms / 1000.0) for ms in latencies_ms))
 
-    rank = Fraction(95, 100) * (len(latencies_ms) - 1)
-    assert aggregator.provider("a").latency_p95_ms == pytest.approx(sorted(latencies_ms)[int(rank)], rel=0.0101)
+    rank = ceil(Fraction(95, 100) * len(latencies_ms))
+    assert aggregator.provider("a").latency_p95_ms == pytest.approx(sorted(latencies_ms)[rank - 1], rel=0.0101)
+
+
+def test_A6_p95_of_few_calls_is_the_slowest_of_them() -> None:
+    aggregator = Aggregator()
+    aggregator.count(replace(GOOD, duration_s=1.314), replace(GOOD, duration_s=0.077))
+
+    assert aggregator.provider("a").latency_p95_ms == pytest.approx(1314.0, rel=0.01)
+
+
+@settings(max_examples=20)
+@given(
+    latencies_ms=st.lists(st.integers(0, 600_000), min_size=WAITING_LIMIT - 5, max_size=WAITING_LIMIT + 60),
+    asked_after=st.sets(st.integers(0, WAITING_LIMIT + 60), max_size=3),
+)
+def test_A6_p95_does_not_depend_on_when_it_is_asked_for(latencies_ms: list[int], asked_after: set[int]) -> None:
+    asked, left_alone = Aggregator(), Aggregator()
+    for number, ms in enumerate(latencies_ms):
+        for aggregator in (asked, left_alone):
+            aggregator.count(replace(GOOD, duration_s=ms / 1000.0))
+        if number in asked_after:
+            assert asked.stats is not None
+        assert asked.actor.invariant() is None
+    assert asked.stats == left_alone.stats
+    rank = ceil(Fraction(95, 100) * len(latencies_ms))
+    assert asked.provider("a").latency_p95_ms == pytest.approx(sorted(latencies_ms)[rank - 1], rel=0.0101)
 
 
 def test_latency_of_a_stream_is_the_time_to_its_first_content() -> None:
