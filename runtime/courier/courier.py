@@ -24,9 +24,6 @@ from runtime.system.replies import ActorGone, DeadlineExceeded, Overloaded
 
 log = logging.getLogger("pointsman.courier")
 
-ROUNDS_WITHOUT_GRANT_MAX = 8
-"""Plans whose every award was refused before the request is told that there is no room."""
-
 STATUS_CLIENT_GONE = 499
 """What logs and traces show for a client that left (nginx's number)."""
 
@@ -52,6 +49,8 @@ class Courier:
         self._plan: RoutePlan | None = None
         """A plan the router counts as open: its winner has not been claimed yet."""
         self._is_known_to_router = False
+        self._refused: tuple[str, ...] = ()
+        """Providers of the last plan, if none of them granted its award: the next round is without them."""
 
     async def carry(self) -> Ended:
         """Answer the client, whatever happens. Raises only ``asyncio.CancelledError``, when the client left."""
@@ -71,7 +70,7 @@ class Courier:
                 self._house.system.tell(self._house.router, Withdraw(self._client.query_id), self._client.trace, "courier")
 
     async def _walk(self) -> Ended:
-        rounds_without_grant = 0
+        refused_since: float | None = None
         while True:
             routed = await self._route()
             if isinstance(routed, Problem):
@@ -85,15 +84,20 @@ class Courier:
             ended = await self._follow(routed)
             if ended is not None:
                 return ended
-            rounds_without_grant = 0 if self._attempts > attempts_before else rounds_without_grant + 1
-            if rounds_without_grant > ROUNDS_WITHOUT_GRANT_MAX:
+            if self._attempts > attempts_before:
+                refused_since = None
+                continue
+            now = self._house.clock.now()
+            refused_since = now if refused_since is None else refused_since
+            if not self._refused or now - refused_since >= self._house.directory.routing.queue_max_wait_s:
                 full = Problem(503, "overloaded", "Every provider that bid was full when it was asked.", None, 1.0)
                 return await self._answer(self._spent() if self._tries.failed else full)
 
     async def _route(self) -> RoutePlan | NoRoute | Problem:
         """Ask the router. A question it crashed on is put once more, then the request has failed."""
         house, client = self._house, self._client
-        query = RouteQuery(client.query_id, client.profile(), client.deadline, client.arrived_at, self._tries.tried)
+        refused, self._refused = self._refused, ()
+        query = RouteQuery(client.query_id, client.profile(), client.deadline, client.arrived_at, self._tries.tried, refused)
         for is_last in (False, True):
             try:
                 self._is_known_to_router = True
@@ -134,6 +138,7 @@ class Courier:
 
     async def _follow(self, plan: RoutePlan) -> Ended | None:
         """Walk a plan until an award is granted. None: nothing has gone to the client yet."""
+        refused: list[str] = []
         for choice in plan.choices:
             is_repeat = self._tries.is_repeat(choice.provider)
             if is_repeat and not self._house.budgets.spend(choice.provider):
@@ -144,6 +149,7 @@ class Courier:
                 refusal = await attempt.award()
                 self._claim(is_granted=refusal is None)
                 if refusal is not None:
+                    refused.append(choice.provider)
                     continue
                 self._attempts += 1
                 if not is_repeat:
@@ -154,6 +160,7 @@ class Courier:
                 attempt.end()
             return await self._conclude(result, choice.provider, headers)
         self._claim(is_granted=False)
+        self._refused = tuple(refused)
         return None
 
     def _claim(self, *, is_granted: bool) -> None:
