@@ -261,7 +261,7 @@ class World:
         self,
         *,
         stream: bool = False,
-        max_tokens: int = 10,
+        max_tokens: int | None = 10,
         headers: Mapping[str, str] | None = None,
         pause_s: float = 0.0,
         patience: int | None = None,
@@ -271,8 +271,9 @@ class World:
         number = len(self.clients) + 1
         client = Client(number, stream, pause_s, patience, begun_at=self.now)
         self.clients.append(client)
-        said = {"model": model, "max_tokens": max_tokens, "messages": [{"role": "user", "content": f"question {number}"}]}
-        body = json.dumps(said | ({"stream": True} if stream else {})).encode()
+        said: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": f"question {number}"}]}
+        said |= ({"stream": True} if stream else {}) | ({"max_tokens": max_tokens} if max_tokens is not None else {})
+        body = json.dumps(said).encode()
         request = EdgeRequest("POST", "/v1/chat/completions", tuple((headers or {}).items()), body, "127.0.0.1")
         client.task = self.loop.create_task(self._serve(request, client))
         return client

@@ -121,7 +121,7 @@ class Storm:
         deadline_ms = rng.choice((1, 50, 700)) if rng.random() < 0.15 else 0
         client = world.send(
             stream=rng.random() < 0.5,
-            max_tokens=rng.choice((1, 5, 60)),
+            max_tokens=rng.choice((1, 5, 60, None)),
             pause_s=rng.choice((0, 0, 0, 0.01, 0.4)),
             patience=rng.choice((None, None, None, None, 1, 3)),
             headers={"x-pointsman-deadline": str(deadline_ms)} if deadline_ms else {},

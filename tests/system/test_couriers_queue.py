@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
+from runtime.simulation.behaviour import Behaviour
 from runtime.simulation.faults import FaultKind
-from tests.system.house import Client, World, loaded, provider, run
+from tests.system.house import MODEL, Client, World, loaded, provider, run
 
 NARROW = provider("a", limits={"max_concurrency": 1})
 PATIENT = {"max_wait": "60s", "max_length": 1000}
@@ -152,6 +153,34 @@ def test_pain_28_a_rate_limit_that_cannot_end_in_time_is_answered_429_at_once_an
         assert "a is at its rate limit" in clients[1].text
 
     run(loaded([provider("a", limits={"requests_per_minute": 1, "burst": 1})], queue={"max_wait": "5s"}), scene)
+
+
+def test_requests_whose_awards_are_refused_wait_in_the_queue_like_others() -> None:
+    """A provider may bid for what it then cannot grant: here it knows how short answers are, and the award reserves more."""
+
+    async def scene(world: World) -> None:
+        for _ in range(5):
+            await world.ask(max_tokens=None)
+        clients = [world.send(max_tokens=None) for _ in range(40)]
+        await world.all_done()
+
+        assert {client.status for client in clients} == {200}
+        assert "rate_limited" in {permit.refusal for permit in world.watch.permits.values()}
+
+    run(loaded([provider("a", limits={"tokens_per_minute": 6000})], queue=PATIENT), scene)
+
+
+def test_requests_whose_awards_are_refused_wait_no_longer_than_others() -> None:
+    async def scene(world: World) -> None:
+        await world.ask()
+        clients = [world.send(max_tokens=None) for _ in range(5)]
+        await world.all_done()
+
+        assert [client.status for client in clients] == [200, *[503] * 4]
+        assert all(client.took_s <= 2.2 for client in clients[1:])
+
+    slow = Behaviour("a", ttfb_ms=20_000, sigma=0, models=(MODEL,))
+    run(loaded([provider("a", limits={"tokens_per_minute": 1500})], queue={"max_wait": "1s"}), scene, {"a": slow})
 
 
 def test_a_request_whose_first_attempt_failed_waits_for_the_second_provider_and_keeps_its_place() -> None:
