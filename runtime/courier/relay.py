@@ -31,6 +31,8 @@ class StreamRelay:
         self._on_content = on_content
         self.reader = StreamReader(mode, answer.status)
         self.is_committed = False
+        self.is_writing = False
+        """True: it is the client that is waited for, not the upstream."""
 
     async def run(self) -> Failure | None:
         """Relay to the end. Returns the failure the upstream itself has told the client after the commit, or None.
@@ -50,7 +52,9 @@ class StreamRelay:
                     continue
                 await self._commit()
             if relayed:
+                self.is_writing = True
                 await sink.write(relayed)
+                self.is_writing = False
         await self._finish()
         if reader.error is not None:
             sink.abort()
@@ -82,7 +86,8 @@ class StreamRelay:
     async def break_off(self, failure: Failure) -> None:
         """Tell the client that the stream is broken: one error frame, no ``[DONE]``, and the connection cut."""
         detail = f": {failure.detail}" if failure.detail else ""
-        message = f"The provider's stream broke off ({failure.code}{detail}); what came before is not the whole answer."
+        whose = "The provider's" if failure.blame is Blame.UPSTREAM else "The"
+        message = f"{whose} stream broke off ({failure.code}{detail}); what came before is not the whole answer."
         rest = self.reader.finish(is_clean=False)
         # A frame of ours must not end up inside a line of the upstream's that was cut in the middle.
         separator = b"\n\n" if self.reader.is_mid_event else b""
