@@ -272,6 +272,9 @@ class Attempt:
             self._span.first_chunk(self._first_content_s)
 
     def _timeout_failure(self, left_s: float, limit_s: float, *, has_content: bool) -> Failure:
+        if self._relay is not None and self._relay.is_writing:
+            detail = "the client took the answer more slowly than its time allows"
+            return Failure(Blame.CLIENT, Scope.NONE, Retry.NEVER, "client_too_slow", self._status, None, detail)
         if has_content:
             return Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.NEVER, "total_timeout", self._status)
         if left_s <= limit_s:
