@@ -238,3 +238,26 @@ def test_a_failed_call_gives_its_permit_back_before_the_next_is_taken() -> None:
         assert permits[0].ended_at <= permits[1].awarded_at
 
     run(TWO, scene)
+
+
+def test_a_client_too_slow_for_its_answers_time_is_no_failure_of_the_provider() -> None:
+    async def scene(world: World) -> None:
+        client = await world.ask(stream=True, max_tokens=40, pause_s=1.0)
+
+        assert client.fate == "frame"
+        assert "client_too_slow" in client.text
+        report = await world.report("a")
+        assert (report.failures, report.health, report.in_flight) == (0, 1.0, 0)
+
+    run(loaded([provider("a", timeouts={"total": "5s"})]), scene)
+
+
+def test_a_provider_too_slow_for_its_answers_time_is_at_fault_itself() -> None:
+    async def scene(world: World) -> None:
+        client = await world.ask(stream=True, max_tokens=1000)
+
+        assert client.fate == "frame"
+        assert "total_timeout" in client.text
+        assert (await world.report("a")).failures == 1
+
+    run(loaded([provider("a", timeouts={"total": "5s"})]), scene)
