@@ -325,10 +325,13 @@ class ModelEvidence:
             else:
                 self._deviation_whole = deviation
         moved = gain * surprise
-        a = self._a = _clamped(self._a + moved)
-        self._reference += (slow_gain if slow_gain > GAIN_REFERENCE else GAIN_REFERENCE) * (a - self._reference)
+        a = self._a + moved
+        self._a = a if -16.0 < a < 9.0 else _clamped(a)
+        self._reference += (slow_gain if slow_gain > GAIN_REFERENCE else GAIN_REFERENCE) * (self._a - self._reference)
         if whole_tokens is not None:
-            self._b = _clamped(self._b + moved)
+            b = self._b + moved
+            self._b = b if -16.0 < b < 9.0 else _clamped(b)
+            self.token_s = exp(self._b)
         self._refresh()
 
     def _learn_load(self, load: int, seconds: float, idle: float, is_long: bool) -> float:
@@ -352,7 +355,8 @@ class ModelEvidence:
             gain = GAIN
         if gain < GAIN_SURPRISED and not -1.5 <= surprise <= 1.5:
             gain = GAIN_SURPRISED
-        self._b = _clamped(self._b + gain * surprise)
+        b = self._b + gain * surprise
+        self._b = b if -16.0 < b < 9.0 else _clamped(b)
         self.token_s = exp(self._b)
 
     def _move_knee(self, held: float, gain: float) -> None:
@@ -364,7 +368,6 @@ class ModelEvidence:
         spread *= spread / 2.0
         self.first_s = idle * exp(spread if spread < 0.5 else 0.5)
         self.slowness = exp(a - self._reference)
-        self.token_s = exp(self._b)
 
 
 def _sane(seconds: float | None) -> float | None:
