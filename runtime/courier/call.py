@@ -60,6 +60,8 @@ class ClientCall:
     user: str = ""
     baggage: str = ""
     span: ServerSpan | None = None
+    is_waiting: bool = False
+    """For a decision, a place or a pause before a repeat: nothing is under way upstream."""
     is_drained: bool = False
     """Set before the task is cancelled at the end of the drain, so that the end is told as what it is."""
 

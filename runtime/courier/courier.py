@@ -72,6 +72,7 @@ class Courier:
     async def _walk(self) -> Ended:
         refused_since: float | None = None
         while True:
+            self._client.is_waiting = True
             routed = await self._route()
             if isinstance(routed, Problem):
                 return await self._answer(routed)
@@ -81,6 +82,7 @@ class Courier:
                     return await self._answer(problem)
                 continue
             attempts_before = self._attempts
+            self._client.is_waiting = False
             ended = await self._follow(routed)
             if ended is not None:
                 return ended

@@ -7,6 +7,7 @@ the end of the drain what is left is told so and ended.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -60,11 +61,14 @@ class Edge:
         self._house = house
         self._settings = settings
         self._rng = rng
-        self._under_way: dict[asyncio.Task[Any], ClientCall] = {}
+        self._under_way: dict[asyncio.Task[Any], ClientCall | None] = {}
+        """By task; None while the body is still to come."""
         self._count = 0
         self._idle: asyncio.Event | None = None
         self.counters = EdgeCounters()
         self.is_draining = False
+        self.is_cut = False
+        """Whatever is under way is ended, not finished."""
 
     @property
     def count(self) -> int:
@@ -87,11 +91,13 @@ class Edge:
             text = f"Pointsman has {self._count} requests under way, its limit (server.max_requests)."
             return Problem(503, "overloaded", text, None, 1.0)
         self._count += 1
+        self._under_way[_this_task()] = None
         return None
 
     def leave(self) -> None:
         """Count a request out."""
         self._count -= 1
+        del self._under_way[_this_task()]
         if self._idle is not None and not self._count:
             self._idle.set()
 
@@ -125,20 +131,12 @@ class Edge:
                 ended = await refuse(sink, call, request_id)
                 return
             call.span = span
-            ended = await self._carry(call, sink)
+            self._under_way[_this_task()] = call
+            ended = await Courier(self._house, call, sink).carry()
         finally:
             self.counters.ended(ended.status)
             if span is not None:
                 span.end(ended.status, ended.error or None)
-
-    async def _carry(self, call: ClientCall, sink: EdgeSink) -> Ended:
-        task = asyncio.current_task()
-        assert task is not None
-        self._under_way[task] = call
-        try:
-            return await Courier(self._house, call, sink).carry()
-        finally:
-            del self._under_way[task]
 
     def _read(self, request: EdgeRequest, request_id: str) -> ClientCall | Problem:
         endpoint = ROUTES[request.path]
@@ -175,8 +173,12 @@ class Edge:
         return f"req-{self._rng.getrandbits(64):016x}"
 
     async def drain(self, within_s: float) -> None:
-        """Take nothing new, wait until all is done or ``within_s`` seconds are over, then end what is left."""
+        """Take nothing new, wait until all is done or ``within_s`` seconds are over, then end what is left.
+
+        Who only waits for a place is told at once: nothing is lost, and the time is for those whose call is under way.
+        """
         self.is_draining = True
+        self._end(lambda call: call is not None and call.is_waiting)
         await self.settled(within_s)
         self.cut()
 
@@ -190,9 +192,16 @@ class Edge:
 
     def cut(self) -> None:
         """End every request under way: streams get the error frame, others a 503."""
-        self.is_draining = True
+        self.is_draining = self.is_cut = True
+        self._end(lambda call: True)
+
+    def _end(self, is_due: Callable[[ClientCall | None], bool]) -> None:
         for task, call in list(self._under_way.items()):
-            if not call.is_drained:
+            if not is_due(call):
+                continue
+            if call is None:
+                task.cancel()
+            elif not call.is_drained:
                 call.is_drained = True
                 task.cancel()
 
@@ -208,6 +217,12 @@ async def refuse(sink: EdgeSink, problem: Problem, request_id: str) -> Ended:
     except ClientGone:
         return Ended(STATUS_CLIENT_GONE, "client_gone")
     return Ended(problem.status, problem.code)
+
+
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
 
 
 def _incoming(request: EdgeRequest) -> IncomingTrace | None:

@@ -24,6 +24,7 @@ from runtime.http.admin import Admin, AdminError
 from runtime.http.catalogue import model_list, openapi
 from runtime.http.edge import ROUTES, Edge
 from runtime.http.guard import why_not_admin
+from runtime.http.lines import Lines
 from runtime.http.page import closed_page, first_page
 from runtime.ports import ClientGone, EdgeRequest, Headers
 
@@ -34,6 +35,9 @@ KEEPALIVE_SHARE = 1.25
 """Idle connections, and headers that never end, are cut after so many times ``server.client_idle``: later than a proxy with
 the usual 60 s would do, so that it never sends on a connection we are just closing."""
 SHUTDOWN_S = 1.0
+Question = Callable[[web.BaseRequest, str], Awaitable[Any]]
+OnGarbage = Callable[[int], None]
+"""Told the status of every answer to what is not HTTP."""
 NAME = ("Server", "pointsman")
 Handler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 """Takes the request and the part of its path that a template leaves open, decoded."""
@@ -105,9 +109,20 @@ class AiohttpSink:
 class _Protocol(web.RequestHandler):
     """A connection. What is not HTTP is answered like any other error, and logged by nobody: anyone can send it."""
 
-    __slots__ = ("on_garbage",)
+    __slots__ = ("_lines", "_on_garbage")
 
-    on_garbage: Callable[[int], None]
+    def __init__(self, server: "_Server", **settings: Any) -> None:
+        super().__init__(server, **settings)
+        self._on_garbage = server.on_garbage
+        self._lines = server.lines
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._lines.add(self, transport)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._lines.remove(self)
+        super().connection_lost(exc)
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -115,7 +130,7 @@ class _Protocol(web.RequestHandler):
         """The answer to what could not be read as a request, or, which would be our fault, to what a handler raised."""
         if request.writer.output_size > 0:
             raise ConnectionError("an answer was under way")
-        self.on_garbage(status)
+        self._on_garbage(status)
         if status >= 500:
             log.error("a request failed", exc_info=exc)
             return _problem(problems.internal_error(), close=True)
@@ -125,15 +140,16 @@ class _Protocol(web.RequestHandler):
 class _Server(web.Server):
     """Makes the connections."""
 
-    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], keepalive_s: float) -> None:
+    def __init__(
+        self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], keepalive_s: float, on_garbage: OnGarbage
+    ) -> None:
         super().__init__(handler, handler_cancellation=True)
-        self._keepalive_s = keepalive_s
-        self.on_garbage: Callable[[int], None] = lambda status: None
+        self._settings: dict[str, Any] = {"access_log": None, "keepalive_timeout": keepalive_s}
+        self.on_garbage = on_garbage
+        self.lines = Lines()
 
     def __call__(self) -> web.RequestHandler:
-        protocol = _Protocol(self, loop=self._loop, access_log=None, keepalive_timeout=self._keepalive_s)  # type: ignore[arg-type] # None is its documented way to have no such log
-        protocol.on_garbage = self.on_garbage
-        return protocol
+        return _Protocol(self, loop=self._loop, **self._settings)
 
 
 class HttpServer:
@@ -149,6 +165,7 @@ class HttpServer:
         self._idle_s = client_idle_s
         self._version = version
         self._runner: web.ServerRunner | None = None
+        self._server: _Server | None = None
         self._routes: dict[str, dict[str, Handler]] = {path: {"POST": self._call} for path in ROUTES}
         for path, handler in (
             ("/v1/models", self._models),
@@ -165,9 +182,8 @@ class HttpServer:
 
     async def start(self, host: str, port: int) -> int:
         """Listen; returns the port. Raises ``OSError`` if the address cannot be had."""
-        server = _Server(self._handle, KEEPALIVE_SHARE * self._idle_s)
-        server.on_garbage = self._edge.refused
-        self._runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_S)
+        self._server = _Server(self._handle, KEEPALIVE_SHARE * self._idle_s, self._edge.refused)
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=SHUTDOWN_S)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port, backlog=1024)
         await site.start()
@@ -184,6 +200,8 @@ class HttpServer:
         """Close everything."""
         if self._runner is not None:
             await self._runner.cleanup()
+        if self._server is not None:
+            await self._server.lines.cut(SHUTDOWN_S)
 
     # Where a path leads.
 
@@ -235,6 +253,10 @@ class HttpServer:
                 return _problem(body, close=True)
             sink = AiohttpSink(request, self._idle_s)
             await edge.serve(_edge_request(request, body), sink)
+        except asyncio.CancelledError:
+            if not edge.is_cut:
+                raise
+            return _problem(problems.shutting_down(), close=True)
         finally:
             edge.leave()
         if sink.response is None:
@@ -310,14 +332,8 @@ class HttpServer:
     def _add_admin_routes(self) -> None:
         admin = self._admin
 
-        async def providers(request: web.BaseRequest, rest: str) -> Any:
-            return await admin.providers()
-
         async def stats(request: web.BaseRequest, rest: str) -> Any:
             return await admin.stats() | {"edge": self._edge.shown()}
-
-        async def decision(request: web.BaseRequest, rest: str) -> Any:
-            return await admin.decision(rest)
 
         async def decisions(request: web.BaseRequest, rest: str) -> Any:
             return {"decisions": await admin.decisions(100)}
@@ -328,17 +344,19 @@ class HttpServer:
                 raise AdminError(body)
             return await admin.explain(body)
 
-        async def probe(request: web.BaseRequest, rest: str) -> Any:
-            return await admin.probe(rest)
-
-        for path, get in (("providers", providers), ("stats", stats), ("decisions", decisions)):
+        gets: tuple[tuple[str, Question], ...] = (
+            ("providers", lambda request, rest: admin.providers()),
+            ("stats", stats),
+            ("decisions", decisions),
+        )
+        for path, get in gets:
             handler = self._guarded(get)
             self._routes[f"/admin/{path}"] = {"GET": handler, "HEAD": handler}
         self._routes["/admin/explain"] = {"POST": self._guarded(explain)}
-        self._add_template("/admin/decisions/", "", "GET", self._guarded(decision))
-        self._add_template("/admin/providers/", "/probe", "POST", self._guarded(probe))
+        self._add_template("/admin/decisions/", "", "GET", self._guarded(lambda request, rest: admin.decision(rest)))
+        self._add_template("/admin/providers/", "/probe", "POST", self._guarded(lambda request, rest: admin.probe(rest)))
 
-    def _guarded(self, answer: Callable[[web.BaseRequest, str], Awaitable[Any]]) -> Handler:
+    def _guarded(self, answer: Question) -> Handler:
         async def handler(request: web.BaseRequest, rest: str) -> web.StreamResponse:
             why = why_not_admin(_edge_request(request, b""), self._admin_key)
             if why is not None:

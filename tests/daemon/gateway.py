@@ -155,6 +155,8 @@ class Gateway(Client):
         self._logged = threading.Condition()
         self._reader: threading.Thread | None = None
         self._process: subprocess.Popen[str] | None = None
+        self._is_told = False
+        """To end: a second signal would be another order."""
 
     @property
     def process(self) -> subprocess.Popen[str]:
@@ -201,11 +203,12 @@ class Gateway(Client):
 
     def signal(self, number: int) -> None:
         """Send a signal."""
+        self._is_told = self._is_told or number in (signal.SIGTERM, signal.SIGINT)
         self.process.send_signal(number)
 
     def stop(self) -> int:
         """SIGTERM, if it still runs; returns the exit code."""
-        if self.process.poll() is None:
+        if self.process.poll() is None and not self._is_told:
             self.signal(signal.SIGTERM)
         return self.exit_code()
 
