@@ -136,7 +136,8 @@ class Edge:
         finally:
             self.counters.ended(ended.status)
             if span is not None:
-                span.end(ended.status, ended.error or None)
+                # A client's own 4xx is no error of ours (HTTP conventions); a stream that broke is, whatever its status was.
+                span.end(ended.status, None if 400 <= ended.status < 500 else ended.error or None)
 
     def _read(self, request: EdgeRequest, request_id: str) -> ClientCall | Problem:
         endpoint = ROUTES[request.path]

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from runtime.ports import EdgeRequest
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+_HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]")
 _FORWARDED = ("forwarded", "x-forwarded-")
 
 
@@ -40,6 +41,8 @@ def is_loopback(peer: str) -> bool:
 
 
 def _name_of(host: str) -> str:
+    if not _HOST_CHARACTERS.issuperset(host):
+        return ""
     try:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:
