@@ -341,6 +341,8 @@ class World:
     def freeze(self, name: str, on: type) -> "FrozenMail":
         """Let the mailbox of an actor be read up to the next message of a class, and no further until it thaws."""
         cell = self.cell(name)
+        if isinstance(cell.queue, FrozenMail):
+            cell.queue.thaw()
         cell.queue = frozen = FrozenMail(cell.queue, on, partial(self.house.system._dispatcher.schedule, cell))
         return frozen
 

@@ -100,8 +100,9 @@ class Storm:
         rng = self.rng
         for _ in range(rounds):
             # Bursts beyond 64 questions in a row, from which on answers take a turn of the loop.
-            for _ in range(rng.choice((1,) * 12 + (2,) * 8 + (8,) * 4 + (150,))):
-                self._request(world)
+            size = rng.choice((1,) * 12 + (2,) * 8 + (8,) * 4 + (150,))
+            for _ in range(size):
+                self._request(world, hurry=0.4 if size > 64 else 0.15)
             if rng.random() < 0.25:
                 self._break_something(world)
             await asyncio.sleep(rng.choice((0.0, 0.001, 0.05, 0.3, 1.0, rng.uniform(0, 4))))
@@ -116,7 +117,7 @@ class Storm:
         await asyncio.sleep(2 * STALE_S + 1.0 + out_s)
         return [await world.report(name) for name in self.providers]
 
-    def _request(self, world: World) -> None:
+    def _request(self, world: World, hurry: float) -> None:
         rng = self.rng
         deadline_ms = rng.choice((1, 50, 700)) if rng.random() < 0.15 else 0
         client = world.send(
@@ -129,8 +130,8 @@ class Storm:
         client.deadline_s = min(deadline_ms / 1000 if deadline_ms else inf, world.house.directory.routing.deadline_s)
         if rng.random() < 0.25:
             world.loop.call_later(rng.choice((0.0, 0.0, 0.02, 0.2, rng.uniform(0, 1))), client.leave)
-        elif rng.random() < 0.15:
-            self.leave_after_turns(world.loop, client.leave, rng.randint(0, 4))
+        elif rng.random() < hurry:
+            self.leave_after_turns(world.loop, client.leave, rng.randint(0, 5))
 
     @staticmethod
     def leave_after_turns(loop: asyncio.AbstractEventLoop, leave: Callable[[], None], turns: int) -> None:
@@ -149,8 +150,11 @@ class Storm:
             world.fault(
                 name, kind, p=rng.choice((1.0, 0.5)), for_s=rng.uniform(0, 4), retry_after_s=rng.choice((0.0, 0.5, 3.0))
             )
-        elif what < 0.6:
+        elif what < 0.58:
             world.heal(name)
+        elif what < 0.66:
+            actor, on = rng.choice(((f"provider:{name}", Award), (f"provider:{name}", CallEnded), ("router", RouteQuery)))
+            world.loop.call_later(rng.uniform(0.0, 1.0), world.freeze(actor, on).thaw)
         elif what < 0.85:
             mode, is_broken = rng.choice(("before", "after")), rng.random() < 0.7
             world.crash(f"provider:{name}", rng.choice(PROVIDER_MAIL), rng.choice((1, 1, 2, 8)), mode, is_broken)

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -79,6 +80,27 @@ def test_a_router_that_restarts_loses_nobody_who_waits() -> None:
         assert world.watch.most_out == {"a": 1}
 
     run(loaded([provider("a", limits={"max_concurrency": 1})]), scene)
+
+
+def test_a_router_whose_alarm_was_lost_in_a_crash_still_ends_the_wait_of_those_who_wait() -> None:
+    async def scene(world: World) -> None:
+        world.send(max_tokens=1000)
+        await asyncio.sleep(0.1)
+        router: Any = world.cell("router").actor
+        wait = router._wait
+
+        def half_way(*details: Any) -> None:
+            del router._wait
+            wait(*details)
+            raise RuntimeError("after the alarm was set")
+
+        router._wait = half_way
+        client = await world.ask()
+
+        assert (client.status, client.code) == (503, "overloaded")
+        assert client.took_s == pytest.approx(2.0, abs=0.01)
+
+    run(loaded([provider("a", limits={"max_concurrency": 1})], queue={"max_wait": "2s"}), scene)
 
 
 def test_crashes_of_registry_aggregator_and_prober_are_noticed_by_no_client() -> None:
