@@ -113,6 +113,7 @@ class Courier:
                 if is_last or gone.fault not in (Fault.CRASHED, Fault.RESTARTING, Fault.SILENT):
                     return problems.internal_error() if is_last else problems.shutting_down()
         self._is_known_to_router = False
+        self._decision_id = answer.decision_id
         if isinstance(answer, RoutePlan):
             self._plan = answer
             if client.span is not None:
@@ -214,6 +215,8 @@ class Courier:
         headers = [("content-type", "application/json"), *problem.headers(), ("x-request-id", self._client.request_id)]
         if self._attempts:
             headers.append(("x-pointsman-attempts", str(self._attempts)))
+        if self._decision_id:
+            headers.append(("x-pointsman-decision", self._decision_id))
         await self._send(problem.status, headers, body)
         return Ended(problem.status, problem.code)
 

@@ -106,7 +106,7 @@ def test_an_unknown_model_is_not_found(gateway: Gateway, upstream: ScriptedUpstr
     assert "gpt-99" in answer.error["message"]
     assert gateway.stats()["edge"]["by_status"]["404"] == before["by_status"].get("404", 0) + 1
     assert upstream.requests("p") == []
-    decision = gateway.get("/admin/decisions").json()["decisions"][0]
+    decision = gateway.decision(answer)
     assert (decision["requested_model"], decision["error"]) == ("gpt-99", "model_not_supported")
 
 

@@ -179,6 +179,13 @@ def test_pain_19_when_all_attempts_are_spent_the_answer_names_each_provider_and_
     assert "all_broken.b failed: not_json (status 200)" in message
     assert "all_broken.c failed: http_502 (status 502)" in message
     assert asked(upstream, "all_broken") == {"a": 1, "b": 1, "c": 1}
+    # And the record of the decision is there for who wants to know more
+    record = gateway.decision(answer)
+    assert [(one["provider"], one["outcome"], one["round"]) for one in record["attempts"]] == [
+        ("all_broken.a", "failed", 1),
+        ("all_broken.b", "failed", 2),
+        ("all_broken.c", "failed", 3),
+    ]
 
 
 def test_pain_13_no_more_calls_are_made_than_the_attempt_budget_allows(gateway: Gateway, upstream: ScriptedUpstream) -> None:
