@@ -18,14 +18,14 @@ from typing import Any
 
 from actors.kernel import Context
 from actors.router.alarm import Alarm
-from actors.router.candidates import Offers, are_all_ready, in_place, offers, rank, select
+from actors.router.candidates import all_ready, in_place, offers, rank, select
 from actors.router.decision import CHOICES_MAX
 from actors.router.pending import Pending, State, is_dry_run
 from actors.router.plans import STALE_S, OpenPlans
 from actors.router.queue import PAUSE_S, RECHECK_S, WaitingQueue, waits_on
 from actors.router.recorder import WITHDRAWN, Recorder
 from actors.router.strategies import STRATEGIES
-from actors.router.strategies.base import Ask, Memories
+from actors.router.strategies.base import Ask, Memories, Ranked
 from actors.router.table import Entry, RoutingTable
 from actors.router.verdict import judge
 from messages.calls import CallEnded
@@ -128,7 +128,7 @@ class RouterActor:
             self._table.generation,
             is_dry,
             until if until < query.deadline else query.deadline,
-            (query.arrived_at, self._arrivals),
+            self._arrivals,
             now,
             self._freed_count,
         )
@@ -173,15 +173,19 @@ class RouterActor:
         answers = message.answers
         pending.answers = pending.answers + answers if pending.answers else answers
         counts, waiting = self._plans.counts, self._queue.waiting
-        if not counts and not waiting and are_all_ready(pending, answers):
-            self._plan(pending, Offers(list(answers)), context)
-            return
+        ask = self._asked  # One for all decisions: nobody keeps it.
+        ask.profile = pending.query.profile
+        if ask.profile.hints is NO_HINTS and not waiting:
+            ready = all_ready(pending, answers, counts)
+            if ready is not None:
+                self._plan(pending, pending.strategy.rank(ready, ask, pending.memory, context.rng), context)
+                return
         held = self._queue.held_from(pending) if waiting and not pending.is_dry else _NOBODY
         found = offers(pending, counts, held)
         if len(found.ready) != len(pending.asked) and pending.crashes() >= _CRASHES_MAX:
             self._refuse(pending, context, RouteError.SELECTION_FAILED)
         elif found.ready or found.unhealthy or found.full:
-            self._plan(pending, found, context)
+            self._plan(pending, rank(pending, found, ask, context.rng), context)
         elif pending.rest:
             fanout = self._routing.fanout
             entries = in_place(pending, list(pending.rest[:fanout]))
@@ -190,13 +194,8 @@ class RouterActor:
         else:
             self._no_bids(pending, context.now(), context)
 
-    def _plan(self, pending: Pending, found: Offers, context: Context) -> None:
-        query, strategy = pending.query, pending.strategy
-        query_id = query.query_id
-        # One for all decisions: nobody keeps it.
-        ask = self._asked
-        ask.profile = query.profile
-        ranked = rank(pending, found, ask, context.rng)
+    def _plan(self, pending: Pending, ranked: Ranked, context: Context) -> None:
+        query_id = pending.query.query_id
         choices = [Choice(bid.provider, score, bid.expected_s, bid.cost_usd) for score, bid in ranked[:CHOICES_MAX]]
         now = context.now()
         decision_id = self._record.plan(pending, ranked, now, context)
@@ -204,7 +203,7 @@ class RouterActor:
             winner = choices[0].provider
             pending.memory.note(winner)
             self._plans.open(query_id, winner, now)
-        plan = RoutePlan(query_id, decision_id, pending.generation, pending.route.model, strategy.name, tuple(choices))
+        plan = RoutePlan(query_id, decision_id, pending.generation, pending.route.model, pending.strategy.name, tuple(choices))
         context.answer(pending.slot, plan)
         self._finish(pending)
 

@@ -1,8 +1,8 @@
 """Who is asked, and who of those that bid can be taken: the stages of a decision before its strategy."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from actors.router.pending import Pending
 from actors.router.strategies.base import Ask, Ranked
@@ -64,27 +64,33 @@ class Offers:
     """Bids that can be taken, by tier, each in the order of definition."""
 
     ready: list[Bid]
-    unhealthy: Sequence[Bid] = ()
+    unhealthy: list[Bid]
     """Asked when no healthy one can take the call."""
-    full: Sequence[Bid] = ()
+    full: list[Bid]
     """What room they had is promised to others by open plans."""
 
 
-def are_all_ready(pending: Pending, answers: tuple[Bid | NoBid, ...]) -> bool:
-    """Whether everybody asked has made a bid that can be taken as it stands, in the order of definition.
+def all_ready(pending: Pending, answers: tuple[Bid | NoBid, ...], planned: dict[str, int]) -> list[Bid] | None:
+    """The bids, as ``offers`` would find them ready, if all who have the model were asked and bid and can take the call.
 
-    That is the usual case and leaves nothing to sort; ``offers`` sees to all others.
+    That is the usual case; None: it is another one, and ``offers`` sees to it. Requests with hints are not for this.
     """
-    asked = pending.asked
-    if len(answers) != len(asked) or pending.query.profile.hints.max_cost_usd is not None:
-        return False
-    for position, bid in enumerate(answers):
-        if type(bid) is not Bid or not bid.healthy or bid.provider != asked[position].id:
-            return False
+    route = pending.route
+    if pending.asked is not route.entries or len(answers) != len(pending.asked):
+        return None
+    places = route.places
+    ready: list[Any] = list(answers)
+    for answer in answers:
+        if type(answer) is not Bid or not answer.healthy:
+            return None
+        bid = answer
+        if planned and (count := planned.get(bid.provider)):
+            bid = with_plans(bid, count)
         room = bid.room
         if room is not None and room <= 0:
-            return False
-    return True
+            return None
+        ready[places[bid.provider]] = bid
+    return ready
 
 
 def offers(pending: Pending, planned: dict[str, int], held: list[str]) -> Offers:
@@ -92,9 +98,7 @@ def offers(pending: Pending, planned: dict[str, int], held: list[str]) -> Offers
 
     ``planned`` are the open plans by provider, ``held`` the providers for which earlier requests wait.
     """
-    ready: list[Bid] = []
-    unhealthy: list[Bid] = []
-    full: list[Bid] = []
+    found = Offers([], [], [])
     ceiling = pending.query.profile.hints.max_cost_usd
     answers = pending.by_provider()
     for entry in pending.asked:
@@ -111,24 +115,22 @@ def offers(pending: Pending, planned: dict[str, int], held: list[str]) -> Offers
         if count:
             bid = with_plans(bid, count)
         if bid.room is not None and bid.room <= 0:
-            full.append(bid)
+            found.full.append(bid)
         elif bid.healthy:
-            ready.append(bid)
+            found.ready.append(bid)
         else:
-            unhealthy.append(bid)
-    return Offers(ready, unhealthy, full)
+            found.unhealthy.append(bid)
+    return found
 
 
 def rank(pending: Pending, found: Offers, ask: Ask, rng: Random) -> Ranked:
     """Rank tier by tier. A preferred provider goes first in its tier: a preference, not a cage."""
     strategy, memory = pending.strategy, pending.memory
     prefer = ask.profile.hints.prefer
-    if not (prefer or found.unhealthy or found.full):
-        return strategy.rank(found.ready, ask, memory, rng)
     ranked: Ranked = []
     for tier in (found.ready, found.unhealthy, found.full):
         if tier:
-            part = strategy.rank(list(tier), ask, memory, rng)
+            part = strategy.rank(tier, ask, memory, rng)
             if prefer:
                 part.sort(key=lambda pair: pair[1].provider != prefer)
             ranked += part
@@ -141,8 +143,13 @@ def with_plans(bid: Bid, count: int) -> Bid:
     They count as calls in flight, take room, and, beyond eight calls or those it had when it bid, stretch the expected time
     as the soft queue term of the policy does.
     """
-    knee = max(_KNEE, bid.in_flight + 1)
-    beyond = max(0, bid.in_flight + 1 + count - knee) / knee
+    expected_s = bid.expected_s
+    knee = bid.in_flight + 1
+    if knee < _KNEE:
+        knee = _KNEE
+    beyond = bid.in_flight + 1 + count - knee
+    if beyond > 0:
+        expected_s *= 1.0 + _PRESSURE * (beyond / knee)
     return Bid(
         bid.provider,
         bid.in_flight + count,
@@ -153,7 +160,7 @@ def with_plans(bid: Bid, count: int) -> Bid:
         bid.latency_p50_s,
         bid.latency_p95_s,
         bid.latency_ewma_s,
-        bid.expected_s * (1.0 + _PRESSURE * beyond),
+        expected_s,
         bid.cost_usd,
         bid.failure_p,
         bid.failure_loss_s,

@@ -46,8 +46,8 @@ class Pending:
     is_dry: bool
     until: float
     """It waits no longer."""
-    order: tuple[float, int]
-    """Its place in every line: the request's arrival, then the order in which queries came here."""
+    number: int
+    """In the order in which queries came here."""
     began_at: float
     """Start of the round."""
     mark: int
@@ -68,6 +68,11 @@ class Pending:
     turn: str = ""
     """The provider whose turn the round is made for."""
     waits_on: tuple[str, ...] = ()
+
+    @property
+    def order(self) -> tuple[float, int]:
+        """Its place in every line: the request's arrival, then the order in which queries came here."""
+        return self.query.arrived_at, self.number
 
     def begin_again(self, now: float, mark: int) -> None:
         """Forget the round before."""

@@ -32,9 +32,19 @@ class Recorder:
 
     def plan(self, pending: Pending, ranked: Ranked, now: float, context: Context) -> str:
         """Record a plan; returns the decision's id."""
-        kept = self._of(pending.query, context)
-        kept.pending, kept.ranked, kept.error = pending, ranked, ""
-        kept.took_s = took_s = now - pending.began_at
+        query = pending.query
+        kept = self._log.by_query.get(query.query_id)
+        took_s = now - pending.began_at
+        if kept is None:
+            kept = Kept(_new_id(context), query, context.wall(), 1, pending, took_s, ranked)
+            self._log.add(kept)
+        else:
+            kept.at = context.wall()
+            kept.round += 1
+            kept.pending = pending
+            kept.took_s = took_s
+            kept.ranked = ranked
+            kept.error = ""
         if not pending.is_dry:
             self._durations.add(took_s * 1e6)
         return kept.decision_id
@@ -63,9 +73,7 @@ class Recorder:
         query_id = query.query_id
         kept = self._log.by_query.get(query_id)
         if kept is None:
-            number = context.rng.getrandbits(64)
-            # A third quicker than a format does it.
-            kept = Kept("dec-" + number.to_bytes(8, "big").hex(), query)
+            kept = Kept(_new_id(context), query)
             self._log.add(kept)
         kept.at = context.wall()
         kept.round += 1
@@ -114,3 +122,8 @@ class Recorder:
     def fault(self) -> str | None:
         """None while the records hold together."""
         return self._log.fault()
+
+
+def _new_id(context: Context) -> str:
+    # A third quicker than a format does it.
+    return "dec-" + context.rng.getrandbits(64).to_bytes(8, "big").hex()

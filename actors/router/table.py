@@ -4,7 +4,7 @@ Owns: nothing that changes. A table is built from one ``ConfigSnapshot`` and rep
 Always: a lookup costs the same however many models are configured; candidates keep the order of their definition.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from actors.kernel import Ref
@@ -42,6 +42,8 @@ class Route:
     has_zero_weight: bool = False
     is_plain: bool = False
     """True: nobody is left out but for what a request says."""
+    places: Mapping[str, int] = field(default_factory=dict, repr=False, compare=False)
+    """Where each entry stands, by its id."""
 
     @staticmethod
     def to(model: str, entries: Iterable[Entry], pinned_out: tuple[str, ...] = ()) -> "Route":
@@ -49,7 +51,8 @@ class Route:
         found = tuple(entries)
         refs = tuple(entry.ref for entry in found)
         has_zero_weight = any(entry.spec.weight == 0 for entry in found)
-        return Route(model, found, pinned_out, refs, has_zero_weight, not (pinned_out or has_zero_weight))
+        places = {entry.id: position for position, entry in enumerate(found)}
+        return Route(model, found, pinned_out, refs, has_zero_weight, not (pinned_out or has_zero_weight), places)
 
 
 @dataclass(frozen=True, slots=True)

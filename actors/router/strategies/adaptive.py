@@ -40,8 +40,24 @@ def rank_adaptive(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> Ran
     An unknown price counts as the dearest known one. A provider without samples counts as 0.7 of the mean C of those that
     have some, 1.5 of it while an exploring call is in flight there; where nobody has samples, price alone tells.
     """
-    least, runner_up, losses = _losses(bids, ask.seconds_per_usd)
-    stream = ask.profile.stream
+    seconds_per_usd, stream = ask.seconds_per_usd, ask.profile.stream
+    least = runner_up = inf
+    losses: list[float] = []
+    for bid in bids:
+        cost = bid.cost_usd
+        if cost is None or bid.samples <= 0:
+            losses = _guessed_losses(bids, seconds_per_usd)
+            least, runner_up = sorted([*losses, inf])[:2]
+            break
+        loss = bid.expected_s + seconds_per_usd * cost
+        losses.append(loss)
+        if loss < least:
+            runner_up = least
+            least = loss
+        elif loss < runner_up:
+            runner_up = loss
+    if len(losses) == 1:
+        runner_up = PENALTY_S
     ranked: Ranked = []
     before = -inf
     is_in_order = True
@@ -67,25 +83,6 @@ def rank_adaptive(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> Ran
     return ranked
 
 
-def _losses(bids: list[Bid], seconds_per_usd: float) -> tuple[float, float, list[float]]:
-    """The least C, the least of the other bidders (the penalty where there is none), and C of each bid, in seconds."""
-    least = runner_up = inf
-    losses: list[float] = []
-    for bid in bids:
-        cost = bid.cost_usd
-        if cost is None or bid.samples <= 0:
-            losses = _guessed_losses(bids, seconds_per_usd)
-            least, runner_up = sorted([*losses, inf])[:2]
-            break
-        loss = bid.expected_s + seconds_per_usd * cost
-        losses.append(loss)
-        if loss < least:
-            least, runner_up = loss, least
-        elif loss < runner_up:
-            runner_up = loss
-    return least, runner_up if len(losses) > 1 else PENALTY_S, losses
-
-
 def _guessed_losses(bids: list[Bid], seconds_per_usd: float) -> list[float]:
     """The same where something is unknown."""
     dearest = max((bid.cost_usd for bid in bids if bid.cost_usd is not None), default=0.0)
@@ -109,7 +106,8 @@ def _spread(ranked: Ranked, near: int, rng: Random) -> None:
     if other >= one:
         other += 1
     chosen = one if ranked[one][1].in_flight <= ranked[other][1].in_flight else other
-    ranked.insert(0, ranked.pop(chosen))
+    if chosen:
+        ranked.insert(0, ranked.pop(chosen))
 
 
 ADAPTIVE = Strategy("adaptive", rank_adaptive, sampled)
