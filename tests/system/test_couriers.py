@@ -226,6 +226,19 @@ def test_repeats_at_one_provider_are_a_share_of_its_calls_beyond_a_floor_of_ten(
     run(config("a", max_attempts=5, retry_share=0.2), scene)
 
 
+def test_requests_that_fail_together_share_the_budget_for_repeats() -> None:
+    async def scene(world: World) -> None:
+        world.fault("a", FaultKind.ERRORS)
+        for _ in range(100):
+            world.send()
+        await world.all_done()
+
+        assert {client.status for client in world.clients} == {502}
+        assert len(world.calls("a")) <= 100 + 10 + 20
+
+    run(config("a", backoff={"kind": "linear", "base": "1s", "jitter": False}, max_attempts=5), scene)
+
+
 def test_pain_13_in_an_outage_of_all_the_load_grows_by_the_retry_share_only() -> None:
     async def scene(world: World) -> None:
         for name in "ab":
