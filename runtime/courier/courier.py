@@ -51,6 +51,8 @@ class Courier:
         self._is_known_to_router = False
         self._refused: tuple[str, ...] = ()
         """Providers of the last plan, if none of them granted its award: the next round is without them."""
+        self._decision_id = ""
+        """Of the last round."""
 
     async def carry(self) -> Ended:
         """Answer the client, whatever happens. Raises only ``asyncio.CancelledError``, when the client left."""
