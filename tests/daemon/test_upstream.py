@@ -1,4 +1,4 @@
-"""The upstream port over real sockets, against servers that misbehave."""
+"""The upstream port over real sockets, against servers that misbehave. Every case holds for both clients."""
 
 import asyncio
 import gc
@@ -12,81 +12,13 @@ from messages.failures import Blame, Retry, Scope
 from runtime.ports import CallFailed, Upstream, UpstreamRequest
 from runtime.upstream.aiohttp_client import AiohttpUpstream
 from runtime.upstream.raw_client import RawUpstream
-
-Reader = asyncio.StreamReader
-Writer = asyncio.StreamWriter
-OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-class Server:
-    """A raw server: each request is read whole, then ``answers`` says, one entry per connection, what comes back."""
-
-    def __init__(self) -> None:
-        self.behave: Callable[[Server, Reader, Writer], Awaitable[None]] = one_answer(OK)
-        self.requests: list[bytes] = []
-        self.connections = 0
-        self.open = 0
-        self.changed = asyncio.Condition()
-        self.release = asyncio.Event()
-        self.url = ""
-
-    async def serve(self, reader: Reader, writer: Writer) -> None:
-        self.connections += 1
-        self.open += 1
-        try:
-            await self.behave(self, reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            self.open -= 1
-            writer.close()
-            await self.note()
-
-    async def take_request(self, reader: Reader) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
-        self.requests.append(head + await reader.readexactly(length))
-        await self.note()
-
-    async def note(self) -> None:
-        async with self.changed:
-            self.changed.notify_all()
-
-    async def until(self, is_so: Callable[[], bool]) -> None:
-        async with asyncio.timeout(5), self.changed:
-            await self.changed.wait_for(is_so)
-
-
-def one_answer(answer: bytes, then: str = "serve") -> Callable[[Server, Reader, Writer], Awaitable[None]]:
-    """Answer each request with ``answer``, then serve on, ``close``, ``reset``, or ``hang`` until the peer leaves."""
-
-    async def behave(server: Server, reader: Reader, writer: Writer) -> None:
-        while True:
-            await server.take_request(reader)
-            writer.write(answer)
-            await writer.drain()
-            if then == "close":
-                return
-            if then == "reset":
-                writer.transport.abort()
-                return
-            if then == "hang":
-                await reader.read()
-                return
-
-    return behave
+from tests.daemon.upstream_server import CHUNKED, OK, Reader, Server, Writer, failing, one_answer, request, serving
 
 
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
-    made = Server()
-    listener = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-    made.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1/chat/completions"
-    yield made
-    made.release.set()
-    listener.close()
-    await made.until(lambda: made.open == 0)
+    async with serving() as made:
+        yield made
 
 
 @pytest.fixture(params=[AiohttpUpstream, RawUpstream])
@@ -98,19 +30,6 @@ async def upstream(server: Server, request: pytest.FixtureRequest) -> AsyncItera
     with warnings.catch_warnings():
         warnings.simplefilter("error", ResourceWarning)
         gc.collect()
-
-
-def request(
-    url: str, *, body: bytes = b'{"model":"m"}', connect_s: float = 2.0, headers_s: float = 5.0, idle_s: float = 5.0
-) -> UpstreamRequest:
-    headers = (("Content-Type", "application/json"), ("Authorization", "Bearer k"))
-    return UpstreamRequest("POST", url, headers, body, connect_s, headers_s, idle_s)
-
-
-async def failing(upstream: Upstream, wanted: UpstreamRequest) -> CallFailed:
-    with pytest.raises(CallFailed) as caught:
-        await (await upstream.call(wanted)).read(1_000_000)
-    return caught.value
 
 
 async def test_a_call_sends_what_it_was_given_and_nothing_of_its_own(server: Server, upstream: Upstream) -> None:
