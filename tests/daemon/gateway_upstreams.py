@@ -101,6 +101,7 @@ class Exchange:
         self._reader = reader
         self._writer = writer
         self.closes = False
+        """The connection is not to be used again."""
 
     def header(self, name: str) -> str | None:
         """The value of the only header called ``name``, or None."""
@@ -116,12 +117,14 @@ class Exchange:
     async def reply(self, status: int, body: bytes, *headers: tuple[str, str], content_type: str = "application/json") -> None:
         """A whole answer."""
         lines = [f"HTTP/1.1 {status} Whatever", f"Content-Type: {content_type}", f"Content-Length: {len(body)}"]
+        lines += ["Connection: close"] * self.closes
         lines += [f"{name}: {value}" for name, value in headers]
         await self.send("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
 
     async def begin_stream(self, *headers: tuple[str, str]) -> None:
         """The head of a stream."""
         lines = ["HTTP/1.1 200 OK", "Content-Type: text/event-stream", "Transfer-Encoding: chunked"]
+        lines += ["Connection: close"] * self.closes
         lines += [f"{name}: {value}" for name, value in headers]
         await self.send("\r\n".join([*lines, "", ""]).encode("latin-1"))
 
@@ -159,6 +162,8 @@ class ScriptedUpstream:
         self._exchanges: dict[str, list[Exchange]] = {}
         self._server: asyncio.Server | None = None
         self.port = 0
+        self.keeps_alive = True
+        """False: each request comes on a connection of its own, so that none can be taken for stale and sent again."""
 
     def base_url(self, name: str) -> str:
         """Where the upstream called ``name`` is."""
@@ -198,6 +203,7 @@ class ScriptedUpstream:
             while (exchange := await _read_request(reader, writer)) is not None:
                 name = exchange.target.split("/")[1]
                 self._exchanges.setdefault(name, []).append(exchange)
+                exchange.closes = not self.keeps_alive
                 await self.scripts[name](exchange)
                 if exchange.closes:
                     return

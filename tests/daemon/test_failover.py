@@ -104,6 +104,7 @@ AGAIN = {f"{name}.again": CASES[name] for name in ("bad_key", "rate_limit", "no_
 
 @pytest.fixture(scope="module")
 def gateway(upstream: ScriptedUpstream) -> Iterator[Gateway]:
+    upstream.keeps_alive = False
     providers = []
     for name, case in (CASES | AGAIN).items():
         bad, good = f"{name}.bad", f"{name}.good"

@@ -27,20 +27,24 @@ SAMPLED = {"traceparent": f"00-{TRACE}-{SPAN}-01", "tracestate": "vendor=1", "ba
 
 
 def configuration(upstream: ScriptedUpstream, **more: Any) -> dict[str, Any]:
-    """Three providers for ``m``, of which the first fails and only the second is trusted; and ``cut``, whose stream breaks."""
+    """Three providers for ``m``, of which the first fails; two for ``t``, the second trusted; a stream that breaks."""
     upstream.scripts.update(
         a=replies(503, error("down", None, "server_error")),
         b=answers,
         c=answers,
         cut=streams(event({"content": "half"}), cut=True),
+        untrusted=replies(503, error("down", None, "server_error")),
+        trusted=answers,
     )
     model = {"name": "m", "upstream": "m-2024"}
     return {
         "providers": [
             provider("a", upstream.base_url("a"), [model], kind="groq", circuit={"failures": 1000}),
-            provider("b", upstream.base_url("b"), [model], trusted=True),
+            provider("b", upstream.base_url("b"), [model]),
             provider("c", upstream.base_url("c"), [model]),
             provider("cut", upstream.base_url("cut"), ["cut"]),
+            provider("untrusted", upstream.base_url("untrusted"), ["t"]),
+            provider("trusted", upstream.base_url("trusted"), ["t"], trusted=True),
         ],
         "routing": {"strategy": "first"},
         **more,
@@ -184,8 +188,8 @@ def test_pain_18_the_clients_trace_is_taken_over_and_goes_on_to_trusted_provider
     gateway: Gateway, collector: OtlpReceiver, upstream: ScriptedUpstream
 ) -> None:
     # When a client with a trace of its own is served by a provider we trust, after one we do not
-    answer = gateway.chat("m", SAMPLED)
-    assert answer.header("x-pointsman-provider") == "b"
+    answer = gateway.chat("t", SAMPLED)
+    assert answer.header("x-pointsman-provider") == "trusted"
     spans = trace_of(collector, answer)
 
     # Then ours goes on below the client's span
@@ -193,8 +197,8 @@ def test_pain_18_the_clients_trace_is_taken_over_and_goes_on_to_trusted_provider
     assert (server["trace_id"], server["parent"], server["tracestate"]) == (TRACE, SPAN, "vendor=1")
 
     # And the trusted one gets our call's span as its parent, with what came along; the other gets nothing
-    (untrusted,), (trusted,) = upstream.requests("a"), upstream.requests("b")
-    call = next(span for span in spans if span["kind"] == "CLIENT" and span["attributes"]["pointsman.provider.id"] == "b")
+    (untrusted,), (trusted,) = upstream.requests("untrusted"), upstream.requests("trusted")
+    call = next(span for span in spans if span["kind"] == "CLIENT" and span["attributes"]["pointsman.provider.id"] == "trusted")
     assert trusted.header("traceparent") == f"00-{TRACE}-{call['span_id']}-01"
     assert trusted.header("tracestate") == "vendor=1"
     assert trusted.header("baggage") == "user=42"
@@ -204,7 +208,7 @@ def test_pain_18_the_clients_trace_is_taken_over_and_goes_on_to_trusted_provider
 
 @pytest.mark.parametrize("bad", ["nonsense", f"00-{'0' * 32}-{SPAN}-01", f"ff-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}"])
 def test_a_traceparent_that_is_none_begins_a_new_trace(gateway: Gateway, collector: OtlpReceiver, bad: str) -> None:
-    spans = trace_of(collector, gateway.chat("m", {"traceparent": bad}))
+    spans = trace_of(collector, gateway.chat("m", {"traceparent": bad, "x-pointsman-exclude": "a"}))
 
     server = one(spans, SERVER)
     assert server["parent"] == ""
@@ -213,7 +217,8 @@ def test_a_traceparent_that_is_none_begins_a_new_trace(gateway: Gateway, collect
 
 def test_no_content_and_no_key_gets_into_a_trace(gateway: Gateway, collector: OtlpReceiver) -> None:
     secret = "the-secret-content"
-    answer = gateway.chat("m", {"authorization": f"Bearer {secret}"}, messages=[{"role": "user", "content": secret}])
+    headers = {"authorization": f"Bearer {secret}", "x-pointsman-exclude": "a"}
+    answer = gateway.chat("m", headers, messages=[{"role": "user", "content": secret}])
 
     assert secret not in str(trace_of(collector, answer))
 
@@ -242,10 +247,10 @@ def test_unsampled_requests_export_nothing_unless_the_client_samples(upstream: S
     with OtlpReceiver.http() as collector:
         with Gateway(configuration(upstream, telemetry={"sample_ratio": 0}), collector.environ()) as gateway:
             for headers in ({}, {"traceparent": f"00-{TRACE}-{SPAN}-00"}):
-                assert gateway.chat("m", headers).status == 200
+                assert gateway.chat("t", headers).status == 200
                 # The client's own position is no business of a provider, not even of a trusted one, where we take no part.
-                assert upstream.requests("b")[-1].header("traceparent") is None
-            assert gateway.chat("m", SAMPLED).status == 200
+                assert upstream.requests("trusted")[-1].header("traceparent") is None
+            assert gateway.chat("t", SAMPLED).status == 200
         spans = collector.spans
 
     assert {span["trace_id"] for span in spans} == {TRACE}
