@@ -30,6 +30,7 @@ class Server:
     async def serve(self, reader: Reader, writer: Writer) -> None:
         self.connections += 1
         self.open += 1
+        await self.note()
         try:
             await self.behave(self, reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
