@@ -26,7 +26,7 @@ STALE_WITHIN_S = 1.0
 CLOSED_WITHIN_S = 5.0
 CACHED_MAX = 1024
 
-_BODY, _WHOLE = State.BODY, State.WHOLE
+_HEAD, _BODY, _WHOLE = State.HEAD, State.BODY, State.WHOLE
 
 
 class _Target:
@@ -88,7 +88,8 @@ class RawUpstream:
         sent_at = loop.time()
         connection.send(head, request.body, has_no_body=request.method == "HEAD")
         try:
-            await connection.wait(request.headers_s)
+            if connection.state is _HEAD:
+                await connection.wait(request.headers_s)
         except BaseException:
             connection.cut(Closed())
             raise

@@ -129,9 +129,14 @@ class RawConnection(asyncio.Protocol):
         transport = self._transport
         assert transport is not None
         assert self.state is _RESTING
-        self.state = _HEAD
         self.headers = []
         self.is_answered = False
+        if not self.is_ready:
+            # It ended between its making and this call; nobody would tell so again.
+            self.state = _BROKEN
+            self.error = self._cut_short()
+            return
+        self.state = _HEAD
         self._overhead_bytes = 0
         self._has_no_body = has_no_body
         if len(body) < JOINED_BYTES_MAX:
@@ -335,10 +340,11 @@ class RawConnection(asyncio.Protocol):
         self.cut(BrokenAnswer(f"the answer is not HTTP: {reason}"))
 
     def _write_more(self) -> None:
-        while self._unsent is not None and not self._is_write_paused and self._transport is not None:
+        transport = cast(asyncio.Transport, self._transport)
+        while self._unsent is not None and not self._is_write_paused and not transport.is_closing():
             piece, rest = self._unsent[:WRITTEN_BYTES], self._unsent[WRITTEN_BYTES:]
             self._unsent = rest if len(rest) else None
-            self._transport.write(piece)
+            transport.write(piece)
 
     def _set_alarm(self, at: float) -> None:
         if self._alarm is not None:

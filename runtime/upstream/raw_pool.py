@@ -8,7 +8,7 @@ while it rests leaves at once. There is no limit for those in use: how many call
 import asyncio
 
 from runtime.upstream.failures import Closed
-from runtime.upstream.raw_connection import RawConnection
+from runtime.upstream.raw_connection import CLOCK_GRAIN_S, RawConnection
 
 IDLE_MAX = 256
 KEEPALIVE_S = 30.0
@@ -88,7 +88,7 @@ class Pool:
     def _drop_old(self) -> None:
         """The first have rested longest: what is used is taken from the end and given back to the end."""
         self._sweep = None
-        until = self._loop.time() - KEEPALIVE_S + 0.001
+        until = self._loop.time() - KEEPALIVE_S + CLOCK_GRAIN_S
         while self._idle and self._idle[0].rested_at <= until:
             self._idle.pop(0).cut(Closed())
         if self._idle:

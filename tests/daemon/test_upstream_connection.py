@@ -178,6 +178,15 @@ def test_a_connection_that_is_spoken_to_or_ended_while_it_rests_leaves_at_once(e
     assert not connection.is_ready
 
 
+def test_a_connection_that_ended_before_its_first_request_is_broken_and_nothing_is_sent() -> None:
+    connection, line = connected()
+    ended(connection)
+    connection.send(b"POST / HTTP/1.1\r\n\r\n", b"", has_no_body=False)
+    assert connection.state is State.BROKEN
+    assert isinstance(connection.error, BrokenAnswer)
+    assert line.written == []
+
+
 def test_an_answer_without_length_ends_with_the_connection() -> None:
     connection, _ = asked()
     assert fed(connection, HEAD + b"\r\nhello", b" world") == HELLO
