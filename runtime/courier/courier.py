@@ -8,7 +8,6 @@ those not tried; when all were, those that failed for now come back after their 
 import asyncio
 import logging
 from dataclasses import dataclass
-from itertools import count
 
 from messages.envelope import Fault
 from messages.failures import Retry
@@ -17,7 +16,7 @@ from runtime.courier import problems
 from runtime.courier.attempt import Attempt, Failed, Relayed, Whole
 from runtime.courier.call import ClientCall, CourierHouse
 from runtime.courier.problems import Problem
-from runtime.courier.retries import Tries
+from runtime.courier.retries import WAITED_S, Refusals, Tries
 from runtime.dialects.errors import error_body
 from runtime.ports import ClientGone, EdgeSink
 from runtime.system.replies import ActorGone, DeadlineExceeded, Overloaded
@@ -45,12 +44,11 @@ class Courier:
         self._sink = sink
         self._tries = Tries(house.directory.routing.failover)
         self._attempts = 0
-        self._permits = count(1)
+        self._awards = 0
         self._plan: RoutePlan | None = None
         """A plan the router counts as open: its winner has not been claimed yet."""
         self._is_known_to_router = False
-        self._refused: tuple[str, ...] = ()
-        """Providers of the last plan, if none of them granted its award: the next round is without them."""
+        self._refusals = Refusals()
         self._decision_id = ""
         """Of the last round."""
 
@@ -72,10 +70,13 @@ class Courier:
                 self._house.system.tell(self._house.router, Withdraw(self._client.query_id), self._client.trace, "courier")
 
     async def _walk(self) -> Ended:
-        refused_since: float | None = None
+        house, clock = self._house, self._house.clock
         while True:
             self._client.is_waiting = True
+            asked_at = clock.now()
             routed = await self._route()
+            if clock.now() - asked_at >= WAITED_S:
+                self._refusals.waited()
             if isinstance(routed, Problem):
                 return await self._answer(routed)
             if isinstance(routed, NoRoute):
@@ -83,25 +84,24 @@ class Courier:
                 if problem is not None:
                     return await self._answer(problem)
                 continue
-            attempts_before = self._attempts
+            attempts_before, awards_before = self._attempts, self._awards
             self._client.is_waiting = False
             ended = await self._follow(routed)
             if ended is not None:
                 return ended
             if self._attempts > attempts_before:
-                refused_since = None
+                self._refusals.granted()
                 continue
-            now = self._house.clock.now()
-            refused_since = now if refused_since is None else refused_since
-            if not self._refused or now - refused_since >= self._house.directory.routing.queue_max_wait_s:
+            max_wait_s = house.directory.routing.queue_max_wait_s
+            if self._awards == awards_before or self._refusals.have_lasted(max_wait_s, clock.now()):
                 full = Problem(503, "overloaded", "Every provider that bid was full when it was asked.", None, 1.0)
                 return await self._answer(self._spent() if self._tries.failed else full)
 
     async def _route(self) -> RoutePlan | NoRoute | Problem:
         """Ask the router. A question it crashed on is put once more, then the request has failed."""
         house, client = self._house, self._client
-        refused, self._refused = self._refused, ()
-        query = RouteQuery(client.query_id, client.profile(), client.deadline, client.arrived_at, self._tries.tried, refused)
+        tried, refused = self._tries.tried, self._refusals.providers
+        query = RouteQuery(client.query_id, client.profile(), client.deadline, client.arrived_at, tried, refused)
         for is_last in (False, True):
             try:
                 self._is_known_to_router = True
@@ -143,18 +143,18 @@ class Courier:
 
     async def _follow(self, plan: RoutePlan) -> Ended | None:
         """Walk a plan until an award is granted. None: nothing has gone to the client yet."""
-        refused: list[str] = []
         for choice in plan.choices:
             is_repeat = self._tries.is_repeat(choice.provider)
             if is_repeat and not self._house.budgets.spend(choice.provider):
                 continue
-            permit_id = f"{self._client.query_id}/{next(self._permits)}"
+            self._awards += 1
+            permit_id = f"{self._client.query_id}/{self._awards}"
             attempt = Attempt(self._house, self._client, plan, choice.provider, self._attempts + 1, permit_id)
             try:
                 refusal = await attempt.award()
                 self._claim(is_granted=refusal is None)
                 if refusal is not None:
-                    refused.append(choice.provider)
+                    self._refusals.add(choice.provider, self._house.clock.now())
                     continue
                 self._attempts += 1
                 if not is_repeat:
@@ -165,7 +165,6 @@ class Courier:
                 attempt.end()
             return await self._conclude(result, choice.provider, headers)
         self._claim(is_granted=False)
-        self._refused = tuple(refused)
         return None
 
     def _claim(self, *, is_granted: bool) -> None:

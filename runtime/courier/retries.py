@@ -142,3 +142,44 @@ class Tries:
     def all_bad_credentials(self) -> bool:
         """Whether every call ended because our key was bad."""
         return bool(self.failed) and all(attempt.failure.scope is Scope.CREDENTIAL for attempt in self.failed)
+
+
+WAITED_S = 0.005
+"""A plan that took longer to come was waited for in the queue, where everybody has been asked anew."""
+
+
+@dataclass(slots=True)
+class Refusals:
+    """Who has refused a request's awards since it last waited: the next round is without them.
+
+    When all have, the query goes to the queue. To leave out only those of the last plan would let two providers refuse a
+    request in turns for ever.
+    """
+
+    _providers: dict[str, None] = field(default_factory=dict)
+    _since: float | None = None
+    """Monotonic seconds of the first refusal since the last grant."""
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """In the order in which they refused."""
+        return tuple(self._providers)
+
+    def add(self, provider: str, now: float) -> None:
+        """``provider`` refused an award."""
+        self._providers[provider] = None
+        if self._since is None:
+            self._since = now
+
+    def waited(self) -> None:
+        """Some time has passed: whoever refused may have room again."""
+        self._providers.clear()
+
+    def granted(self) -> None:
+        """An award was granted."""
+        self._providers.clear()
+        self._since = None
+
+    def have_lasted(self, max_wait_s: float, now: float) -> bool:
+        """Whether the request has been refused for ``max_wait_s`` seconds."""
+        return self._since is not None and now - self._since >= max_wait_s

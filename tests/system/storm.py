@@ -24,6 +24,8 @@ from tests.system.house import MODEL, World, loaded, provider, run
 
 ROUTER_CRASHES_MAX = 4
 """Of those that cost a restart: one more within 30 s and the daemon must end, which is another test's matter."""
+AWARDS_MAX = 300
+"""Of one request: a round in 0.1 s while it waits 4 s at most, in each by four providers."""
 ROUTER_MAIL = (RouteQuery, Gathered, Claimed, CapacityFreed, Withdraw, CallEnded, Timer)
 PROVIDER_MAIL = (Award, Award, CallEnded, CallEnded, ContentStarted, CallForBids, Probed, GetReport)
 FAULTS = tuple(FaultKind)
@@ -191,12 +193,15 @@ class Aftermath:
                 found.append(f"{client!r} was answered after its deadline")
             if client.fate == "cut" and not world.house.edge.is_draining:
                 found.append(f"{client!r} was cut")
+        awards: dict[str, int] = {}
         calls: dict[str, int] = {}
         for permit_id, permit in world.watch.permits.items():
             query = permit_id.partition("/")[0]
+            awards[query] = awards.get(query, 0) + 1
             calls[query] = calls.get(query, 0) + (permit.outcome not in (None, Outcome.NOT_SENT))
         most = routing.failover.max_attempts
         found += [f"{query} made {count} calls, {most} are allowed" for query, count in calls.items() if count > most]
+        found += [f"{query} asked for {count} permits" for query, count in awards.items() if count > AWARDS_MAX]
         return found + self._left_at_the_router()
 
     def _left_at_the_router(self) -> list[str]:

@@ -215,3 +215,34 @@ def test_who_waits_is_served_when_a_circuit_lets_a_trial_through() -> None:
 
     entry = provider("a", circuit={"failures": 2, "open_for": "2s"})
     run(loaded([entry], queue=PATIENT, failover={"enabled": False}), scene)
+
+
+def test_providers_that_refuse_in_turns_do_not_keep_a_request_from_the_queue() -> None:
+    """With a fan-out of one each plan is of one provider; neither can grant what it bids for."""
+
+    async def scene(world: World) -> None:
+        for _ in range(10):
+            await world.ask(max_tokens=None)
+        clients = [world.send(max_tokens=None) for _ in range(20)]
+        await world.all_done()
+
+        assert {client.status for client in clients} == {200}
+        assert len(world.watch.permits) < 500
+
+    entries = [provider(name, limits={"tokens_per_minute": 6000}) for name in "ab"]
+    run(loaded(entries, strategy="least_connections", fanout=1, queue=PATIENT), scene)
+
+
+def test_a_repeat_without_budget_is_not_waited_for_even_where_others_have_refused() -> None:
+    async def scene(world: World) -> None:
+        world.fault("a", FaultKind.ERRORS)
+        for _ in range(60):
+            await world.ask(max_tokens=None)
+
+        # What ``b`` takes now and then is more than its bucket holds, so nobody else gets anything of it for long.
+        assert [client.status for client in world.clients].count(502) > 50
+        assert len(world.watch.permits) < 300
+
+    entries = [provider("a", circuit={"failures": 100_000}), provider("b", limits={"tokens_per_minute": 60})]
+    failover = {"max_attempts": 4, "retry_share": 0, "backoff": {"kind": "none"}}
+    run(loaded(entries, strategy="first", queue={"max_wait": "500ms"}, failover=failover), scene)
