@@ -67,6 +67,8 @@ class RouteError(StrEnum):
     ALL_TRIED = "all_tried"
     SELECTION_FAILED = "selection_failed"
     DRAINING = "draining"
+    TIMEOUT = "timeout"
+    """No bid came within ``routing.decision_timeout``."""
 
 
 @message("routing.hints")
@@ -185,6 +187,8 @@ class Bid(Message):
     successes: float = 0.0
     failures: float = 0.0
     """Decayed counts: the evidence of a Beta posterior."""
+    tokens: int = 0
+    """Prompt and output together, as this provider would reserve them."""
 
 
 @message("routing.no_bid")
@@ -215,6 +219,8 @@ class Choice(Message):
     """As the strategy scores: lower is better."""
     expected_s: float
     cost_usd: float | None
+    tokens: int = 0
+    """What the bid would reserve from the token limit, so that the award reserves the same."""
 
 
 @message("routing.route_plan")

@@ -58,8 +58,7 @@ def offer(
         score, is_healthy = health.steady_score, health.is_steady_healthy
     else:
         score, is_healthy = health.view(now)
-    max_p95_s = health.spec.max_p95_s
-    in_flight, limit = limits.in_flight, limits.max_concurrency
+    max_p95_s, in_flight, limit = health.spec.max_p95_s, limits.in_flight, limits.max_concurrency
     return Bid(
         spec.id,
         in_flight,
@@ -81,6 +80,7 @@ def offer(
         0 if known else evidence.in_flight,
         evidence.successes,
         evidence.failures,
+        reserved,
     )
 
 

@@ -162,7 +162,8 @@ class RouterActor:
         self._rounds[key] = pending
         route, query = pending.route, pending.query
         refs = route.refs if entries is route.entries else [entry.ref for entry in entries]
-        context.gather(refs, CallForBids(query.query_id, query.profile, route.model), key, pending.slot)
+        call = CallForBids(query.query_id, query.profile, route.model)
+        context.gather(refs, call, key, pending.slot, self._routing.decision_timeout_s)
         if not now <= self._alarm.due <= now + STALE_S:
             self._alarm.set(now + STALE_S, now, context)
 
@@ -196,7 +197,7 @@ class RouterActor:
 
     def _plan(self, pending: Pending, ranked: Ranked, context: Context) -> None:
         query_id = pending.query.query_id
-        choices = [Choice(bid.provider, score, bid.expected_s, bid.cost_usd) for score, bid in ranked[:CHOICES_MAX]]
+        choices = [Choice(bid.provider, score, bid.expected_s, bid.cost_usd, bid.tokens) for score, bid in ranked[:CHOICES_MAX]]
         now = context.now()
         decision_id = self._record.plan(pending, ranked, now, context)
         if not pending.is_dry:

@@ -52,6 +52,7 @@ _WORDS: dict[str, str] = {
     NoBidReason.DRAINING: "is draining",
     NoBidReason.CRASHED: "could not answer",
     NoBidReason.OVERLOADED: "is overloaded",
+    NoBidReason.TIMEOUT: "did not bid in time",
     NoBidReason.OUT: "is out of service",
 }
 
@@ -74,6 +75,9 @@ def judge(model: str, left_out: Sequence[LeftOut], now: float, error: RouteError
 def _error(reasons: set[str]) -> RouteError:
     """What a set of reasons amounts to. What is out of use counts only when alone; what can change before what cannot."""
     reasons = reasons - _GONE
+    if reasons == {NoBidReason.TIMEOUT}:
+        return RouteError.TIMEOUT
+    reasons = reasons - {NoBidReason.TIMEOUT}
     if reasons & {Exclusion.REFUSED, Exclusion.WAITERS_AHEAD} or reasons & _BUSY:
         return RouteError.OVERLOADED if reasons & _BUSY == {NoBidReason.OVERLOADED} else RouteError.AT_CAPACITY
     if reasons & _DOWN:

@@ -63,6 +63,7 @@ _ROWS: dict[RouteError, _Row] = {
     RouteError.ALL_UNHEALTHY: _Row(503, "no_provider_available", True),
     RouteError.NO_PROVIDERS_AVAILABLE: _Row(503, "no_provider_available", True),
     RouteError.ALL_TRIED: _Row(502, "upstream_error"),
+    RouteError.TIMEOUT: _Row(504, "deadline_exceeded"),
     RouteError.SELECTION_FAILED: _Row(500, "internal_error"),
 }
 

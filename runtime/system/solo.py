@@ -31,6 +31,7 @@ class Fan:
     message: Any
     key: str
     on_behalf: ReplySlot | None
+    within_s: float | None
 
 
 class SoloContext:
@@ -104,8 +105,8 @@ class SoloContext:
         on_behalf: ReplySlot | None = None,
         within_s: float | None = None,
     ) -> None:
-        """Keep the fan-out in ``fans``; ``within_s`` is the runtime's business."""
-        self.fans.append(Fan(tuple(to), message, key, on_behalf))
+        """Keep the fan-out in ``fans``."""
+        self.fans.append(Fan(tuple(to), message, key, on_behalf, within_s))
 
     def after(self, delay_s: float, message: Message) -> TimerId:
         """Keep the timer in ``timers``."""

@@ -24,6 +24,7 @@ TABLE = {
     RouteError.ALL_UNHEALTHY: (503, "no_provider_available", True),
     RouteError.NO_PROVIDERS_AVAILABLE: (503, "no_provider_available", True),
     RouteError.ALL_TRIED: (502, "upstream_error", False),
+    RouteError.TIMEOUT: (504, "deadline_exceeded", False),
     RouteError.SELECTION_FAILED: (500, "internal_error", False),
 }
 

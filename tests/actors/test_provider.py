@@ -199,6 +199,13 @@ def test_over_its_rate_it_says_when_it_may_be_asked_again() -> None:
     assert isinstance(world.bid(), Bid)
 
 
+def test_a_bid_says_what_its_award_will_reserve() -> None:
+    world = World()
+    assert world.bid(prompt_tokens=50, max_tokens=30).tokens == 80
+    assert world.bid(prompt_tokens=50).tokens == 50 + 1000
+    assert world.bid(prompt_tokens=50, endpoint="embeddings").tokens == 50
+
+
 def test_tokens_are_reserved_by_estimate_and_settled_to_what_was_used() -> None:
     world = World(limits=LimitsSpec(tokens_per_minute=1000))
     world.award("p1", tokens=900)

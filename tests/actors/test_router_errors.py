@@ -59,11 +59,20 @@ def test_D4_an_unknown_strategy_is_answered_at_once_and_names_the_known_ones() -
         (R.CONTEXT_TOO_LONG, R.AT_CAPACITY, E.AT_CAPACITY),
         (R.MISSING_CAPABILITY, R.MISSING_CAPABILITY, E.ALL_FILTERED),
         (R.MODEL_UNAVAILABLE, R.MODEL_UNAVAILABLE, E.MODEL_NOT_SUPPORTED),
+        (R.TIMEOUT, R.TIMEOUT, E.TIMEOUT),
+        (R.TIMEOUT, R.DISABLED, E.TIMEOUT),
+        (R.TIMEOUT, R.RATE_LIMITED, E.RATE_LIMITED),
     ],
 )
 def test_D4_the_reasons_amount_to_one_error_in_either_order(one: R, other: R, error: E) -> None:
     assert refused(no("a", one), no("b", other)).error == error
     assert refused(no("a", other), no("b", one)).error == error
+
+
+def test_D4_bids_are_awaited_for_the_decision_timeout_and_no_longer() -> None:
+    desk = Desk(A, B, decision_timeout_s=0.02)
+    desk.ask()
+    assert desk.context.fans[-1].within_s == 0.02
 
 
 def test_A3_a_model_whose_only_provider_does_not_accept_our_key_says_so() -> None:
