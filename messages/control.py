@@ -122,7 +122,6 @@ class FailoverSpec(Message):
     max_attempts: int = 3
     on_status: tuple[str, ...] = ("429", "5xx")
     """Status codes and classes."""
-    on_rate_limit: bool = True
     backoff: BackoffSpec = BackoffSpec()
     retry_share: float = 0.2
     """Repeats at a provider that has failed the request before, as a share of its first calls."""

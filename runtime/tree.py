@@ -106,11 +106,6 @@ class Tree:
         if self._draining:
             asyncio.get_running_loop().call_later(REAP_S, self._reap)
 
-    @property
-    def draining(self) -> tuple[str, ...]:
-        """Providers that are no longer configured and have calls to finish."""
-        return tuple(self._draining)
-
     def _spawn_provider(self, spec: ProviderSpec) -> None:
         provider = spec.id
         self._specs[provider] = spec

@@ -150,13 +150,6 @@ class Limits:
                     at = ready
         return Hold(Hindrance.RATE, at)
 
-    def reserve(self, tokens: int, now: float) -> Hold | None:
-        """Take one call, one request and ``tokens``; None: done. Otherwise nothing was taken."""
-        hold = self.hold(tokens, now)
-        if hold is None:
-            self.take(tokens, now)
-        return hold
-
     def take(self, tokens: int, now: float) -> None:
         """Take what ``hold`` has just said can be taken."""
         self.in_flight += 1

@@ -22,10 +22,6 @@ class Evidence:
     def __len__(self) -> int:
         return len(self.models)
 
-    def peek(self, model: str) -> ModelEvidence:
-        """What is known, or that nothing is. Changes nothing."""
-        return self.models.get(model, NOTHING_KNOWN)
-
     def of(self, model: str) -> ModelEvidence:
         """The evidence to add to."""
         known = self.models.get(model)

@@ -67,10 +67,6 @@ class OutputLength:
             return max_tokens * self._share
         return max_tokens if max_tokens < self.typical else self.typical
 
-    def reserve(self, max_tokens: int | None) -> int:
-        """Tokens to reserve for the output."""
-        return self.upper if max_tokens is None else max_tokens
-
     def learn(self, output_tokens: int, max_tokens: int | None) -> None:
         """An answer ended well with so many tokens."""
         by_length, by_ratio = self._length, self._ratio

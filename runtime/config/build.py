@@ -137,7 +137,6 @@ def _routing(routing: Routing) -> RoutingSpec:
             enabled=failover.enabled,
             max_attempts=failover.max_attempts,
             on_status=tuple(dict.fromkeys(failover.on_status)),
-            on_rate_limit=failover.on_rate_limit,
             backoff=BackoffSpec(backoff.kind, backoff.base, backoff.factor, backoff.max, backoff.jitter),
             retry_share=failover.retry_share,
         ),

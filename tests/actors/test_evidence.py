@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.provider.evidence import ModelEvidence
-from actors.provider.models import MODELS_MAX, NOTHING_KNOWN, Evidence
+from actors.provider.models import MODELS_MAX, Evidence
 from actors.provider.output_length import OutputLength
 from actors.provider.quantiles import TAU_S, Quantiles
 
@@ -187,8 +187,8 @@ def test_output_lengths_follow_max_tokens_where_that_predicts_them_better() -> N
     assert ratio.expected(700) == pytest.approx(700, rel=0.05)
     assert length.expected(4000) == pytest.approx(200, rel=0.05)
     assert length.expected(50) == 50
-    assert 200 <= length.reserve(None) < 300
-    assert (OutputLength().reserve(None), OutputLength().reserve(7)) == (1000, 7)
+    assert 200 <= length.upper < 300
+    assert OutputLength().upper == 1000
 
 
 def test_models_are_bounded_and_the_one_unused_for_longest_is_forgotten() -> None:
@@ -198,8 +198,8 @@ def test_models_are_bounded_and_the_one_unused_for_longest_is_forgotten() -> Non
     kept = evidence.of("m0")
     evidence.of("one more")
     assert len(evidence) == MODELS_MAX
-    assert evidence.peek("m0") is kept
-    assert evidence.peek("m1") is NOTHING_KNOWN
+    assert evidence.models.get("m0") is kept
+    assert "m1" not in evidence.models
 
 
 NUMBERS = st.one_of(st.floats(), st.floats(0.0, 1e4))

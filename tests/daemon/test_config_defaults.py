@@ -60,7 +60,6 @@ def test_routing_has_the_defaults_of_the_contract() -> None:
             enabled=True,
             max_attempts=3,
             on_status=("429", "5xx"),
-            on_rate_limit=True,
             backoff=BackoffSpec("exponential", 0.1, 2.0, 5.0, True),
             retry_share=0.2,
         ),
@@ -131,7 +130,7 @@ routing:
     enabled: false
     max_attempts: 5
     on_status: [408, 5XX, "429"]
-    on_rate_limit: false
+    on_rate_limit: true
     with_replacement: false
     retry_share: 0.5
     backoff: {kind: linear, base: 1s, factor: 3, max: 2s, jitter: false}
@@ -157,7 +156,7 @@ def test_every_supported_key_arrives() -> None:
     assert (spec.timeouts, spec.probe, spec.stream_usage) == (TimeoutsSpec(1, 2, 3, 4), ProbeSpec("off", 300), "insert")
     assert routing == RoutingSpec(
         "least_latency", 0, 4, 0.02, 60,
-        FailoverSpec(False, 5, ("408", "5xx", "429"), False, BackoffSpec("linear", 1, 3, 2, False), 0.5), 0, 0,
+        FailoverSpec(False, 5, ("408", "5xx", "429"), BackoffSpec("linear", 1, 3, 2, False), 0.5), 0, 0,
     )  # fmt: skip
     assert loaded.snapshot.health == HealthSpec(0.5, 1, 3, 0.9, 2, 30, 0.1)
     assert loaded.telemetry == TelemetrySettings("http://localhost:4317", "grpc", 1, "gate")
