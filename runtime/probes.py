@@ -74,7 +74,7 @@ class Probes:
         url = base + "/models" if wants_list else base
         headers = [*track.headers, ("Accept", "application/json")]
         times = spec.timeouts
-        request = UpstreamRequest("GET", url, headers, b"", times.connect_s, PROBE_TIMEOUT_S, PROBE_TIMEOUT_S)
+        request = UpstreamRequest("GET", url, headers, b"", times.connect_s, PROBE_TIMEOUT_S, PROBE_TIMEOUT_S, spec.transport)
         answer = await self._upstream.call(request)
         try:
             body = await answer.read(LIST_BYTES_MAX)
