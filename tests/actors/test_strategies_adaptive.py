@@ -55,6 +55,12 @@ def test_pain_seed_an_unknown_provider_is_tried_one_call_at_a_time() -> None:
     assert scores(known, bid("new", samples=0, exploring=1)) == pytest.approx({"known": 1.0, "new": 1.5})
 
 
+def test_pain_seed_an_unknown_provider_is_tried_even_where_the_known_ones_are_far_apart() -> None:
+    fast, slow = bid("fast", expected_s=0.5), bid("slow", expected_s=5.0)
+    assert first(fast, slow, bid("new", samples=0, expected_s=0.0)) == "new"
+    assert first(fast, slow, bid("new", samples=0, exploring=1)) == "fast"
+
+
 def test_where_nobody_is_known_price_alone_tells() -> None:
     assert first(bid("dear", samples=0, cost_usd=0.05), bid("cheap", samples=0, cost_usd=0.01)) == "cheap"
 
