@@ -43,9 +43,9 @@ class Cell:
     """An actor as the runtime keeps it; also the ``Context`` of its turns."""
 
     __slots__ = (
-        *("actor", "bound", "envelope", "factory", "failed_at", "first_mail", "incarnation", "is_scheduled", "name", "now"),
-        *("open_slots", "question", "queue", "rng", "spec", "state", "timers", "trace", "wall"),
-        *("_dispatcher", "_next_timer", "_outbox", "_reply", "_reply_to", "_speaking"),
+        *("actor", "bound", "envelope", "factory", "failed_at", "first_mail", "incarnation", "is_scheduled", "name"),
+        *("now", "open_slots", "outbox", "question", "queue", "reply_kept", "reply_to", "rng", "spec", "state", "timers"),
+        *("trace", "wall", "_dispatcher", "_next_timer", "_speaking"),
     )
 
     def __init__(
@@ -82,10 +82,10 @@ class Cell:
         """Who waits for the answer to the message of this turn; None once it is answered or put aside."""
         self._speaking = 0
         """The incarnation whose turn is closing."""
-        self._reply: Message | None = None
-        self._reply_to: ReplyPort | None = None
+        self.reply_kept: Message | None = None
+        self.reply_to: ReplyPort | None = None
         """A reply that was the first thing said, as it mostly is, and who gets it: kept apart because that is quicker."""
-        self._outbox: list[Effect] = []
+        self.outbox: list[Effect] = []
         self._next_timer = 0
 
     def __repr__(self) -> str:
@@ -99,34 +99,33 @@ class Cell:
         self.question = envelope.reply_to if envelope is not None else None
         self.trace = trace
 
-    def commit(self) -> bool:
-        """Close the turn and let everything said leave. False: the message was a question and got neither reply nor slot."""
-        reply_to, outbox = self._reply_to, self._outbox
+    def commit(self) -> None:
+        """Close the turn and let everything said leave. A ``question`` that is there afterwards got neither reply nor slot."""
+        reply_to, outbox = self.reply_to, self.outbox
         if outbox:
             self._speaking = self.incarnation
         if reply_to is not None:
-            self._reply_to = None
-            reply_to.answer(self.name, self._reply)
+            self.reply_to = None
+            reply_to.answer(self.name, self.reply_kept)
         if outbox:
-            self._outbox = []
+            self.outbox = []
             for effect, first, second in outbox:
                 try:
                     effect(first, second)
                 except Exception as error:
                     # The handler has returned: what else it said must leave all the same.
                     self._dispatcher.report_failed_effect(self.name, error)
-        return self.question is None
 
     def drop(self) -> None:
         """Close the turn; nothing that was said leaves."""
-        self._reply_to = None
-        self._outbox.clear()
+        self.reply_to = None
+        self.outbox.clear()
 
     # The context, as the actor sees it.
 
     def tell(self, to: Ref[Any], message: Any) -> None:
         """Send a message when the turn closes."""
-        self._outbox.append((self._send, to.name, message))
+        self.outbox.append((self._send, to.name, message))
 
     def reply(self, message: Message) -> None:
         """Answer the question of this turn."""
@@ -134,11 +133,11 @@ class Cell:
         if question is None:
             raise RuntimeError(f"{self.name}: {type(message).__name__} answers no question, or one answered already")
         self.question = None
-        if self._outbox:
-            self._outbox.append((question.answer, self.name, message))
+        if self.outbox:
+            self.outbox.append((question.answer, self.name, message))
         else:
-            self._reply = message
-            self._reply_to = question
+            self.reply_kept = message
+            self.reply_to = question
 
     def defer(self) -> ReplySlot:
         """Put the question of this turn aside."""
@@ -147,12 +146,12 @@ class Cell:
             raise RuntimeError(f"{self.name}: there is no open question to put aside")
         self.question = None
         slot = Slot(envelope, question)
-        self._outbox.append((self._open, slot, None))
+        self.outbox.append((self._open, slot, None))
         return slot
 
     def answer(self, slot: ReplySlot, message: Message) -> None:
         """Answer a question put aside."""
-        self._outbox.append((self.settle, slot, message))
+        self.outbox.append((self.settle, slot, message))
 
     def gather(
         self,
@@ -163,18 +162,18 @@ class Cell:
         within_s: float | None = None,
     ) -> None:
         """Put one question to many when the turn closes."""
-        self._outbox.append((self._fan_out, [ref.name for ref in to], (message, key, on_behalf, within_s)))
+        self.outbox.append((self._fan_out, [ref.name for ref in to], (message, key, on_behalf, within_s)))
 
     def after(self, delay_s: float, message: Message) -> TimerId:
         """Set a timer when the turn closes."""
         self._next_timer += 1
         timer = TimerId(self._next_timer)
-        self._outbox.append((self._set_timer, timer, (delay_s, message)))
+        self.outbox.append((self._set_timer, timer, (delay_s, message)))
         return timer
 
     def cancel(self, timer: TimerId) -> None:
         """Call off a timer when the turn closes."""
-        self._outbox.append((self._cancel_timer, timer, None))
+        self.outbox.append((self._cancel_timer, timer, None))
 
     # Effects. A port that is told something runs at once and may end this very actor, so those that
     # leave something behind look first whether the incarnation that spoke is still there.

@@ -265,7 +265,7 @@ class Dispatcher:
 
     def _give_turns(self) -> None:
         """Give turns until no mail is left, or until sockets and timers have waited long enough."""
-        ready = self._ready
+        ready, counters = self._ready, self.counters
         budget = TURNS_PER_DRAIN
         while ready and budget > 0:
             # It stays in the queue of those that have mail until its turns are over, so that it is not scheduled twice.
@@ -278,23 +278,49 @@ class Dispatcher:
                 envelope = queue.popleft()
                 if envelope.__class__ is not Envelope and _is_left_behind(envelope, cell):
                     continue
-                if envelope.trace is not None or envelope.deadline is not None:
-                    self._watched_turn(cell, envelope)
-                else:
-                    self._turn(cell, envelope, None)
+                question = envelope.reply_to
+                if question is not None and envelope.deadline is not None and self._is_expired(cell, envelope):
+                    continue
+                if envelope.trace is not None:
+                    self._traced_turn(cell, envelope)
+                    continue
+                # What ``_turn`` does, without the calls.
+                counters.handled += 1
+                cell.envelope = envelope
+                cell.question = question
+                cell.trace = None
+                try:
+                    cell.actor.handle(envelope.message, cell)
+                except Exception as error:
+                    self._crashed(cell, envelope, error)
+                    continue
+                except BaseException:
+                    self._broken_off(cell, envelope)
+                    raise
+                reply_to = cell.reply_to
+                if cell.outbox:
+                    cell.commit()
+                elif reply_to is not None:
+                    cell.reply_to = None
+                    reply_to.answer(cell.name, cell.reply_kept)
+                if cell.question is not None:
+                    self._silent(cell, envelope)
             ready.popleft()
             if queue and cell.state is RUNNING:
                 ready.append(cell)
             else:
                 cell.is_scheduled = False
 
-    def _watched_turn(self, cell: Cell, envelope: Envelope) -> None:
-        """The turn of a message with a deadline or a trace."""
-        deadline = envelope.deadline
-        if deadline is not None and envelope.reply_to is not None and deadline <= self.clock.now():
-            self.counters.expired += 1
-            self.turn_away(cell.name, envelope, Fault.EXPIRED)
-            return
+    def _is_expired(self, cell: Cell, envelope: Envelope) -> bool:
+        """Whether nobody wants the answer any more; then this has given it."""
+        if envelope.deadline is None or envelope.deadline > self.clock.now():
+            return False
+        self.counters.expired += 1
+        self.turn_away(cell.name, envelope, Fault.EXPIRED)
+        return True
+
+    def _traced_turn(self, cell: Cell, envelope: Envelope) -> None:
+        """The turn of a message with a trace."""
         span = self._open_span(cell.name, envelope)
         if span is None:
             self._turn(cell, envelope, envelope.trace)
@@ -304,24 +330,29 @@ class Dispatcher:
     def _turn(self, cell: Cell, envelope: Envelope, trace: TraceContext | None) -> str | None:
         """Let the actor handle a message. Returns the name of what it raised."""
         self.counters.handled += 1
-        # What ``begin`` does, without the call.
-        cell.envelope = envelope
-        cell.question = envelope.reply_to
-        cell.trace = trace
+        cell.begin(envelope, trace)
         try:
             cell.actor.handle(envelope.message, cell)
         except Exception as error:
             self._crashed(cell, envelope, error)
             return type(error).__name__
         except BaseException:
-            # The process is being ended: nothing of this half turn must leave with the next one.
-            cell.drop()
-            self.refuse(cell.name, envelope, Fault.CRASHED)
+            self._broken_off(cell, envelope)
             raise
-        if not cell.commit():
-            log.error("%s gave no answer to %s", cell.name, type(envelope.message).__name__)
-            self.refuse(cell.name, envelope, Fault.SILENT)
+        cell.commit()
+        if cell.question is not None:
+            self._silent(cell, envelope)
         return None
+
+    def _silent(self, cell: Cell, envelope: Envelope) -> None:
+        """A turn is over and its question has neither reply nor slot."""
+        log.error("%s gave no answer to %s", cell.name, type(envelope.message).__name__)
+        self.refuse(cell.name, envelope, Fault.SILENT)
+
+    def _broken_off(self, cell: Cell, envelope: Envelope) -> None:
+        """The process is being ended: nothing of this half turn must leave with the next one."""
+        cell.drop()
+        self.refuse(cell.name, envelope, Fault.CRASHED)
 
     def _crashed(self, cell: Cell, envelope: Envelope, error: Exception) -> None:
         cell.drop()

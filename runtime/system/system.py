@@ -7,7 +7,7 @@ invariant is asked, and only a broken one costs a restart. Stopping is in order,
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any
 
@@ -170,6 +170,12 @@ class ActorSystem:
         posted_at = self._clock.now() if trace is not None else 0.0
         self._dispatcher.post(name, Envelope(message, sender, None, trace, None, posted_at))
 
+    def tell_all(self, to: Iterable[Ref[Any] | str], message: Message, sender: str = "outside") -> None:
+        """Send one message, outside any trace, to each of ``to``; they share its envelope. Never waits."""
+        envelope = Envelope(message, sender)
+        for ref in to:
+            self._dispatcher.post(ref if isinstance(ref, str) else ref.name, envelope)
+
     async def ask(
         self,
         to: Ref[Any] | str,
@@ -185,18 +191,35 @@ class ActorSystem:
         it raises is raised here. Where the answer can be had at once this returns without a turn of the event loop. Raises
         ``DeadlineExceeded``, ``Overloaded`` or ``ActorGone``.
         """
+        question = self.put(to, message, deadline, trace, sender, on_answer)
+        return await self.wait_for(question) if question.is_open else question.outcome()
+
+    def put(
+        self,
+        to: Ref[Any] | str,
+        message: Message,
+        deadline: float | None = None,
+        trace: TraceContext | None = None,
+        sender: str = "outside",
+        on_answer: Callable[[Any], None] | None = None,
+    ) -> Ask:
+        """Send a question as ``ask`` does. If it ``is_open`` afterwards ``wait_for`` is owed, else its ``outcome`` is there."""
         dispatcher = self._dispatcher
         question = Ask(dispatcher.counters, deadline, on_answer)
-        name = to if isinstance(to, str) else to.name
         posted_at = self._clock.now() if trace is not None else 0.0
+        name = to if isinstance(to, str) else to.name
         dispatcher.post_and_drain(name, Envelope(message, sender, deadline, trace, question, posted_at))
-        if question.is_open:
-            dispatcher.deadlines.add(question)
-            try:
-                await question.wait(self._loop)
-            finally:
-                question.is_open = False
-                dispatcher.deadlines.discard(question)
+        return question
+
+    async def wait_for(self, question: Ask) -> Any:
+        """Wait for the answer to a question that was ``put`` just now. Raises what ``ask`` raises."""
+        deadlines = self._dispatcher.deadlines
+        deadlines.add(question)
+        try:
+            await question.wait(self._loop)
+        finally:
+            question.is_open = False
+            deadlines.discard(question)
         return question.outcome()
 
     # Failures.
