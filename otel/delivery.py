@@ -5,19 +5,18 @@ is a line in the log. So ours rests after a failure: batches that come meanwhile
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceFlags, TraceState
 
 from messages.envelope import TraceContext
 from otel.live_spans import LiveSpan
+from otel.queue import Exporter
 
 REST_MIN_S: Final = 1.0
 REST_MAX_S: Final = 60.0
@@ -42,13 +41,13 @@ _HEADER_LOGGER: Final = "opentelemetry.util.re"
 """It prints the headers it cannot read, and those are secrets. We read them ourselves and say which one is wrong."""
 
 
-class RestingExporter(SpanExporter):
+class RestingExporter:
     """Passes batches to ``inner``; after a failure it drops them for 1 s, doubled with each further one up to 60 s.
 
-    ``clock_s`` tells monotonic seconds. Used by the SDK's own thread.
+    ``clock_s`` tells monotonic seconds. Used by the queue's thread.
     """
 
-    def __init__(self, inner: SpanExporter, target: str, clock_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, inner: Exporter, target: str, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._inner = inner
         self._target = target
         self._clock_s = clock_s
@@ -60,32 +59,28 @@ class RestingExporter(SpanExporter):
         self.dropped = 0
         """Spans that were not delivered."""
 
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Deliver a batch, or drop it."""
+    def export(self, spans: Sequence[LiveSpan]) -> bool:
+        """Deliver a batch, or drop it. Never raises."""
         if self._is_shut or self._clock_s() < self._rests_until:
             self.dropped += len(spans)
-            return SpanExportResult.FAILURE
+            return False
         try:
-            result = self._inner.export(spans)
+            is_taken = self._inner.export(spans)
         except Exception as error:
             # Whatever a transport raises, the next batch may fare better; its text may hold what it was sent.
             _log.debug("the exporter raised %s", type(error).__name__)
-            result = SpanExportResult.FAILURE
-        if result is SpanExportResult.SUCCESS:
+            is_taken = False
+        if is_taken:
             self._succeeded(len(spans))
         else:
             self._failed(len(spans))
-        return result
+        return is_taken
 
     def shutdown(self) -> None:
-        """Give up what is under way. The SDK calls this too; the second call does nothing."""
+        """Give up what is under way. A second call does nothing."""
         if not self._is_shut:
             self._is_shut = True
             self._inner.shutdown()
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Nothing waits here."""
-        return True
 
     def _succeeded(self, count: int) -> None:
         self.exported += count
@@ -137,54 +132,30 @@ def quiet_the_sdk() -> None:
     logging.getLogger(_HEADER_LOGGER).addFilter(_silence)
 
 
-def emitting(processor: SpanProcessor, resource: Resource, scope: InstrumentationScope) -> Callable[[LiveSpan], None]:
-    """A function that makes the SDK's span of one of ours that has ended, and gives it to ``processor``."""
+def translating(resource: Resource, scope: InstrumentationScope) -> Callable[[LiveSpan], ReadableSpan]:
+    """A function that makes the SDK's span of one of ours that has ended: for exporters that know nothing else."""
 
-    def emit(span: LiveSpan) -> None:
-        parent = _position(span.parent, is_remote=span.is_parent_remote) if span.parent is not None else None
-        made = ReadableSpan(
-            span.name,
+    def translate(span: LiveSpan) -> ReadableSpan:
+        shape = span.shape
+        parent = _position(span.parent, is_remote=shape.is_parent_remote) if span.parent is not None else None
+        return ReadableSpan(
+            shape.name,
             _position(span.context),
             parent,
             resource,
-            span.attributes,
+            {**shape.attributes, **span.attributes},
             [Event(one.name, one.attributes, one.at_ns) for one in span.happenings],
-            (Link(parent),) if span.is_linked and parent is not None else (),
-            span.kind,
+            (Link(parent),) if shape.is_linked and parent is not None else (),
+            shape.kind,
             status=_ERROR if span.is_error else _UNSET,
             start_time=span.start_ns,
             end_time=span.end_ns,
             instrumentation_scope=scope,
         )
-        processor.on_end(made)
 
-    return emit
+    return translate
 
 
 def _position(context: TraceContext, *, is_remote: bool = False) -> SpanContext:
     state = TraceState.from_header([context.tracestate]) if context.tracestate else None
     return SpanContext(int(context.trace_id, 16), int(context.span_id, 16), is_remote, _SAMPLED, state)
-
-
-def closing(processor: SpanProcessor, exporter: RestingExporter) -> Callable[[float], None]:
-    """A function that flushes and shuts ``processor`` down within the seconds it is given, and never raises.
-
-    The SDK offers no such bound (its processor may wait half a minute), so its shutdown runs in a thread of its own. When
-    time is up the exporter is told to give up; the thread is a daemon, so that it cannot hold the process either.
-    """
-
-    def close(timeout_s: float) -> None:
-        worker = threading.Thread(target=_swallow, args=(processor.shutdown,), name="tracing-shutdown", daemon=True)
-        worker.start()
-        worker.join(max(0.0, timeout_s))
-        if worker.is_alive():
-            _swallow(exporter.shutdown)
-
-    return close
-
-
-def _swallow(action: Callable[[], object]) -> None:
-    try:
-        action()
-    except Exception as error:
-        _log.warning("tracing did not shut down cleanly: %s", type(error).__name__)

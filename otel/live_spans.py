@@ -33,11 +33,28 @@ class Happening:
     at_ns: int
 
 
+class Shape:
+    """What many spans have in common. Made once, bounded here and encoded once, for it is most of what a span says."""
+
+    __slots__ = ("attributes", "is_linked", "is_parent_remote", "kind", "name", "wire")
+
+    def __init__(self, name: str, kind: SpanKind, attributes: Mapping[str, Value]) -> None:
+        self.name = str(bounded(name))
+        self.kind = kind
+        self.attributes = bounded_all(attributes)
+        self.is_linked = kind is SpanKind.CONSUMER
+        """Whether the parent is linked too, as consumers of messages are by the conventions."""
+        self.is_parent_remote = kind is SpanKind.SERVER
+        self.wire = b""
+        """Room for the encoder's work."""
+
+
 class LiveSpan:
     """One span. ``context`` is what its children and the messages sent on its behalf carry.
 
     A plain record of our own while it is open: the SDK's costs five times as much, in locks and checks that a span which
-    only one thread sees does not need. ``emit`` is given it once, when it ends, and makes the SDK's of it.
+    only one thread sees does not need. ``emit`` is given it once, when it ends. ``attributes`` are those that its shape
+    has not, within their bounds.
     """
 
     __slots__ = (
@@ -48,36 +65,25 @@ class LiveSpan:
         "end_ns",
         "happenings",
         "is_error",
-        "is_linked",
-        "is_parent_remote",
-        "kind",
-        "name",
         "parent",
+        "shape",
         "start_ns",
     )
 
     def __init__(
         self,
-        name: str,
-        kind: SpanKind,
+        shape: Shape,
         context: TraceContext,
         parent: TraceContext | None,
         attributes: dict[str, Value],
         emit: "Callable[[LiveSpan], None]",
         clock_ns: Clock,
-        *,
-        is_linked: bool = False,
-        is_parent_remote: bool = False,
     ) -> None:
-        self.name = name
-        self.kind = kind
+        self.shape = shape
         self.context = context
         self.parent = parent
         self.attributes = attributes
-        self.happenings: list[Happening] = []
-        self.is_linked = is_linked
-        """Whether the parent is linked too, as consumers of messages are by the conventions."""
-        self.is_parent_remote = is_parent_remote
+        self.happenings: Sequence[Happening] = ()
         self.is_error = False
         self.start_ns = clock_ns()
         self.end_ns = 0
@@ -90,13 +96,17 @@ class LiveSpan:
 
     def set(self, name: str, value: Value) -> None:
         """Set an attribute."""
-        if self._is_open:
-            self.attributes[name] = bounded(value)
+        if not self._is_open:
+            return
+        if name in self.shape.attributes:
+            self.attributes = {**self.shape.attributes, **self.attributes}
+            self.shape = Shape(self.shape.name, self.shape.kind, {})
+        self.attributes[name] = bounded(value)
 
     def event(self, name: str, attributes: Mapping[str, Value]) -> None:
         """Note that something happened now."""
         if self._is_open:
-            self.happenings.append(Happening(name, bounded_all(attributes), self._clock_ns()))
+            self.happenings = (*self.happenings, Happening(name, bounded_all(attributes), self._clock_ns()))
 
     def _close(self, error_type: str | None, is_error: bool) -> None:
         if self.end_ns:

@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from otel.live_spans import Clock
+from otel.queue import QueueLimits, SpanQueue
 from otel.sampling import Ids, Sampler
-from otel.spans import Emit, Tracing
+from otel.spans import Tracing
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import SpanProcessor
+    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+    from otel.exporters import OtlpExporter
 
 HTTP_PROTOBUF: Final = "http/protobuf"
 GRPC: Final = "grpc"
@@ -31,6 +35,8 @@ _TRACES_PATH: Final = "/v1/traces"
 _EXPORT_TIMEOUT_S: Final = 10.0
 _SCHEDULE_DELAY_MS: Final = 1000.0
 """Sooner than the SDK's 5 s: whoever tries a request looks for its trace at once."""
+_QUEUE_SPANS_MAX: Final = 2048
+_BATCH_SPANS_MAX: Final = 512
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 
 
@@ -77,20 +83,17 @@ def build_tracing(
     if target is None:
         return Tracing.off()
 
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-    from otel.delivery import RestingExporter, closing, quiet_the_sdk
+    from otel.delivery import RestingExporter, quiet_the_sdk
 
     quiet_the_sdk()
-    delay_ms = _positive(environ, "OTEL_BSP_SCHEDULE_DELAY", _SCHEDULE_DELAY_MS)
+    limits = queue_limits(environ)
     try:
-        exporter = RestingExporter(_exporter(target), target.endpoint)
-        processor = BatchSpanProcessor(exporter, schedule_delay_millis=delay_ms)
+        exporter = _exporter(target, settings, environ)
     except Exception as error:
         # The exporters read more variables (certificates, compression, sizes) and raise what they like.
         raise BadTelemetry(f"the OTLP exporter cannot be set up: {type(error).__name__}: {error}") from error
-    emit = _emit(processor, settings, environ)
-    return Tracing(emit, sampler, Ids(chance), clock_ns, closing(processor, exporter))
+    queue = SpanQueue(RestingExporter(exporter, target.endpoint), limits)
+    return Tracing(queue.put, sampler, Ids(chance), clock_ns, queue.close)
 
 
 def tracing_into(
@@ -99,7 +102,10 @@ def tracing_into(
     """Tracing that hands each span to ``exporter`` as it ends, in the same thread: for simulations and tests."""
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
-    return Tracing(_emit(SimpleSpanProcessor(exporter), settings, {}), _sampler(settings, rng), Ids(rng), clock_ns)
+    from otel.delivery import translating
+
+    processor, translate = SimpleSpanProcessor(exporter), translating(*_origin(settings, {}))
+    return Tracing(lambda span: processor.on_end(translate(span)), _sampler(settings, rng), Ids(rng), clock_ns)
 
 
 def find_target(settings: TracingSettings, environ: Mapping[str, str]) -> Target | None:
@@ -151,6 +157,16 @@ def resource_attributes(settings: TracingSettings, environ: Mapping[str, str]) -
     return attributes
 
 
+def queue_limits(environ: Mapping[str, str]) -> QueueLimits:
+    """The bounds of the queue of spans: ``OTEL_BSP_*``, else as the SDK has them but for the delay. Raises ``BadTelemetry``."""
+    delay_ms = _positive(environ, "OTEL_BSP_SCHEDULE_DELAY", _SCHEDULE_DELAY_MS)
+    spans_max = _whole(environ, "OTEL_BSP_MAX_QUEUE_SIZE", _QUEUE_SPANS_MAX)
+    batch_max = _whole(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", min(_BATCH_SPANS_MAX, spans_max))
+    if batch_max > spans_max:
+        raise BadTelemetry("OTEL_BSP_MAX_EXPORT_BATCH_SIZE must not exceed OTEL_BSP_MAX_QUEUE_SIZE")
+    return QueueLimits(delay_ms / 1000.0, spans_max, batch_max)
+
+
 def _first(environ: Mapping[str, str], what: str) -> str:
     """The variable for traces, else the one for all signals."""
     for name in (f"OTEL_EXPORTER_OTLP_TRACES_{what}", f"OTEL_EXPORTER_OTLP_{what}"):
@@ -193,6 +209,13 @@ def _positive(environ: Mapping[str, str], name: str, default: float) -> float:
     return value
 
 
+def _whole(environ: Mapping[str, str], name: str, default: int) -> int:
+    value = _positive(environ, name, default)
+    if value % 1:
+        raise BadTelemetry(f"{name} must be a whole number, not {environ[name]!r}")
+    return int(value)
+
+
 def _sampler(settings: TracingSettings, rng: Random) -> Sampler:
     try:
         return Sampler(settings.sample_ratio, rng)
@@ -200,22 +223,22 @@ def _sampler(settings: TracingSettings, rng: Random) -> Sampler:
         raise BadTelemetry(str(error)) from error
 
 
-def _emit(processor: "SpanProcessor", settings: TracingSettings, environ: Mapping[str, str]) -> Emit:
+def _origin(settings: TracingSettings, environ: Mapping[str, str]) -> "tuple[Resource, InstrumentationScope]":
+    """Who and what made the spans."""
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-    from otel.delivery import emitting
-
     resource = Resource.create(dict(resource_attributes(settings, environ)))
-    return emitting(processor, resource, InstrumentationScope("pointsman", settings.service_version or None))
+    return resource, InstrumentationScope("pointsman", settings.service_version or None)
 
 
-def _exporter(target: Target) -> "SpanExporter":
-    """Certificates and compression the exporters take from the standard variables themselves."""
-    if target.protocol == GRPC:
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+def _exporter(target: Target, settings: TracingSettings, environ: Mapping[str, str]) -> "OtlpExporter":
+    """Certificates and compression the SDK's exporters take from the standard variables themselves."""
+    from otel.delivery import translating
+    from otel.encoding import SpanEncoder
+    from otel.exporters import Destination, grpc_exporter, http_exporter
 
-        return GrpcExporter(endpoint=target.endpoint, headers=dict(target.headers), timeout=target.timeout_s)
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
-
-    return HttpExporter(endpoint=target.endpoint, headers=dict(target.headers), timeout=target.timeout_s)
+    resource, scope = _origin(settings, environ)
+    make = grpc_exporter if target.protocol == GRPC else http_exporter
+    to = Destination(target.endpoint, target.headers, target.timeout_s)
+    return make(to, SpanEncoder(resource, scope).encode, translating(resource, scope))

@@ -4,7 +4,8 @@ from random import Random
 
 import pytest
 
-from otel.setup import BadTelemetry, TracingSettings, build_tracing, find_target, resource_attributes
+from otel.queue import QueueLimits
+from otel.setup import BadTelemetry, TracingSettings, build_tracing, find_target, queue_limits, resource_attributes
 from otel.spans import Tracing
 
 SECRET = "s3cr3t-value"
@@ -146,10 +147,33 @@ def test_resource_attributes_are_read_with_percent_encoding() -> None:
     }
 
 
-@pytest.mark.parametrize(("name", "value"), [("OTEL_BSP_MAX_QUEUE_SIZE", "-1"), ("OTEL_EXPORTER_OTLP_COMPRESSION", "brotli")])
-def test_what_the_exporter_itself_cannot_take_is_refused_as_well(
-    name: str, value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(name, value)
+def test_what_the_exporter_itself_cannot_take_is_refused_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "brotli")
     with pytest.raises(BadTelemetry, match="cannot be set up"):
         built(TracingSettings(otlp_endpoint="http://127.0.0.1:9", otlp_protocol="grpc"), {})
+
+
+def test_the_queues_bounds_are_the_standard_variables_else_the_sdks_with_a_shorter_delay() -> None:
+    told = {
+        "OTEL_BSP_SCHEDULE_DELAY": "250",
+        "OTEL_BSP_MAX_QUEUE_SIZE": "100",
+        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "10",
+    }
+    assert queue_limits({}) == QueueLimits(delay_s=1.0, spans_max=2048, batch_max=512)
+    assert queue_limits(told) == QueueLimits(delay_s=0.25, spans_max=100, batch_max=10)
+    assert queue_limits({"OTEL_BSP_MAX_QUEUE_SIZE": "100"}) == QueueLimits(spans_max=100, batch_max=100)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"OTEL_BSP_MAX_QUEUE_SIZE": "-1"},
+        {"OTEL_BSP_MAX_QUEUE_SIZE": "many"},
+        {"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "1.5"},
+        {"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "0"},
+        {"OTEL_BSP_MAX_QUEUE_SIZE": "10", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "11"},
+    ],
+)
+def test_bounds_of_the_queue_that_cannot_be_are_refused(environ: dict[str, str]) -> None:
+    with pytest.raises(BadTelemetry, match="OTEL_BSP_"):
+        built(TracingSettings(otlp_endpoint="http://127.0.0.1:9"), environ)

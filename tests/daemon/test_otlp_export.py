@@ -9,11 +9,18 @@ from random import Random
 from time import monotonic
 
 import pytest
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from messages.calls import Usage
 from otel import names
+from otel.delivery import translating
+from otel.encoding import SpanEncoder
+from otel.exporters import Destination, OtlpExporter, grpc_exporter, http_exporter
+from otel.live_spans import LiveSpan
 from otel.propagation import parse_traceparent
-from otel.setup import TracingSettings, build_tracing
+from otel.sampling import Ids, Sampler
+from otel.setup import TracingSettings, build_tracing, find_target
 from otel.spans import Tracing
 from tests.daemon.otlp_receiver import OtlpReceiver, children, one
 
@@ -119,6 +126,53 @@ def test_the_configuration_alone_is_enough(collector: OtlpReceiver) -> None:
     play_one_request(tracing)
     tracing.shutdown(5.0)
     assert one(collector.spans, SERVER)["resource"]["service.name"] == "mine"
+
+
+def exporter_to(collector: OtlpReceiver) -> OtlpExporter:
+    make = grpc_exporter if collector.protocol == "grpc" else http_exporter
+    encoder = SpanEncoder(Resource({"service.name": "ours"}), InstrumentationScope("pointsman"))
+    translate = translating(Resource({"service.name": "the sdk's"}), InstrumentationScope("pointsman"))
+    target = find_target(ALL, collector.environ())
+    assert target is not None
+    return make(Destination(target.endpoint, {}, 5.0), encoder.encode, translate)
+
+
+def some_spans() -> list[LiveSpan]:
+    kept: list[LiveSpan] = []
+    play_one_request(Tracing(kept.append, Sampler(1.0, Random(1)), Ids(Random(2))))
+    return kept
+
+
+def test_the_sdks_exporters_have_the_seam_through_which_our_own_encoding_goes(collector: OtlpReceiver) -> None:
+    """If this fails, the SDK has changed: tracing still works, at ten times the cost. See ``otel/exporters.py``."""
+    exporter = exporter_to(collector)
+    assert exporter.has_seam
+    assert exporter.export(some_spans())
+    exporter.shutdown()
+    assert {span["resource"]["service.name"] for span in collector.spans} == {"ours"}
+    assert len(collector.spans) == 7
+
+
+def test_without_the_seam_the_sdks_encoder_sends_the_same(collector: OtlpReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given what the seam sends
+    kept = some_spans()
+    with_seam = exporter_to(collector)
+    assert with_seam.export(kept)
+    with_seam.shutdown()
+    before = list(collector.spans)
+
+    # When an SDK has closed it
+    monkeypatch.setattr("otel.exporters.SEAM_OF_HTTP", "_not_there")
+    monkeypatch.setattr("otel.exporters.SEAM_OF_GRPC", "_not_there")
+    without = exporter_to(collector)
+    assert not without.has_seam
+    assert without.export(kept)
+    without.shutdown()
+
+    # Then the collector sees no difference, but for the name given here to tell them apart
+    after = collector.spans[len(before) :]
+    assert {span["resource"]["service.name"] for span in after} == {"the sdk's"}
+    assert [{**span, "resource": {}} for span in after] == [{**span, "resource": {}} for span in before]
 
 
 def test_the_headers_of_the_standard_variables_are_sent(collector: OtlpReceiver) -> None:
