@@ -1,4 +1,6 @@
-"""aiohttp behind the edge port: the one file on this side that knows it.
+"""The listener, and aiohttp behind the edge port: the one file on this side that knows it.
+
+Connections begin in the fast lane (``raw_edge.py``), which hands over to aiohttp those that ask for anything but a model.
 
 Owns: the wire: reading bodies within their bounds, writing answers at the client's pace, and which path leads where.
 Always: every error has OpenAI's shape, also where aiohttp finds that what came is not HTTP; nothing tells what is inside.
@@ -26,14 +28,13 @@ from runtime.http.edge import ROUTES, Edge
 from runtime.http.guard import why_not_admin
 from runtime.http.lines import Lines
 from runtime.http.page import closed_page, first_page
+from runtime.http.raw_edge import RawConnection
+from runtime.http.raw_lane import KEEPALIVE_SHARE, Lane
 from runtime.ports import ClientGone, EdgeRequest, Headers
 
 log = logging.getLogger("pointsman.http")
 
 WRITE_HIGH_WATER_BYTES = 64 * 1024
-KEEPALIVE_SHARE = 1.25
-"""Idle connections, and headers that never end, are cut after so many times ``server.client_idle``: later than a proxy with
-the usual 60 s would do, so that it never sends on a connection we are just closing."""
 SHUTDOWN_S = 1.0
 Question = Callable[[web.BaseRequest, str], Awaitable[Any]]
 OnGarbage = Callable[[int], None]
@@ -164,8 +165,9 @@ class HttpServer:
         self._max_body = max_body_bytes
         self._idle_s = client_idle_s
         self._version = version
-        self._runner: web.ServerRunner | None = None
+        self._listener: asyncio.Server | None = None
         self._server: _Server | None = None
+        self._lane: Lane | None = None
         self._routes: dict[str, dict[str, Handler]] = {path: {"POST": self._call} for path in ROUTES}
         for path, handler in (
             ("/v1/models", self._models),
@@ -182,26 +184,30 @@ class HttpServer:
 
     async def start(self, host: str, port: int) -> int:
         """Listen; returns the port. Raises ``OSError`` if the address cannot be had."""
-        self._server = _Server(self._handle, KEEPALIVE_SHARE * self._idle_s, self._edge.refused)
-        self._runner = web.ServerRunner(self._server, shutdown_timeout=SHUTDOWN_S)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, backlog=1024)
-        await site.start()
-        address: tuple[Any, ...] = self._runner.addresses[0]
-        return int(address[1])
+        self._server = server = _Server(self._handle, KEEPALIVE_SHARE * self._idle_s, self._edge.refused)
+        self._lane = lane = Lane(self._edge, server.lines, self._max_body, self._idle_s, server)
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(lambda: RawConnection(lane), host, port, backlog=1024)
+        return int(self._listener.sockets[0].getsockname()[1])
 
     async def stop_listening(self) -> None:
-        """Accept no new connections; those that are open go on."""
-        if self._runner is not None:
-            for site in list(self._runner.sites):
-                await site.stop()
+        """Accept no new connections; those that are open go on, until their next answer of the fast lane."""
+        if self._listener is not None:
+            self._listener.close()
+        if self._lane is not None:
+            self._lane.is_draining = True
 
     async def stop(self) -> None:
         """Close everything."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-        if self._server is not None:
-            await self._server.lines.cut(SHUTDOWN_S)
+        await self.stop_listening()
+        if self._server is None or self._lane is None:
+            return
+        # What came before the end has begun to be answered.
+        await asyncio.sleep(0)
+        self._lane.close_idle()
+        self._server.pre_shutdown()
+        await self._server.shutdown(SHUTDOWN_S)
+        await self._server.lines.cut(SHUTDOWN_S)
 
     # Where a path leads.
 

@@ -1,0 +1,400 @@
+"""The fast lane: connections that answer the models' endpoints themselves, and hand over whatever else is asked of them.
+
+Owns: the connections from their first byte until they are handed over; their bounds of size and of patience.
+Accepts: bytes. A request for a models' endpoint gets a task, which is with ``Edge`` from before its body is read. Anything
+else ends this lane for the connection: whoever serves the rest is given its transport and all bytes of that request.
+Always: answers come in the order of the requests, one at a time. Nothing is read after a request that was refused.
+
+A client that closes its side, be it only for sending, has left: the answer nobody waits for is not worth its price.
+There is one timer for all connections, not one for each: they move ``deadline``, and it looks there.
+"""
+
+import asyncio
+import logging
+import socket
+from enum import Enum
+from math import inf
+from typing import cast
+
+from runtime.courier import problems
+from runtime.courier.problems import Problem
+from runtime.http.edge import ROUTES
+from runtime.http.raw_lane import Lane
+from runtime.http.raw_request import END, HEADERS_MAX, BadRequest, ChunkedBody, Head, HeadReader
+from runtime.http.raw_sink import CONTINUE, RawSink, problem_answer
+from runtime.ports import ClientGone, EdgeRequest
+
+log = logging.getLogger("pointsman.http")
+
+QUEUED_BYTES_MAX = 64 * 1024
+"""Of requests sent ahead: with more, the socket is not read until they have their turn."""
+LINGER_S = 10.0
+"""So long a client may go on sending after it was refused: closed at once, it might never see why."""
+
+
+class State(Enum):
+    """What a connection is about."""
+
+    HEAD = "head"
+    """No request, or a part of its head, is here."""
+    BODY = "body"
+    """A request has its task, and its body is still to come."""
+    ANSWERING = "answering"
+    """A request is here to its end."""
+    CLOSING = "closing"
+    """All is said; what comes is dropped."""
+    OVER = "over"
+    """Closed, or handed over."""
+
+
+# An enum's member is looked up in two steps, a global in one.
+_HEAD, _BODY, _ANSWERING, _CLOSING, _OVER = State.HEAD, State.BODY, State.ANSWERING, State.CLOSING, State.OVER
+
+
+class RawConnection(asyncio.Protocol):
+    """See the law above."""
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+        self._transport: asyncio.Transport | None = None
+        self._peer = ""
+        self._state = _HEAD
+        self.deadline = inf
+        """By the loop's clock: when ``expire`` is due."""
+        self._reader: HeadReader | None = None
+        """Of a head that has come in part."""
+        self._known: tuple[bytes, Head] = (b"", Head("", "", [], False, False))
+        """The last head: clients say the same again."""
+        self._body: list[bytes] = []
+        self._missing_bytes = 0
+        self._chunks: ChunkedBody | None = None
+        self._problem: Problem | None = None
+        """Why the request that is being read is refused."""
+        self._queued = bytearray()
+        """What was sent ahead."""
+        self._is_paused = False
+        self._task: asyncio.Task[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        """The task waits for the body, or for the client to take what was sent."""
+        self._is_client_last = False
+        self.is_full = False
+        self.is_gone = False
+
+    # -- what the transport tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        # uvloop's transports are no subclasses of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self._peer = str(peer[0]) if isinstance(peer, tuple) else ""
+        line = transport.get_extra_info("socket")
+        if line is not None:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._lane.lines.add(self, transport)
+        self._lane.enter(self)
+        self._set_deadline(self._lane.keepalive_s)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in bytes of a request, or of one after it."""
+        state = self._state
+        if state is _HEAD:
+            self._take_head(data)
+        elif state is _BODY:
+            self._take_body(data)
+        elif state is _ANSWERING:
+            self._queue(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is closed: who waited for an answer has left."""
+        self._state = _OVER
+        self.is_gone = True
+        self.deadline = inf
+        self._lane.leave(self)
+        self._lane.lines.remove(self)
+        if self._task is not None:
+            self._task.cancel()
+
+    def pause_writing(self) -> None:
+        """The client takes less than it is sent."""
+        self.is_full = True
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self.is_full = False
+        if self._state is not _BODY:
+            self._wake()
+
+    # -- reading
+
+    def _take_head(self, data: bytes) -> None:
+        if self._reader is None:
+            end = data.find(END) + len(END)
+            known, head = self._known
+            if known and data[:end] == known:
+                self._begin(head, data[end:], None)
+                return
+            self._reader = HeadReader()
+        reader = self._reader
+        try:
+            found = reader.feed(data)
+        except BadRequest as error:
+            self._reader = None
+            self._lane.edge.refused(error.status)
+            self._refuse(Problem(error.status, "invalid_request", error.message))
+            return
+        if found is None:
+            return
+        self._reader = None
+        if found.method != "POST" or found.path not in ROUTES or found.is_odd:
+            self._hand_over(bytes(reader.raw))
+        elif len(found.headers) > HEADERS_MAX:
+            self._lane.edge.refused(431)
+            self._refuse(Problem(431, "invalid_request", f"The request has more than {HEADERS_MAX} headers."))
+        else:
+            if not found.is_chunked:
+                self._known = (bytes(reader.raw[: reader.end]), found)
+            self._begin(found, bytes(reader.raw[reader.end :]), reader)
+
+    def _begin(self, head: Head, data: bytes, reader: HeadReader | None) -> None:
+        """The head is here, and ``data`` came after it. The task begins in the loop's next turn."""
+        lane = self._lane
+        self._is_client_last = head.is_last
+        self._problem = None
+        self._body.clear()
+        self._state = _BODY
+        self._task = lane.loop.create_task(self._serve(head))
+        if head.is_chunked:
+            assert reader is not None
+            self._chunks = reader.chunked_body()
+        elif head.length > lane.max_body_bytes:
+            self._spoil(self._too_large())
+            return
+        else:
+            self._missing_bytes = head.length
+        self._take_body(data)
+
+    def _take_body(self, data: bytes) -> None:
+        if self._chunks is not None:
+            self._take_chunks(self._chunks, data)
+            return
+        missing = self._missing_bytes
+        if len(data) < missing:
+            self._body.append(data)
+            self._missing_bytes = missing - len(data)
+            self._set_deadline(self._lane.idle_s)
+            return
+        self._body.append(data[:missing])
+        self._complete(data[missing:])
+
+    def _take_chunks(self, chunks: ChunkedBody, data: bytes) -> None:
+        try:
+            rest = chunks.feed(data)
+        except BadRequest as error:
+            self._spoil(Problem(error.status, "invalid_request", error.message))
+            return
+        if chunks.size > self._lane.max_body_bytes:
+            self._spoil(self._too_large())
+        elif chunks.is_whole:
+            self._chunks = None
+            self._body.append(chunks.content())
+            self._complete(rest)
+        else:
+            self._set_deadline(self._lane.idle_s)
+
+    def _complete(self, rest: bytes) -> None:
+        self._state = _ANSWERING
+        self.deadline = inf
+        self._wake()
+        if rest:
+            self._queue(rest)
+
+    def _spoil(self, problem: Problem) -> None:
+        """The request will not be had whole: what more comes of it is dropped, and its task says why."""
+        self._state = _CLOSING
+        self.deadline = inf
+        self._chunks = None
+        self._body.clear()
+        self._problem = problem
+        self._wake()
+
+    def _too_large(self) -> Problem:
+        limit = self._lane.max_body_bytes
+        return Problem(413, "request_too_large", f"The body has more than {limit} bytes (server.max_body).")
+
+    def _queue(self, data: bytes) -> None:
+        self._queued += data
+        if len(self._queued) > QUEUED_BYTES_MAX and not self._is_paused:
+            self._is_paused = True
+            cast(asyncio.Transport, self._transport).pause_reading()
+
+    def _resume(self) -> None:
+        if self._is_paused:
+            self._is_paused = False
+            cast(asyncio.Transport, self._transport).resume_reading()
+
+    # -- answering
+
+    async def _serve(self, head: Head) -> None:
+        """Answer one request. The same as the other lane does, in the same order."""
+        edge = self._lane.edge
+        refusal = edge.admit()
+        if refusal is not None:
+            self._task = None
+            self._refuse(refusal)
+            return
+        sink = RawSink(self, head.is_http_10)
+        try:
+            problem = await self._whole_body(head) if self._state is not _ANSWERING else None
+            if problem is not None:
+                edge.refused(problem.status)
+                self._refuse(problem)
+                return
+            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+            self._body.clear()
+            await edge.serve(EdgeRequest(head.method, head.path, head.headers, body, self._peer), sink)
+        except asyncio.CancelledError:
+            if not edge.is_cut:
+                self._cut()
+                raise
+            self._fail(problems.shutting_down(), sink)
+            return
+        except Exception as error:
+            log.error("%s %s failed", head.method, head.path, exc_info=error)
+            self._fail(problems.internal_error(), sink)
+            return
+        finally:
+            self._task = None
+            edge.leave()
+        self._answered(sink)
+
+    async def _whole_body(self, head: Head) -> Problem | None:
+        """Wait for the body; returns why it is refused, if it is."""
+        if self._problem is None:
+            if head.expects_continue:
+                self.send(CONTINUE)
+            self._set_deadline(self._lane.idle_s)
+            await self._wait()
+        return self._problem
+
+    def _answered(self, sink: RawSink) -> None:
+        if self.is_gone:
+            return
+        if not sink.is_whole:
+            self.break_off()
+        elif sink.is_last:
+            self._close(is_all_read=not self._queued)
+        else:
+            self._state = _HEAD
+            self._set_deadline(self._lane.keepalive_s)
+            if self._queued:
+                data = bytes(self._queued)
+                self._queued.clear()
+                self._resume()
+                self._take_head(data)
+
+    def _fail(self, problem: Problem, sink: RawSink) -> None:
+        self.break_off() if sink.has_started else self._refuse(problem)
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer with an error of our own, and nothing after it."""
+        if self.is_gone:
+            return
+        self.send(problem_answer(problem))
+        self._close(is_all_read=self._state is _ANSWERING and not self._queued)
+
+    def _close(self, *, is_all_read: bool) -> None:
+        """Close after what was written. With bytes unread the system would take back what the client did not see yet."""
+        transport = cast(asyncio.Transport, self._transport)
+        self._state = _CLOSING
+        self._queued.clear()
+        if transport.is_closing():
+            return
+        if is_all_read or self._lane.is_over or not transport.can_write_eof():
+            self._set_deadline(self._lane.idle_s)
+            transport.close()
+            return
+        self._set_deadline(min(LINGER_S, self._lane.idle_s))
+        self._resume()
+        transport.write_eof()
+
+    def _cut(self) -> None:
+        self._state = _CLOSING
+        if not self.is_gone:
+            cast(asyncio.Transport, self._transport).abort()
+
+    # -- what an answer needs
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the connection is to end with this answer."""
+        return self._is_client_last or self._lane.is_draining
+
+    def send(self, data: bytes) -> None:
+        """Write; never waits."""
+        cast(asyncio.Transport, self._transport).write(data)
+
+    async def drained(self) -> None:
+        """Wait until the client has taken the most of what was written. Raises ``ClientGone``."""
+        self._set_deadline(self._lane.idle_s)
+        try:
+            await self._wait()
+        finally:
+            self.deadline = inf
+
+    def break_off(self) -> None:
+        """Close after what was written. A client that does not take it would keep it, and us, for ever: not for long."""
+        if not self.is_gone:
+            self._state = _CLOSING
+            self._set_deadline(self._lane.idle_s)
+            cast(asyncio.Transport, self._transport).close()
+
+    # -- time, and the end
+
+    def _set_deadline(self, in_s: float) -> None:
+        self.deadline = self._lane.loop.time() + in_s
+
+    async def _wait(self) -> None:
+        self._waiter = self._lane.loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self, error: Exception | None = None) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            if error is not None:
+                self._waiter.set_exception(error)
+            else:
+                self._waiter.set_result(None)
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        transport = cast(asyncio.Transport, self._transport)
+        self.deadline = inf
+        if self._state is _BODY:
+            idle_s = self._lane.idle_s
+            self._spoil(Problem(408, "request_timeout", f"No byte of the body came within {idle_s:g} s (server.client_idle)."))
+        else:
+            self._wake(ClientGone("took no byte in time"))
+            transport.abort()
+
+    def close_if_idle(self) -> None:
+        """The daemon ends: close if nothing is under way."""
+        if self._task is None and not self.is_gone:
+            cast(asyncio.Transport, self._transport).close()
+
+    def _hand_over(self, data: bytes) -> None:
+        """``data`` begins a request for somebody else, who gets the connection with it for the rest of its life."""
+        lane, transport = self._lane, cast(asyncio.Transport, self._transport)
+        handler = lane.successor()
+        self._state = _OVER
+        self.deadline = inf
+        transport.set_protocol(handler)
+        # Known to the lines under its new name before it loses the old one.
+        handler.connection_made(transport)
+        lane.leave(self)
+        lane.lines.remove(self)
+        if self.is_full:
+            handler.pause_writing()
+        handler.data_received(data)

@@ -1,0 +1,189 @@
+"""Answers into bytes, and onto a connection at the client's pace.
+
+Always: nothing in a header can begin another, and an answer that is not whole never looks so.
+"""
+
+from email.utils import formatdate
+from http import HTTPStatus
+from time import time
+from typing import Protocol
+
+from runtime.courier.problems import Problem
+from runtime.dialects.errors import error_body
+from runtime.ports import ClientGone, Headers
+
+JOINED_BYTES_MAX = 64 * 1024
+"""Smaller bodies are written together with their head."""
+UNWAITED_BYTES_MAX = 64 * 1024
+"""So much may be written after the last wait for the client without another: a last frame is not held up by a full buffer."""
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+_UNFIT = str.maketrans({"\r": " ", "\n": " ", "\0": " "})
+
+
+class Wire(Protocol):
+    """The connection, as far as an answer needs it."""
+
+    is_full: bool
+    """The client has much to take still."""
+    is_gone: bool
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the connection is to end with this answer."""
+
+    def send(self, data: bytes) -> None:
+        """Write; never waits."""
+
+    async def drained(self) -> None:
+        """Wait until the client has taken the most of what was written. Raises ``ClientGone``."""
+
+    def break_off(self) -> None:
+        """Close after what was written."""
+
+
+class _Preambles:
+    """The first lines of answers by status: all that changes in them, once a second, is the date."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._lines: dict[int, str] = {}
+
+    def line(self, status: int) -> str:
+        second = int(time())
+        if second != self._second:
+            self._second = second
+            self._lines.clear()
+        found = self._lines.get(status)
+        if found is None:
+            phrase = HTTPStatus(status).phrase if status in _STATUSES else ""
+            date = formatdate(second, usegmt=True)
+            found = self._lines[status] = f"HTTP/1.1 {status} {phrase}\r\nServer: pointsman\r\nDate: {date}\r\n"
+        return found
+
+
+_STATUSES = frozenset(status.value for status in HTTPStatus)
+_PREAMBLES = _Preambles()
+
+
+def answer_head(status: int, headers: Headers, framing: str) -> bytes:
+    """Status line and headers to the empty line. ``framing``: the lines about length and connection."""
+    text = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    count = len(headers)
+    if text.count("\n") != count or text.count("\r") != count or "\0" in text:
+        text = "".join([f"{name.translate(_UNFIT)}: {value.translate(_UNFIT)}\r\n" for name, value in headers])
+    whole = f"{_PREAMBLES.line(status)}{text}{framing}\r\n"
+    try:
+        return whole.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return whole.encode("utf-8", "replace")
+
+
+def problem_answer(problem: Problem) -> bytes:
+    """A whole answer with an error of our own, the last on its connection."""
+    body = error_body(problem.message, problem.kind, problem.code, problem.param)
+    headers = [("Content-Type", "application/json"), *problem.headers()]
+    return answer_head(problem.status, headers, f"Content-Length: {len(body)}\r\nConnection: close\r\n") + body
+
+
+class RawSink:
+    """One answer on its way. See ``EdgeSink``."""
+
+    __slots__ = (
+        "_has_no_body",
+        "_head",
+        "_is_chunked",
+        "_is_http_10",
+        "_missing_bytes",
+        "_unwaited_bytes",
+        "_wire",
+        "has_started",
+        "is_last",
+        "is_whole",
+    )
+
+    def __init__(self, wire: Wire, is_http_10: bool) -> None:
+        self._wire = wire
+        self._is_http_10 = is_http_10
+        self._head = b""
+        """That of an answer of known length waits for its body."""
+        self._is_chunked = False
+        self._missing_bytes: int | None = None
+        """Of what was announced; None where nothing was."""
+        self._has_no_body = False
+        self._unwaited_bytes = 0
+        self.has_started = False
+        self.is_last = False
+        """The connection ends with this answer, and the client was told."""
+        self.is_whole = False
+
+    async def start(self, status: int, headers: Headers, length: int | None) -> None:
+        """Send the head of a stream."""
+        wire = self._wire
+        self.has_started = True
+        self.is_last = is_last = wire.is_last or (length is None and self._is_http_10)
+        if status in (204, 304):
+            self._has_no_body, length, framing = True, 0, ""
+        elif length is not None:
+            self._missing_bytes = length
+            framing = f"Content-Length: {length}\r\n"
+        else:
+            self._is_chunked = not self._is_http_10
+            framing = "Transfer-Encoding: chunked\r\n" if self._is_chunked else ""
+        if is_last:
+            framing += "Connection: close\r\n"
+        elif self._is_http_10:
+            framing += "Connection: keep-alive\r\n"
+        head = answer_head(status, headers, framing)
+        if self._is_http_10:
+            head = head.replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+        if length is None:
+            await self._send(head)
+        else:
+            self._head = head
+
+    async def write(self, chunk: bytes) -> None:
+        """Send a chunk, or a part of a body of known length."""
+        if not chunk or self._has_no_body:
+            # An empty chunk would look like the last one.
+            return
+        if self._is_chunked:
+            await self._send(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            return
+        if self._missing_bytes is not None:
+            self._missing_bytes -= len(chunk)
+        head = self._head
+        if head:
+            self._head = b""
+            if len(chunk) <= JOINED_BYTES_MAX:
+                chunk = head + chunk
+            else:
+                self._wire.send(head)
+        await self._send(chunk)
+
+    async def end(self) -> None:
+        """Nothing more comes. An answer with more or less than was announced is broken off."""
+        if self._head:
+            head, self._head = self._head, b""
+            await self._send(head)
+        if self._is_chunked:
+            await self._send(LAST_CHUNK)
+        elif self._missing_bytes:
+            self.abort()
+            return
+        self.is_whole = True
+
+    def abort(self) -> None:
+        """Close after what was written, without the end that would make it look whole."""
+        self._wire.break_off()
+
+    async def _send(self, data: bytes) -> None:
+        wire = self._wire
+        if wire.is_gone:
+            raise ClientGone("closed the connection")
+        wire.send(data)
+        self._unwaited_bytes += len(data)
+        if self._unwaited_bytes > UNWAITED_BYTES_MAX:
+            self._unwaited_bytes = 0
+            if wire.is_full:
+                await wire.drained()
