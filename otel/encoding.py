@@ -28,6 +28,9 @@ from otel.live_spans import TEXT_LENGTH_MAX, Happening, LiveSpan, Shape, Value
 KNOWN_MAX: Final = 4096
 """Encoded attributes that are kept; beyond that all are forgotten."""
 
+PIECE_SPANS: Final = 64
+"""Spans that are encoded at a stretch, in about 0.3 ms: meanwhile the thread of the requests has to wait."""
+
 _UNUSUAL: Final = frozenset(
     {
         names.DECISION_ID,
@@ -72,9 +75,14 @@ _log = logging.getLogger("pointsman.tracing")
 
 
 class SpanEncoder:
-    """Encodes batches of spans of one resource and one scope. For one thread at a time."""
+    """Encodes batches of spans of one resource and one scope. For one thread at a time.
 
-    def __init__(self, resource: Resource, scope: InstrumentationScope) -> None:
+    ``pause`` is called after each 64 spans, to let other threads run: a whole batch at a stretch would hold up every
+    request for 3 ms.
+    """
+
+    def __init__(self, resource: Resource, scope: InstrumentationScope, pause: Callable[[], None] | None = None) -> None:
+        self._pause = pause
         of_resource = PB2Resource(attributes=[_key_value(*pair) for pair in resource.attributes.items()])
         of_scope = PB2Scope(
             name=scope.name,
@@ -90,7 +98,9 @@ class SpanEncoder:
     def encode(self, spans: Sequence[LiveSpan]) -> bytes:
         """An ``ExportTraceServiceRequest``. A span that cannot be encoded is left out and does not cost the others."""
         parts = [self._scope]
-        for span in spans:
+        for position, span in enumerate(spans, start=1):
+            if self._pause is not None and not position % PIECE_SPANS:
+                self._pause()
             try:
                 encoded = self._span(span)
             except Exception as error:
@@ -104,9 +114,8 @@ class SpanEncoder:
 
     def _span(self, span: LiveSpan) -> bytes:
         shape, context, parent = span.shape, span.context, span.parent
-        position = _position(context.trace_id, context.span_id)
         parts = [
-            position,
+            _position(context.trace_id, context.span_id),
             _TIMES.pack(_START, span.start_ns, _END, span.end_ns),
             shape.wire or _shaped(shape),
             self._states.get(context.tracestate) or self._state(context.tracestate),

@@ -241,4 +241,9 @@ def _exporter(target: Target, settings: TracingSettings, environ: Mapping[str, s
     resource, scope = _origin(settings, environ)
     make = grpc_exporter if target.protocol == GRPC else http_exporter
     to = Destination(target.endpoint, target.headers, target.timeout_s)
-    return make(to, SpanEncoder(resource, scope).encode, translating(resource, scope))
+    return make(to, SpanEncoder(resource, scope, _let_others_run).encode, translating(resource, scope))
+
+
+def _let_others_run() -> None:
+    """Python lets go of its lock for a sleep, be it of no length."""
+    time.sleep(0)

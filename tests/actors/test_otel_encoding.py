@@ -19,7 +19,7 @@ from messages.envelope import TraceContext
 from messages.routing import LeftOut
 from otel import encoding, names
 from otel.delivery import translating
-from otel.encoding import SpanEncoder
+from otel.encoding import PIECE_SPANS, SpanEncoder
 from otel.live_spans import Happening, LiveSpan, Shape, Value
 from otel.propagation import IncomingTrace
 from otel.sampling import Ids, Sampler
@@ -153,6 +153,13 @@ def test_a_span_that_cannot_be_encoded_does_not_cost_the_others(caplog: pytest.L
     sent = found(decoded(SpanEncoder(RESOURCE, SCOPE), [*bad, a_span({"good": True})]))
     assert [span.attributes[0].key for span in sent] == ["good"]
     assert "secret" not in caplog.text
+
+
+def test_others_may_run_after_each_piece_of_a_batch() -> None:
+    pauses: list[int] = []
+    encoder = SpanEncoder(RESOURCE, SCOPE, lambda: pauses.append(1))
+    encoder.encode([a_span({})] * (3 * PIECE_SPANS + 1))
+    assert len(pauses) == 3
 
 
 def test_an_attribute_that_cannot_be_encoded_does_not_cost_its_span() -> None:
