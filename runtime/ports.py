@@ -4,10 +4,10 @@ What stands behind them (aiohttp today) can be replaced without touching what de
 """
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from messages.failures import Failure
+from runtime.facts import fact
 
 Headers = Sequence[tuple[str, str]]
 """Name and value pairs in order; names in any case."""
@@ -25,7 +25,7 @@ class CallFailed(Exception):
         self.failure = failure
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class EdgeRequest:
     """A request as it came. ``path`` is without the query."""
 
@@ -37,9 +37,9 @@ class EdgeRequest:
 
     def header(self, name: str) -> str:
         """The value of the first header called ``name`` (any case), or an empty string."""
-        wanted = name.lower()
+        wanted, size = name.lower(), len(name)
         for key, value in self.headers:
-            if key.lower() == wanted:
+            if len(key) == size and key.lower() == wanted:
                 return value
         return ""
 
@@ -64,7 +64,7 @@ class EdgeSink(Protocol):
         """Close the connection at once: the answer is not whole and the client must notice."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class UpstreamRequest:
     """One call to make. Times in seconds."""
 

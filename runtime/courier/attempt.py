@@ -6,11 +6,9 @@ went; none for one that was refused. Before the commit nothing has gone to the c
 """
 
 import asyncio
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from actors.kernel import Ref
 from messages.calls import (
     Award,
     CallEnded,
@@ -30,6 +28,7 @@ from otel.live_spans import AttemptSpan
 from otel.propagation import outgoing_headers
 from runtime.courier.call import ClientCall, CourierHouse
 from runtime.courier.directory import Track
+from runtime.courier.limit import Limit
 from runtime.courier.relay import StreamRelay
 from runtime.dialects.answer import read_answer
 from runtime.dialects.errors import classify
@@ -37,6 +36,7 @@ from runtime.dialects.headers import request_headers, response_headers
 from runtime.dialects.limits import limits_seen
 from runtime.dialects.splice import insert_include_usage, replace_model
 from runtime.dialects.stream import UsageMode
+from runtime.facts import fact
 from runtime.ports import CallFailed, ClientGone, EdgeSink, Headers, UpstreamAnswer, UpstreamRequest
 from runtime.system.replies import AskError
 
@@ -47,25 +47,29 @@ DRAIN_WRITE_S = 1.0
 STREAM_FIRST_BYTE_S = 60.0
 """CONTRACT's default for ``timeouts.first_byte`` of streams."""
 
+_NOT_SENT, _FAILED, _SUCCESS = Outcome.NOT_SENT, Outcome.FAILED, Outcome.SUCCESS
+"""A global is read faster than a member of an enum."""
 
-@dataclass(frozen=True, slots=True)
+
+@fact
 class Whole:
     """An answer to pass on: a success, or an error that is the client's own."""
 
     status: int
-    headers: Headers
+    headers: list[tuple[str, str]]
+    """For whoever gets it to add to."""
     body: bytes
     cost_nusd: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Relayed:
     """A stream went to the client. ``failure`` tells why it broke after the commit; None: it is whole."""
 
     failure: Failure | None
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Failed:
     """Nothing has gone to the client; another attempt may do."""
 
@@ -82,12 +86,12 @@ class Attempt:
         self._client = call
         self._plan = plan
         self._provider = provider
-        self._ref: Ref[Any] = Ref(f"provider:{provider}")
+        self._address = f"provider:{provider}"
         self._number = number
         self._permit_id = permit_id
         self._owes_end = False
         self._granted: Granted | None = None
-        self._outcome = Outcome.NOT_SENT
+        self._outcome = _NOT_SENT
         self._failure: Failure | None = None
         self._usage: Usage | None = None
         self._cost_nusd: int | None = None
@@ -109,7 +113,8 @@ class Attempt:
         self._owes_end = True
         question = Award(self._permit_id, client.query_id, self._plan.model, tokens, read.stream, read.max_tokens)
         try:
-            answer = await house.system.ask(self._ref, question, client.deadline, client.trace, "courier", self._see)
+            asked = house.system.put(self._address, question, client.deadline, client.trace, "courier", self._see)
+            answer = await house.system.wait_for(asked) if asked.is_open else asked.outcome()
         except AskError:
             return RefusalReason.EXPIRED
         if type(answer) is Refused:
@@ -168,11 +173,11 @@ class Attempt:
         first_s = (times.first_byte_s or STREAM_FIRST_BYTE_S) if is_stream else (times.first_byte_s or times.total_s)
         request, mode = self._request(track, granted, first_s)
         self._begun_at = clock.now()
-        self._outcome = Outcome.FAILED
+        self._outcome = _FAILED
         left_s = client.deadline - self._begun_at
         limit_s = min(first_s if is_stream else times.total_s, times.total_s, left_s)
         try:
-            async with asyncio.timeout(max(0.0, limit_s)) as limit:
+            with Limit(self._house.system.deadlines, self._begun_at + limit_s) as limit:
                 answer = await self._house.upstream.call(request)
                 try:
                     self._status = answer.status
@@ -259,15 +264,13 @@ class Attempt:
             self._span.response(reader.response_id, reader.model, reader.finish_reasons)
         return Relayed(failure)
 
-    def _content_started(self, limit: asyncio.Timeout, total_s: float) -> None:
+    def _content_started(self, limit: Limit, total_s: float) -> None:
         """The commit: the time until the first content is over, from here only the attempt's whole time counts."""
         now = self._house.clock.now()
         self._first_content_s = now - self._begun_at
-        if not limit.expired():
-            limit.reschedule(asyncio.get_running_loop().time() + max(0.0, total_s - self._first_content_s))
-        self._house.system.tell(
-            self._ref, ContentStarted(self._permit_id, self._first_content_s), self._client.trace, "courier"
-        )
+        limit.move(self._begun_at + total_s)
+        started = ContentStarted(self._permit_id, self._first_content_s)
+        self._house.system.tell(self._address, started, self._client.trace, "courier")
         if self._span is not None:
             self._span.first_chunk(self._first_content_s)
 
@@ -284,7 +287,7 @@ class Attempt:
         return Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.LATER, code, self._status, None, f"nothing within {limit_s:g} s")
 
     def _succeed(self, track: Track, usage: Usage) -> None:
-        self._outcome = Outcome.SUCCESS
+        self._outcome = _SUCCESS
         self._ended_at = self._house.clock.now()
         self._note_usage(track, usage)
 
@@ -322,14 +325,12 @@ class Attempt:
             self._failure is not None and self._first_content_s is not None,
             self._status,
         )
-        trace = self._client.trace
-        house.system.tell(self._ref, ended, trace, "courier")
-        if self._outcome is not Outcome.NOT_SENT:
+        house.system.tell(self._address, ended, self._client.trace, "courier")
+        if self._outcome is not _NOT_SENT:
             # Bookkeeping, no part of the request's way: not traced.
-            house.system.tell(house.router, ended, None, "courier")
-            house.system.tell(house.aggregator, ended, None, "courier")
+            house.system.tell_all((house.router, house.aggregator), ended, "courier")
         if self._span is not None:
             if self._usage is not None:
                 self._span.usage(self._usage)
             error = self._failure.code if self._failure is not None else self._outcome.value
-            self._span.end(None if self._outcome is Outcome.SUCCESS else error, self._status)
+            self._span.end(None if self._outcome is _SUCCESS else error, self._status)

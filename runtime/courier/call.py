@@ -60,15 +60,12 @@ class ClientCall:
     user: str = ""
     baggage: str = ""
     span: ServerSpan | None = None
+    trace: TraceContext | None = None
+    """The position of ``span``, if the request is sampled."""
     is_waiting: bool = False
     """For a decision, a place or a pause before a repeat: nothing is under way upstream."""
     is_drained: bool = False
     """Set before the task is cancelled at the end of the drain, so that the end is told as what it is."""
-
-    @property
-    def trace(self) -> TraceContext | None:
-        """The server span's position, if the request is sampled."""
-        return self.span.context if self.span is not None else None
 
     @property
     def tokens(self) -> int:

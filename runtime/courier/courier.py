@@ -7,7 +7,6 @@ those not tried; when all were, those that failed for now come back after their 
 
 import asyncio
 import logging
-from dataclasses import dataclass
 
 from messages.envelope import Fault
 from messages.failures import Retry
@@ -18,6 +17,7 @@ from runtime.courier.call import ClientCall, CourierHouse
 from runtime.courier.problems import Problem
 from runtime.courier.retries import WAITED_S, Refusals, Tries
 from runtime.dialects.errors import error_body
+from runtime.facts import fact
 from runtime.ports import ClientGone, EdgeSink
 from runtime.system.replies import ActorGone, DeadlineExceeded, Overloaded
 
@@ -27,7 +27,7 @@ STATUS_CLIENT_GONE = 499
 """What logs and traces show for a client that left (nginx's number)."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class Ended:
     """How a request ended, for traces and counters: the HTTP status sent, and an error's name or an empty string."""
 
@@ -35,22 +35,52 @@ class Ended:
     error: str
 
 
+_DONE = Ended(200, "")
+
+
 class Courier:
     """Carries one request. ``carry`` once."""
+
+    __slots__ = (
+        "_attempts",
+        "_awards",
+        "_client",
+        "_decision_id",
+        "_failed",
+        "_house",
+        "_is_known_to_router",
+        "_plan",
+        "_refused",
+        "_sink",
+    )
 
     def __init__(self, house: CourierHouse, call: ClientCall, sink: EdgeSink) -> None:
         self._house = house
         self._client = call
         self._sink = sink
-        self._tries = Tries(house.directory.routing.failover)
+        self._failed: Tries | None = None
+        """None until a first call has failed, as most never do."""
         self._attempts = 0
         self._awards = 0
         self._plan: RoutePlan | None = None
         """A plan the router counts as open: its winner has not been claimed yet."""
         self._is_known_to_router = False
-        self._refusals = Refusals()
+        self._refused: Refusals | None = None
+        """None until a first award was refused."""
         self._decision_id = ""
         """Of the last round."""
+
+    @property
+    def _tries(self) -> Tries:
+        if self._failed is None:
+            self._failed = Tries(self._house.directory.routing.failover)
+        return self._failed
+
+    @property
+    def _refusals(self) -> Refusals:
+        if self._refused is None:
+            self._refused = Refusals()
+        return self._refused
 
     async def carry(self) -> Ended:
         """Answer the client, whatever happens. Raises only ``asyncio.CancelledError``, when the client left."""
@@ -73,10 +103,10 @@ class Courier:
         house, clock = self._house, self._house.clock
         while True:
             self._client.is_waiting = True
-            asked_at = clock.now()
+            asked_at = clock.now() if self._refused is not None else 0.0
             routed = await self._route()
-            if clock.now() - asked_at >= WAITED_S:
-                self._refusals.waited()
+            if self._refused is not None and clock.now() - asked_at >= WAITED_S:
+                self._refused.waited()
             if isinstance(routed, Problem):
                 return await self._answer(routed)
             if isinstance(routed, NoRoute):
@@ -90,7 +120,8 @@ class Courier:
             if ended is not None:
                 return ended
             if self._attempts > attempts_before:
-                self._refusals.granted()
+                if self._refused is not None:
+                    self._refused.granted()
                 continue
             max_wait_s = house.directory.routing.queue_max_wait_s
             if self._awards == awards_before or self._refusals.have_lasted(max_wait_s, clock.now()):
@@ -100,12 +131,14 @@ class Courier:
     async def _route(self) -> RoutePlan | NoRoute | Problem:
         """Ask the router. A question it crashed on is put once more, then the request has failed."""
         house, client = self._house, self._client
-        tried, refused = self._tries.tried, self._refusals.providers
+        tried = self._failed.tried if self._failed is not None else ()
+        refused = self._refused.providers if self._refused is not None else ()
         query = RouteQuery(client.query_id, client.profile(), client.deadline, client.arrived_at, tried, refused)
         for is_last in (False, True):
             try:
                 self._is_known_to_router = True
-                answer = await house.system.ask(house.router, query, client.deadline, client.trace, "courier")
+                asked = house.system.put(house.router, query, client.deadline, client.trace, "courier")
+                answer = await house.system.wait_for(asked) if asked.is_open else asked.outcome()
                 break
             except DeadlineExceeded:
                 return self._out_of_time()
@@ -144,26 +177,27 @@ class Courier:
     async def _follow(self, plan: RoutePlan) -> Ended | None:
         """Walk a plan until an award is granted. None: nothing has gone to the client yet."""
         for choice in plan.choices:
-            is_repeat = self._tries.is_repeat(choice.provider)
-            if is_repeat and not self._house.budgets.spend(choice.provider):
+            provider = choice.provider
+            is_repeat = self._failed is not None and self._failed.is_repeat(provider)
+            if is_repeat and not self._house.budgets.spend(provider):
                 continue
             self._awards += 1
             permit_id = f"{self._client.query_id}/{self._awards}"
-            attempt = Attempt(self._house, self._client, plan, choice.provider, self._attempts + 1, permit_id)
+            attempt = Attempt(self._house, self._client, plan, provider, self._attempts + 1, permit_id)
             try:
                 refusal = await attempt.award()
                 self._claim(is_granted=refusal is None)
                 if refusal is not None:
-                    self._refusals.add(choice.provider, self._house.clock.now())
+                    self._refusals.add(provider, self._house.clock.now())
                     continue
                 self._attempts += 1
                 if not is_repeat:
-                    self._house.budgets.earn(choice.provider)
-                headers = self._headers(plan, choice.provider)
+                    self._house.budgets.earn(provider)
+                headers = self._headers(plan, provider)
                 result = await attempt.call(self._sink, headers)
             finally:
                 attempt.end()
-            return await self._conclude(result, choice.provider, headers)
+            return await self._conclude(result, provider, headers)
         self._claim(is_granted=False)
         return None
 
@@ -176,13 +210,14 @@ class Courier:
 
     async def _conclude(self, result: Whole | Relayed | Failed, provider: str, ours: list[tuple[str, str]]) -> Ended | None:
         if isinstance(result, Relayed):
-            return Ended(200, result.failure.code if result.failure is not None else "")
+            return Ended(200, result.failure.code) if result.failure is not None else _DONE
         if isinstance(result, Whole):
-            headers = [*result.headers, *ours]
+            headers = result.headers
+            headers += ours
             if result.cost_nusd is not None:
                 headers.append(("x-pointsman-cost", f"{result.cost_nusd / 1e9:.9f}".rstrip("0").rstrip(".")))
             await self._send(result.status, headers, result.body)
-            return Ended(result.status, "" if result.status < 400 else str(result.status))
+            return _DONE if result.status == 200 else Ended(result.status, "" if result.status < 400 else str(result.status))
         if result.failure.code == "deadline":
             return await self._answer(self._out_of_time())
         self._tries.add(provider, result.failure, self._house.clock.now())

@@ -5,43 +5,38 @@ Always: a permit is *noted*, then perhaps *granted*, then gone. A restarted prov
 (``Restored``); one that is only noted is in its mailbox still, or was refused.
 """
 
-from dataclasses import dataclass
-
 from messages.calls import Permit
-
-
-@dataclass(slots=True)
-class _Entry:
-    provider: str
-    permit: Permit
-    is_granted: bool = False
 
 
 class PermitTable:
     """Permits by id, in the order they were noted."""
 
     def __init__(self) -> None:
-        self._entries: dict[str, _Entry] = {}
+        self._noted: dict[str, tuple[str, Permit]] = {}
+        """(provider, permit) by id; a granted one stays here too."""
+        self._granted: dict[str, None] = {}
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._noted)
 
     def note(self, provider: str, permit: Permit) -> None:
         """Before its ``Award`` is told. Raises ``ValueError`` if the id is in use: that is our own mistake."""
-        if permit.permit_id in self._entries:
-            raise ValueError(f"permit {permit.permit_id} is out already")
-        self._entries[permit.permit_id] = _Entry(provider, permit)
+        permit_id = permit.permit_id
+        if permit_id in self._noted:
+            raise ValueError(f"permit {permit_id} is out already")
+        self._noted[permit_id] = (provider, permit)
 
     def grant(self, permit_id: str) -> None:
         """Its ``Granted`` has been seen. An id that is gone (the courier left first) is ignored."""
-        entry = self._entries.get(permit_id)
-        if entry is not None:
-            entry.is_granted = True
+        if permit_id in self._noted:
+            self._granted[permit_id] = None
 
     def end(self, permit_id: str) -> None:
         """It was refused, or its ``CallEnded`` has been told."""
-        self._entries.pop(permit_id, None)
+        if self._noted.pop(permit_id, None) is not None:
+            self._granted.pop(permit_id, None)
 
     def granted_to(self, provider: str) -> tuple[Permit, ...]:
         """The permits that are out at a provider."""
-        return tuple(entry.permit for entry in self._entries.values() if entry.provider == provider and entry.is_granted)
+        granted = self._granted
+        return tuple(permit for at, permit in self._noted.values() if at == provider and permit.permit_id in granted)

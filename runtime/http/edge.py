@@ -35,6 +35,9 @@ ROUTES: dict[str, Endpoint] = {
 }
 
 
+_GONE = Ended(STATUS_CLIENT_GONE, "client_gone")
+
+
 @dataclass(slots=True)
 class EdgeCounters:
     """Requests by how they ended, since start."""
@@ -120,17 +123,19 @@ class Edge:
     async def serve(self, request: EdgeRequest, sink: EdgeSink) -> None:
         """Answer one admitted request. Raises only ``asyncio.CancelledError``, when the client left."""
         span = None
-        if self.tracing.is_on:
-            span = self.tracing.server_request(_incoming(request), request.method, request.path)
+        tracing = self._house.tracing
+        if tracing.is_on:
+            span = tracing.server_request(_incoming(request), request.method, request.path)
         request_id = self._request_id(request)
-        ended = Ended(STATUS_CLIENT_GONE, "client_gone")
+        ended = _GONE
         try:
             call = self._read(request, request_id)
             if isinstance(call, Problem):
                 self.counters.refused += 1
                 ended = await refuse(sink, call, request_id)
                 return
-            call.span = span
+            if span is not None:
+                call.span, call.trace = span, span.context
             self._under_way[_this_task()] = call
             ended = await Courier(self._house, call, sink).carry()
         finally:
@@ -163,7 +168,7 @@ class Edge:
             now + deadline_s,
             "",
             said.user,
-            parse_baggage(request.header("baggage")) if self.tracing.is_on else "",
+            parse_baggage(request.header("baggage")) if self._house.tracing.is_on else "",
         )
 
     def _request_id(self, request: EdgeRequest) -> str:
@@ -216,7 +221,7 @@ async def refuse(sink: EdgeSink, problem: Problem, request_id: str) -> Ended:
         await sink.write(body)
         await sink.end()
     except ClientGone:
-        return Ended(STATUS_CLIENT_GONE, "client_gone")
+        return _GONE
     return Ended(problem.status, problem.code)
 
 

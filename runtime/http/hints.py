@@ -4,9 +4,9 @@ What this version does not do yet is refused, never ignored, and so is a name wi
 """
 
 import math
-from dataclasses import dataclass
 
 from messages.routing import NO_HINTS, Hints
+from runtime.facts import fact
 from runtime.ports import Headers
 
 PREFIX = "x-pointsman-"
@@ -24,7 +24,7 @@ class BadHint(ValueError):
         self.header = header
 
 
-@dataclass(frozen=True, slots=True)
+@fact
 class ClientHints:
     """All that the headers said."""
 
@@ -38,8 +38,13 @@ _NOTHING = ClientHints(NO_HINTS, None, "")
 
 def read_hints(headers: Headers) -> ClientHints:
     """Read the ``x-pointsman-*`` headers of a request. Raises ``BadHint``."""
-    found = {name.lower(): value for name, value in headers if name[:12].lower() == PREFIX}
-    if not found:
+    found = None
+    for name, value in headers:
+        # Few names begin with an x, and that is quicker to find out.
+        if name[:1] in "xX" and name[:12].lower() == PREFIX:
+            found = found or {}
+            found[name.lower()] = value
+    if found is None:
         return _NOTHING
     strategy = prefer = user = ""
     exclude: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from messages.base import Message
 from messages.envelope import Envelope, Fault, TraceContext
 from runtime.system.cell import Cell, CellState
 from runtime.system.clock import Clock, real_clock
+from runtime.system.deadlines import Deadlines
 from runtime.system.dispatcher import Dispatcher, Port, TurnTracing
 from runtime.system.replies import Ask, Counters, FirstMail
 from runtime.system.supervision import GiveUp, decide
@@ -63,6 +64,11 @@ class ActorSystem:
     def clock(self) -> Clock:
         """The time of this system."""
         return self._clock
+
+    @property
+    def deadlines(self) -> Deadlines:
+        """The one timer for all that wait."""
+        return self._dispatcher.deadlines
 
     @property
     def dead_letters(self) -> tuple[tuple[str, str], ...]:

@@ -13,6 +13,7 @@ from messages.calls import Award, CallEnded, Granted, Outcome, Refused
 from messages.control import LimitsSpec, ProviderSpec
 from messages.envelope import Envelope
 from runtime.daemon import House
+from runtime.system.replies import Ask
 
 
 @dataclass
@@ -45,21 +46,19 @@ class PermitWatch:
     def follow(self, house: House) -> None:
         """See the answers to awards too: they go to whoever asked, not through the journal."""
         self._house = house
-        ask = house.system.ask
+        put = house.system.put
 
-        async def seen(
-            to: Any, message: Any, deadline: Any = None, trace: Any = None, sender: str = "", look: Any = None
-        ) -> Any:
+        def seen(to: Any, message: Any, deadline: Any = None, trace: Any = None, sender: str = "", look: Any = None) -> Ask:
             if not isinstance(message, Award):
-                return await ask(to, message, deadline, trace, sender, look)
+                return put(to, message, deadline, trace, sender, look)
 
             def noted(answer: Any) -> None:
                 self._answered(message, answer)
                 look(answer)
 
-            return await ask(to, message, deadline, trace, sender, noted)
+            return put(to, message, deadline, trace, sender, noted)
 
-        vars(house.system)["ask"] = seen
+        vars(house.system)["put"] = seen
 
     def see(self, to: str, envelope: Envelope) -> None:
         """An envelope is posted."""

@@ -1,0 +1,57 @@
+"""A limit on the time of one attempt, on the system's one timer instead of one of its own.
+
+Always: as ``asyncio.timeout`` a limit that is over cancels the task inside it, and turns just that cancellation into
+``TimeoutError``; somebody else's goes on as it is.
+"""
+
+import asyncio
+from types import TracebackType
+
+from messages.envelope import Fault
+from runtime.system.deadlines import Deadlines
+
+
+class Limit:
+    """``with`` it, in a task: the block may take until ``deadline`` (monotonic s of the system's clock)."""
+
+    __slots__ = ("_cancels_before", "_deadlines", "_task", "deadline", "is_over")
+
+    _task: asyncio.Task[object] | None
+
+    def __init__(self, deadlines: Deadlines, deadline: float) -> None:
+        self._deadlines = deadlines
+        self._cancels_before = 0
+        self._task = None
+        self.deadline: float | None = deadline
+        self.is_over = False
+
+    def __enter__(self) -> "Limit":
+        task = self._task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("there is no task to limit")
+        self._cancels_before = task.cancelling()
+        self._deadlines.add(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._deadlines.discard(self)
+        task, self._task = self._task, None
+        if not self.is_over or task is None:
+            return
+        if task.uncancel() <= self._cancels_before and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+    def move(self, deadline: float) -> None:
+        """Let the block take until ``deadline`` instead, unless its time is over."""
+        if self._task is not None and not self.is_over:
+            self.deadline = deadline
+            self._deadlines.add(self)
+
+    def expire(self) -> None:
+        """The deadline is here."""
+        if self._task is not None:
+            self.is_over = True
+            self._task.cancel()
+
+    def abandon(self, fault: Fault) -> None:
+        """The system stops: whoever is on the way ends by itself."""
