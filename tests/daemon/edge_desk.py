@@ -1,0 +1,204 @@
+"""What stands behind the listener in its own tests: an edge that notes what it is asked, and a wire that is none."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from runtime.courier.problems import Problem
+from runtime.http.admin import Admin
+from runtime.http.edge import Edge
+from runtime.http.lines import Lines
+from runtime.http.raw_edge import RawConnection
+from runtime.http.raw_lane import Lane
+from runtime.http.server import HttpServer
+from runtime.ports import EdgeRequest, EdgeSink
+
+WITHIN_S = 10.0
+MAX_BODY = 400_000
+Behaviour = Callable[[EdgeRequest, EdgeSink], Awaitable[None]]
+
+
+async def echo(request: EdgeRequest, sink: EdgeSink) -> None:
+    """The body comes back whole, and the value of ``x-say`` in a header."""
+    await sink.start(200, [("x-said", request.header("x-say"))], len(request.body))
+    await sink.write(request.body)
+    await sink.end()
+
+
+class Desk:
+    """An edge, as the listener uses it."""
+
+    def __init__(self, behave: Behaviour = echo) -> None:
+        self.behave = behave
+        self.is_cut = False
+        self.is_draining = False
+        self.refusal: Problem | None = None
+        self.requests: list[EdgeRequest] = []
+        self.refusals: list[int] = []
+        self.ends: list[str] = []
+        self.count = 0
+
+    def admit(self) -> Problem | None:
+        if self.refusal is None:
+            self.count += 1
+        return self.refusal
+
+    def leave(self) -> None:
+        self.count -= 1
+
+    def refused(self, status: int) -> None:
+        self.refusals.append(status)
+
+    def shown(self) -> dict[str, Any]:
+        return {}
+
+    async def serve(self, request: EdgeRequest, sink: EdgeSink) -> None:
+        self.requests.append(request)
+        try:
+            await self.behave(request, sink)
+            self.ends.append("whole")
+        except BaseException as error:
+            self.ends.append(type(error).__name__)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+
+    @property
+    def bodies(self) -> list[bytes]:
+        return [request.body for request in self.requests]
+
+
+class _Admin:
+    async def explain(self, body: bytes) -> Any:
+        return {"bytes": len(body)}
+
+
+@asynccontextmanager
+async def listening(desk: Desk, idle_s: float = 5.0) -> AsyncIterator[tuple[HttpServer, int]]:
+    """The product's listener on a port of its own."""
+    server = HttpServer(cast(Edge, desk), cast(Admin, _Admin()), "", MAX_BODY, idle_s, "test")
+    port = await server.start("127.0.0.1", 0)
+    try:
+        yield server, port
+    finally:
+        await server.stop()
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait for something that other tasks bring about."""
+    async with asyncio.timeout(WITHIN_S):
+        while not is_so():  # noqa: ASYNC110 – what is waited for tells nobody
+            await asyncio.sleep(0.001)
+
+
+class Peer:
+    """A client that says bytes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def say(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    async def answer(self) -> tuple[bytes, bytes]:
+        """Head and body of the next answer, whose length is announced."""
+        async with asyncio.timeout(WITHIN_S):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+            length = next(
+                (int(line[15:]) for line in head.split(b"\r\n") if line[:15].lower() == b"content-length:"),
+                0,
+            )
+            return head, await self.reader.readexactly(length)
+
+    async def rest(self) -> bytes:
+        """All until the other side ends."""
+        async with asyncio.timeout(WITHIN_S):
+            try:
+                return await self.reader.read()
+            except ConnectionResetError:
+                return b""
+
+
+@asynccontextmanager
+async def speaking(port: int) -> AsyncIterator[Peer]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield Peer(reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+class Wire(asyncio.Transport):
+    """A transport that goes nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = b""
+        self.protocol: asyncio.BaseProtocol | None = None
+        self.is_paused = False
+        self.is_over = False
+
+    def write(self, data: Any) -> None:
+        self.sent += bytes(data)
+
+    def write_eof(self) -> None:
+        pass
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.is_over = True
+
+    def abort(self) -> None:
+        self.is_over = True
+
+    def is_closing(self) -> bool:
+        return self.is_over
+
+    def pause_reading(self) -> None:
+        self.is_paused = True
+
+    def resume_reading(self) -> None:
+        self.is_paused = False
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+
+class Successor(asyncio.Protocol):
+    """Who is handed the connections, and notes what it gets."""
+
+    def __init__(self) -> None:
+        self.got = b""
+
+    def data_received(self, data: bytes) -> None:
+        self.got += data
+
+
+class Stage:
+    """One connection on a wire that is none. ``feed`` as the loop would, in the pieces given."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.successor = Successor()
+        self.wire = Wire()
+        self.lane = Lane(cast(Edge, desk), Lines(), MAX_BODY, 5.0, lambda: self.successor)
+        self.connection = RawConnection(self.lane)
+        self.wire.protocol = self.connection
+        self.connection.connection_made(self.wire)
+
+    async def feed(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            if piece and not self.wire.is_over:
+                cast(asyncio.Protocol, self.wire.protocol).data_received(piece)
+                await self.turn()
+
+    async def turn(self) -> None:
+        """Let the tasks that can go on go on."""
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    def end(self) -> None:
+        self.connection.connection_lost(None)
