@@ -109,7 +109,11 @@ class Dispatcher:
         else:
             cell.queue.append(envelope)
             if not cell.is_scheduled:
-                self.schedule(cell)
+                # What ``schedule`` does, without the call.
+                cell.is_scheduled = True
+                self._ready.append(cell)
+                if not self._is_draining:
+                    self._arm()
 
     def fan_out(
         self, asker: Cell, names: list[str], message: Message, key: str, on_behalf: Slot | None, within_s: float | None
@@ -126,7 +130,8 @@ class Dispatcher:
         envelope = Envelope(message, asker.name, None, trace, collector, self.clock.now() if trace is not None else 0.0)
         cells, ready = self.cells, self._ready
         is_plain = self._journal is None
-        for name in collector.names():
+        # A name that is given twice is asked once.
+        for name in names if len(collector.missing) == len(names) else list(collector.missing):
             cell = cells.get(name)
             # What ``post`` does for most, without the call.
             if is_plain and cell is not None and cell.state is RUNNING and len(cell.queue) < cell.bound:
@@ -143,22 +148,20 @@ class Dispatcher:
         """All have answered: tell the incarnation that asked, if it is still there."""
         if collector.deadline is not None:
             self.deadlines.discard(collector)
-        asker, trace = collector.asker, collector.trace
-        if asker.incarnation == collector.incarnation:
+        asker, trace, incarnation = collector.asker, collector.trace, collector.incarnation
+        if asker.incarnation == incarnation:
             posted_at = self.clock.now() if trace is not None else 0.0
-            self.enqueue_own(
-                asker,
-                GatheredEnvelope(
-                    collector.gathered(), "runtime", None, trace, None, posted_at, collector.incarnation, collector.on_behalf
-                ),
-            )
+            message = collector.gathered()
+            envelope = GatheredEnvelope(message, "runtime", None, trace, None, posted_at, incarnation, collector.on_behalf)
+            self.enqueue_own(asker, envelope)
 
     def enqueue_own(self, cell: Cell, envelope: Envelope) -> None:
         """Append what the runtime owes an actor, whatever the bound: a timer, or answers it has gathered."""
         if self._journal is not None:
             self._journal(cell.name, envelope)
         cell.queue.append(envelope)
-        self.schedule(cell)
+        if not cell.is_scheduled:
+            self.schedule(cell)
 
     def put_first(self, cell: Cell, messages: list[Message]) -> None:
         """Put what must be read first in front of all waiting mail, in place of what was put there before."""
@@ -265,7 +268,7 @@ class Dispatcher:
 
     def _give_turns(self) -> None:
         """Give turns until no mail is left, or until sockets and timers have waited long enough."""
-        ready, counters = self._ready, self.counters
+        ready, counters, now = self._ready, self.counters, self.clock.now
         budget = TURNS_PER_DRAIN
         while ready and budget > 0:
             # It stays in the queue of those that have mail until its turns are over, so that it is not scheduled twice.
@@ -279,7 +282,9 @@ class Dispatcher:
                 if envelope.__class__ is not Envelope and _is_left_behind(envelope, cell):
                     continue
                 question = envelope.reply_to
-                if question is not None and envelope.deadline is not None and self._is_expired(cell, envelope):
+                if question is not None and envelope.deadline is not None and envelope.deadline <= now():
+                    counters.expired += 1
+                    self.turn_away(cell.name, envelope, Fault.EXPIRED)
                     continue
                 if envelope.trace is not None:
                     self._traced_turn(cell, envelope)
@@ -310,14 +315,6 @@ class Dispatcher:
                 ready.append(cell)
             else:
                 cell.is_scheduled = False
-
-    def _is_expired(self, cell: Cell, envelope: Envelope) -> bool:
-        """Whether nobody wants the answer any more; then this has given it."""
-        if envelope.deadline is None or envelope.deadline > self.clock.now():
-            return False
-        self.counters.expired += 1
-        self.turn_away(cell.name, envelope, Fault.EXPIRED)
-        return True
 
     def _traced_turn(self, cell: Cell, envelope: Envelope) -> None:
         """The turn of a message with a trace."""

@@ -94,7 +94,12 @@ class Ask:
                 # The mistake is the asker's, so it is raised there and not in the turn of the actor that answers.
                 self._end(None, error)
                 return
-        self._end(reply, None)
+        if self._future is not None:
+            self._end(reply, None)
+            return
+        # What ``_end`` does where nobody waits yet, without the call.
+        self.is_open = False
+        self._answer = reply
 
     def expire(self) -> None:
         """The deadline is here."""
@@ -134,12 +139,15 @@ def _error(actor: str, fault: str) -> AskError:
     return ActorGone(actor, fault)
 
 
+_NOT_ASKED = object()
+
+
 class Collector:
     """Takes one answer from each of a fan-out's addressees, then hands them all on together."""
 
     __slots__ = (
-        *("_answers", "_counters", "_key", "_missing", "_on_complete", "_question"),
-        *("asker", "deadline", "incarnation", "on_behalf", "trace"),
+        *("_answers", "_counters", "_key", "_on_complete", "_question"),
+        *("asker", "deadline", "incarnation", "missing", "on_behalf", "trace"),
     )
 
     def __init__(
@@ -158,31 +166,27 @@ class Collector:
         self.trace: TraceContext | None = asker.trace
         self.on_behalf = on_behalf
         self.deadline = deadline
-        self._missing = dict.fromkeys(names)
+        self.missing: dict[str, None] = dict.fromkeys(names)
+        """Who has not answered yet, each once."""
         self._question = question
         self._key = key
         self._counters = counters
         self._on_complete = on_complete
         self._answers: list[Any] = []
 
-    def names(self) -> list[str]:
-        """Who has not answered yet, each once."""
-        return list(self._missing)
-
     def answer(self, actor: str, reply: Any) -> None:
         """Keep ``actor``'s answer; the last one completes the round."""
-        missing = self._missing
-        if actor not in missing:
+        missing = self.missing
+        if missing.pop(actor, _NOT_ASKED) is _NOT_ASKED:
             self._counters.late_replies += 1
             return
-        del missing[actor]
         self._answers.append(reply)
         if not missing:
             self._on_complete(self)
 
     def expire(self) -> None:
         """Answer for all that have not."""
-        for actor in list(self._missing):
+        for actor in list(self.missing):
             self.answer(actor, unanswered(self._question, actor, Fault.EXPIRED))
 
     def abandon(self, fault: Fault) -> None:
