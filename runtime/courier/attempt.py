@@ -48,6 +48,7 @@ STREAM_FIRST_BYTE_S = 60.0
 """CONTRACT's default for ``timeouts.first_byte`` of streams."""
 
 _NOT_SENT, _FAILED, _SUCCESS = Outcome.NOT_SENT, Outcome.FAILED, Outcome.SUCCESS
+_REQUESTED, _ESTIMATE = UsageMode.REQUESTED, UsageMode.ESTIMATE
 """A global is read faster than a member of an enum."""
 
 
@@ -185,7 +186,7 @@ class Attempt:
                     if not 200 <= answer.status < 300:
                         return await self._refused_upstream(answer)
                     if not is_stream:
-                        return await self._whole(track, answer)
+                        return self._whole(track, answer, await answer.read(ANSWER_BYTES_MAX))
                     started = partial(self._content_started, limit, times.total_s)
                     self._relay = StreamRelay(answer, sink, mode, headers, started)
                     return self._relayed(track, self._relay, await self._relay.run())
@@ -214,7 +215,7 @@ class Attempt:
         client = self._client
         read = client.read
         body = replace_model(read.body, read.parsed, granted.upstream_model)
-        mode = UsageMode.REQUESTED if read.wants_usage else UsageMode.ESTIMATE
+        mode = _REQUESTED if read.wants_usage else _ESTIMATE
         if read.stream and not read.has_stream_options and track.spec.stream_usage == "insert":
             body = insert_include_usage(body, read.parsed)
             mode = UsageMode.INSERTED
@@ -241,9 +242,8 @@ class Attempt:
             return Whole(answer.status, response_headers(answer.headers), body)
         return self._fail(failure)
 
-    async def _whole(self, track: Track, answer: UpstreamAnswer) -> Whole | Failed:
+    def _whole(self, track: Track, answer: UpstreamAnswer, body: bytes) -> Whole | Failed:
         client = self._client
-        body = await answer.read(ANSWER_BYTES_MAX)
         understood = read_answer(client.endpoint, answer.status, answer.headers, body, client.read.prompt_tokens)
         if isinstance(understood, Failure):
             return self._fail(understood)
@@ -325,10 +325,14 @@ class Attempt:
             self._failure is not None and self._first_content_s is not None,
             self._status,
         )
-        house.system.tell(self._address, ended, self._client.trace, "courier")
-        if self._outcome is not _NOT_SENT:
-            # Bookkeeping, no part of the request's way: not traced.
-            house.system.tell_all((house.router, house.aggregator), ended, "courier")
+        trace, is_sent = self._client.trace, self._outcome is not _NOT_SENT
+        if is_sent and trace is None:
+            house.system.tell_all((self._address, house.router, house.aggregator), ended, "courier")
+        else:
+            house.system.tell(self._address, ended, trace, "courier")
+            if is_sent:
+                # Bookkeeping, no part of the request's way: not traced.
+                house.system.tell_all((house.router, house.aggregator), ended, "courier")
         if self._span is not None:
             if self._usage is not None:
                 self._span.usage(self._usage)
