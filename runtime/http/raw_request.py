@@ -51,7 +51,7 @@ class _Message:
 
     def __init__(self) -> None:
         self.target = b""
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.headers: list[tuple[str, str]] = []
         self.pieces: list[bytes] = []
         self.is_headed = False
         self.is_whole = False
@@ -62,7 +62,8 @@ class _Message:
     def on_header(self, name: bytes, value: bytes) -> None:
         # What comes after the body, trailers, nobody asked for.
         if not self.is_headed:
-            self.headers.append((name, value))
+            # What is no UTF-8 goes on with the bytes it had.
+            self.headers.append((name.decode("ascii"), value.decode("utf-8", "surrogateescape")))
 
     def on_headers_complete(self) -> None:
         self.is_headed = True
@@ -133,17 +134,16 @@ class HeadReader:
             raise BadRequest(400, "This is not a version of HTTP that is spoken here.")
         if method == "CONNECT" or (target[:1] != "/" and (target, method) != ("*", "OPTIONS")):
             raise BadRequest(400, "This is no proxy: a request names a path.")
-        # What is no UTF-8 goes on with the bytes it had.
-        headers = [(name.decode("ascii"), value.decode("utf-8", "surrogateescape")) for name, value in message.headers]
+        headers = message.headers
         head = Head(method, target.partition("?")[0], headers, version == "1.0", VERSIONS[version], is_odd=is_odd)
         for name, value in headers:
-            lower = name.lower()
-            if lower in _READ:
+            if len(name) in _READ_LENGTHS and (lower := name.lower()) in _READ:
                 _read_header(head, lower, value)
         return head
 
 
 _READ = frozenset({"connection", "content-encoding", "content-length", "expect", "transfer-encoding"})
+_READ_LENGTHS = frozenset(map(len, _READ))
 
 
 def _read_header(head: Head, lower: str, value: str) -> None:
