@@ -178,7 +178,7 @@ class Attempt:
         left_s = client.deadline - self._begun_at
         limit_s = min(first_s if is_stream else times.total_s, times.total_s, left_s)
         try:
-            with Limit(self._house.system.deadlines, self._begun_at + limit_s) as limit:
+            with Limit(self._house.system.deadlines, self._begun_at + limit_s, client.task) as limit:
                 answer = await self._house.upstream.call(request)
                 try:
                     self._status = answer.status

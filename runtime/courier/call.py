@@ -1,5 +1,6 @@
 """A client's request as its courier has it, and what all couriers share."""
 
+from asyncio import Task
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
@@ -62,6 +63,8 @@ class ClientCall:
     span: ServerSpan | None = None
     trace: TraceContext | None = None
     """The position of ``span``, if the request is sampled."""
+    task: Task[Any] | None = None
+    """The one that carries it."""
     is_waiting: bool = False
     """For a decision, a place or a pause before a repeat: nothing is under way upstream."""
     is_drained: bool = False

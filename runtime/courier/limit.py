@@ -6,27 +6,29 @@ Always: as ``asyncio.timeout`` a limit that is over cancels the task inside it, 
 
 import asyncio
 from types import TracebackType
+from typing import Any
 
 from messages.envelope import Fault
 from runtime.system.deadlines import Deadlines
 
 
 class Limit:
-    """``with`` it, in a task: the block may take until ``deadline`` (monotonic s of the system's clock)."""
+    """``with`` it, in a task: the block may take until ``deadline`` (monotonic s of the system's clock).
+
+    ``task`` is the one the block runs in, for whoever knows it: to find it out takes longer than all the rest.
+    """
 
     __slots__ = ("_cancels_before", "_deadlines", "_task", "deadline", "is_over")
 
-    _task: asyncio.Task[object] | None
-
-    def __init__(self, deadlines: Deadlines, deadline: float) -> None:
+    def __init__(self, deadlines: Deadlines, deadline: float, task: asyncio.Task[Any] | None = None) -> None:
         self._deadlines = deadlines
         self._cancels_before = 0
-        self._task = None
+        self._task = task
         self.deadline: float | None = deadline
         self.is_over = False
 
     def __enter__(self) -> "Limit":
-        task = self._task = asyncio.current_task()
+        task = self._task = self._task or asyncio.current_task()
         if task is None:
             raise RuntimeError("there is no task to limit")
         self._cancels_before = task.cancelling()

@@ -136,7 +136,8 @@ class Edge:
                 return
             if span is not None:
                 call.span, call.trace = span, span.context
-            self._under_way[_this_task()] = call
+            task = call.task = _this_task()
+            self._under_way[task] = call
             ended = await Courier(self._house, call, sink).carry()
         finally:
             self.counters.ended(ended.status)
