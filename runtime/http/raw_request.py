@@ -12,6 +12,8 @@ END = b"\r\n\r\n"
 HEAD_BYTES_MAX = 64 * 1024
 """Of request line and headers, and of what a chunked body may have besides content."""
 HEADERS_MAX = 128
+BLANK_LINES_MAX = 10_000
+"""In a chunked body. Each is looked at by itself, and nobody's JSON has so many."""
 VERSIONS = {"1.0": True, "1.1": False}
 """Those that are spoken, and whether a connection ends with its answer if nothing is said about that."""
 
@@ -167,7 +169,7 @@ def _read_header(head: Head, lower: str, value: str) -> None:
 class ChunkedBody:
     """Reads a chunked body to its end and not one byte further."""
 
-    __slots__ = ("_message", "_other_bytes", "_parser", "_tail", "size")
+    __slots__ = ("_blank_lines", "_message", "_other_bytes", "_parser", "_tail", "size")
 
     def __init__(self, message: _Message, parser: HttpRequestParser) -> None:
         self._message = message
@@ -175,6 +177,7 @@ class ChunkedBody:
         self._tail = b""
         """The last bytes that were fed: an end may have begun in them."""
         self._other_bytes = 0
+        self._blank_lines = 0
         self.size = 0
         """Bytes of content that came."""
 
@@ -193,6 +196,9 @@ class ChunkedBody:
         count = len(pieces)
         while at < len(data) and not self._message.is_whole:
             end = self._next_end(data, at)
+            self._blank_lines += end < len(data)
+            if self._blank_lines > BLANK_LINES_MAX:
+                raise BadRequest(400, f"The chunked body has more than {BLANK_LINES_MAX} blank lines.")
             try:
                 self._parser.feed_data(view[at:end])
             except (HttpParserError, HttpParserUpgrade) as error:
