@@ -22,7 +22,7 @@ from messages.calls import (
     Usage,
 )
 from messages.failures import Blame, Failure, Retry, Scope
-from messages.routing import RoutePlan
+from messages.routing import Choice, RoutePlan
 from otel import names
 from otel.live_spans import AttemptSpan
 from otel.propagation import outgoing_headers
@@ -81,13 +81,14 @@ class Attempt:
     """One attempt at one provider. ``award``, then ``call`` if granted, and ``end`` in any case."""
 
     def __init__(
-        self, house: CourierHouse, call: ClientCall, plan: RoutePlan, provider: str, number: int, permit_id: str
+        self, house: CourierHouse, call: ClientCall, plan: RoutePlan, choice: Choice, number: int, permit_id: str
     ) -> None:
         self._house = house
         self._client = call
         self._plan = plan
-        self._provider = provider
-        self._address = f"provider:{provider}"
+        self._provider = choice.provider
+        self._address = f"provider:{choice.provider}"
+        self._tokens = choice.tokens
         self._number = number
         self._permit_id = permit_id
         self._owes_end = False
@@ -108,11 +109,10 @@ class Attempt:
         """Ask for the permit. None: granted. The permit is noted before the question leaves."""
         house, client = self._house, self._client
         read = client.read
-        tokens = client.tokens
-        permit = Permit(self._permit_id, client.query_id, self._plan.model, tokens, read.stream, self._begun_at)
+        permit = Permit(self._permit_id, client.query_id, self._plan.model, self._tokens, read.stream, self._begun_at)
         house.permits.note(self._provider, permit)
         self._owes_end = True
-        question = Award(self._permit_id, client.query_id, self._plan.model, tokens, read.stream, read.max_tokens)
+        question = Award(self._permit_id, client.query_id, self._plan.model, self._tokens, read.stream, read.max_tokens)
         try:
             asked = house.system.put(self._address, question, client.deadline, client.trace, "courier", self._see)
             answer = await house.system.wait_for(asked) if asked.is_open else asked.outcome()
@@ -207,8 +207,11 @@ class Attempt:
         if self._relay is None or not self._relay.is_committed:
             raise asyncio.CancelledError
         failure = Failure(Blame.US, Scope.NONE, Retry.NEVER, "shutting_down", 0, None, "Pointsman is shutting down")
-        async with asyncio.timeout(DRAIN_WRITE_S):
-            await self._relay.break_off(failure)
+        try:
+            async with asyncio.timeout(DRAIN_WRITE_S):
+                await self._relay.break_off(failure)
+        except TimeoutError:
+            raise ClientGone("took no byte of the last frame") from None
         return Relayed(failure)
 
     def _request(self, track: Track, granted: Granted, first_s: float) -> tuple[UpstreamRequest, UsageMode]:

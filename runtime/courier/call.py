@@ -20,9 +20,6 @@ from runtime.ports import EdgeRequest, Upstream
 from runtime.system.clock import Clock
 from runtime.system.system import ActorSystem
 
-OUTPUT_TOKENS_GUESS = 1000
-"""Output reserved for a call whose length nobody has said (DESIGN, Limits)."""
-
 
 @dataclass(slots=True)
 class CourierHouse:
@@ -69,14 +66,6 @@ class ClientCall:
     """For a decision, a place or a pause before a repeat: nothing is under way upstream."""
     is_drained: bool = False
     """Set before the task is cancelled at the end of the drain, so that the end is told as what it is."""
-
-    @property
-    def tokens(self) -> int:
-        """Prompt and output together, as reserved from token limits."""
-        read = self.read
-        if self.endpoint == "embeddings":
-            return read.prompt_tokens
-        return read.prompt_tokens + (read.max_tokens if read.max_tokens is not None else OUTPUT_TOKENS_GUESS)
 
     def profile(self) -> RequestProfile:
         """What routing may know."""

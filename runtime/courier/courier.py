@@ -10,7 +10,7 @@ import logging
 
 from messages.envelope import Fault
 from messages.failures import Retry
-from messages.routing import Claimed, NoRoute, RoutePlan, RouteQuery, Withdraw
+from messages.routing import Claimed, NoRoute, RouteError, RoutePlan, RouteQuery, Withdraw
 from runtime.courier import problems
 from runtime.courier.attempt import Attempt, Failed, Relayed, Whole
 from runtime.courier.call import ClientCall, CourierHouse
@@ -25,6 +25,10 @@ log = logging.getLogger("pointsman.courier")
 
 STATUS_CLIENT_GONE = 499
 """What logs and traces show for a client that left (nginx's number)."""
+
+
+_PASSING = (RouteError.AT_CAPACITY, RouteError.RATE_LIMITED, RouteError.ALL_UNHEALTHY)
+"""What may end by itself while a request waits."""
 
 
 @fact
@@ -49,6 +53,7 @@ class Courier:
         "_failed",
         "_house",
         "_is_known_to_router",
+        "_must_wait",
         "_plan",
         "_refused",
         "_sink",
@@ -67,6 +72,8 @@ class Courier:
         self._is_known_to_router = False
         self._refused: Refusals | None = None
         """None until a first award was refused."""
+        self._must_wait = False
+        """True: others were tried, and this round is to wait in the queue for whoever was not."""
         self._decision_id = ""
         """Of the last round."""
 
@@ -133,7 +140,8 @@ class Courier:
         house, client = self._house, self._client
         tried = self._failed.tried if self._failed is not None else ()
         refused = self._refused.providers if self._refused is not None else ()
-        query = RouteQuery(client.query_id, client.profile(), client.deadline, client.arrived_at, tried, refused)
+        may_wait = self._failed is None or self._must_wait
+        query = RouteQuery(client.query_id, client.profile(), client.deadline, client.arrived_at, tried, refused, may_wait)
         for is_last in (False, True):
             try:
                 self._is_known_to_router = True
@@ -161,11 +169,15 @@ class Courier:
         return answer
 
     async def _wait_or_give_up(self, routed: NoRoute) -> Problem | None:
-        """Nobody can take it now. None: some that failed before may be tried again."""
+        """Nobody can take it now. None: it goes on, in the queue or with some that failed before, whichever is sooner."""
         if not self._tries.failed:
             return problems.no_route(routed)
         house = self._house
         now = house.clock.now()
+        if self._may_be_sooner_in_queue(routed, now):
+            self._must_wait = True
+            return None
+        self._must_wait = False
         wait_s = self._tries.rest(now, house.budgets, house.rng)
         if wait_s is None or now + wait_s >= self._client.deadline:
             return problems.attempts_spent(self._client.read.model, self._tries, now, routed.left_out)
@@ -174,16 +186,29 @@ class Courier:
         self._tries.wake(house.clock.now())
         return None
 
+    def _may_be_sooner_in_queue(self, routed: NoRoute, now: float) -> bool:
+        """Whether somebody who was not tried may be able to before those who were may be tried again.
+
+        A place comes free at any moment, and one that has not failed is worth it; other waits tell their end.
+        """
+        if self._must_wait or not self._tries.may_go_on or routed.error not in _PASSING:
+            return False
+        if routed.error is RouteError.AT_CAPACITY:
+            return True
+        again_s = self._tries.soonest_s(now)
+        return again_s is None or (routed.retry_after_s or 0.0) < again_s
+
     async def _follow(self, plan: RoutePlan) -> Ended | None:
         """Walk a plan until an award is granted. None: nothing has gone to the client yet."""
+        self._must_wait = False
         for choice in plan.choices:
             provider = choice.provider
             is_repeat = self._failed is not None and self._failed.is_repeat(provider)
-            if is_repeat and not self._house.budgets.spend(provider):
+            if is_repeat and not self._house.budgets.has_any(provider):
                 continue
             self._awards += 1
             permit_id = f"{self._client.query_id}/{self._awards}"
-            attempt = Attempt(self._house, self._client, plan, provider, self._attempts + 1, permit_id)
+            attempt = Attempt(self._house, self._client, plan, choice, self._attempts + 1, permit_id)
             try:
                 refusal = await attempt.award()
                 self._claim(is_granted=refusal is None)
@@ -191,7 +216,9 @@ class Courier:
                     self._refusals.add(provider, self._house.clock.now())
                     continue
                 self._attempts += 1
-                if not is_repeat:
+                if is_repeat:
+                    self._house.budgets.spend(provider)
+                else:
                     self._house.budgets.earn(provider)
                 headers = self._headers(plan, provider)
                 result = await attempt.call(self._sink, headers)

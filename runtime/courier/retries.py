@@ -4,7 +4,6 @@ One attempt budget and one deadline travel with the request, and each provider h
 outage retries must not multiply the load (gRPC's retry throttling, Finagle's retry budgets).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
 
@@ -61,12 +60,6 @@ class RetryBudgets:
     def has_any(self, provider: str) -> bool:
         """Whether ``provider`` may get a repeat now."""
         return self._tokens.get(provider, BUDGET_FLOOR) >= 1.0
-
-    def keep_only(self, providers: Iterator[str]) -> None:
-        """Forget providers that are no longer configured."""
-        wanted = dict.fromkeys(providers)
-        for provider in [name for name in self._tokens if name not in wanted]:
-            del self._tokens[provider]
 
 
 @dataclass(slots=True)

@@ -87,18 +87,6 @@ def test_good_times_save_up_no_more_than_the_floor() -> None:
     assert sum(budgets.spend("a") for _ in range(1000)) == int(BUDGET_FLOOR)
 
 
-def test_budgets_of_providers_that_are_gone_are_forgotten() -> None:
-    budgets = RetryBudgets(0.2)
-    for _ in range(int(BUDGET_FLOOR)):
-        budgets.spend("a")
-        budgets.spend("b")
-
-    budgets.keep_only(iter(["b"]))
-
-    assert budgets.has_any("a")
-    assert not budgets.has_any("b")
-
-
 def test_pain_11_a_failed_provider_is_not_asked_again_until_its_time_has_come() -> None:
     # Given one provider that may be asked later, one in 2 s, and one never
     found = tries(max_attempts=10)

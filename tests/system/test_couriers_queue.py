@@ -1,9 +1,15 @@
 """The queue in the running house: capacity waits, in order, and no longer than it says."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
+from messages.calls import Award
+from messages.envelope import Envelope
+from messages.health import CircuitState
+from messages.routing import Bid, Gathered
+from runtime.courier.attempt import Attempt
 from runtime.simulation.behaviour import Behaviour
 from runtime.simulation.faults import FaultKind
 from tests.system.house import MODEL, Client, World, loaded, provider, run
@@ -155,8 +161,20 @@ def test_pain_28_a_rate_limit_that_cannot_end_in_time_is_answered_429_at_once_an
     run(loaded([provider("a", limits={"requests_per_minute": 1, "burst": 1})], queue={"max_wait": "5s"}), scene)
 
 
+@pytest.fixture
+def awards_ask_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bids that are stale when they are taken up: each award asks for 1000 tokens more than was bid for."""
+
+    def begin(attempt: Attempt, *arguments: Any) -> None:
+        as_it_is(attempt, *arguments)
+        attempt._tokens += 1000
+
+    as_it_is = Attempt.__init__
+    monkeypatch.setattr(Attempt, "__init__", begin)
+
+
+@pytest.mark.usefixtures("awards_ask_for_more")
 def test_requests_whose_awards_are_refused_wait_in_the_queue_like_others() -> None:
-    """A provider may bid for what it then cannot grant: here it knows how short answers are, and the award reserves more."""
 
     async def scene(world: World) -> None:
         for _ in range(5):
@@ -170,10 +188,11 @@ def test_requests_whose_awards_are_refused_wait_in_the_queue_like_others() -> No
     run(loaded([provider("a", limits={"tokens_per_minute": 6000})], queue=PATIENT), scene)
 
 
+@pytest.mark.usefixtures("awards_ask_for_more")
 def test_requests_whose_awards_are_refused_wait_no_longer_than_others() -> None:
     async def scene(world: World) -> None:
         await world.ask()
-        clients = [world.send(max_tokens=None) for _ in range(5)]
+        clients = [world.send(max_tokens=10) for _ in range(5)]
         await world.all_done()
 
         assert [client.status for client in clients] == [200, *[503] * 4]
@@ -246,3 +265,52 @@ def test_a_repeat_without_budget_is_not_waited_for_even_where_others_have_refuse
     entries = [provider("a", circuit={"failures": 100_000}), provider("b", limits={"tokens_per_minute": 60})]
     failover = {"max_attempts": 4, "retry_share": 0, "backoff": {"kind": "none"}}
     run(loaded(entries, strategy="first", queue={"max_wait": "500ms"}, failover=failover), scene)
+
+
+def test_a_repeat_is_not_held_back_by_an_untried_provider_whose_circuit_is_open() -> None:
+    """DESIGN, Attempts: when no untried provider can take the call, the tried ones come back after their back-off."""
+
+    async def scene(world: World) -> None:
+        # Given b open for half a minute, and a that fails for the next tenth of a second
+        world.fault("b", FaultKind.ERRORS)
+        world.fault("a", FaultKind.ERRORS)
+        await world.ask()
+        assert (await world.report("b")).circuit is CircuitState.OPEN
+
+        # When a request fails at a, which is well again a moment later
+        asking = asyncio.ensure_future(world.ask())
+        await asyncio.sleep(0.25)
+        world.heal("a")
+        client = await asking
+
+        # Then it goes to a again after its back-off, not to the queue until b may be tried
+        assert (client.status, client.provider) == (200, "a")
+        assert client.took_s < 5.0
+
+    backoff = {"kind": "linear", "base": "300ms", "jitter": False}
+    failover = {"backoff": backoff, "max_attempts": 4}
+    entries = [
+        provider("a", circuit={"failures": 100_000}),
+        provider("b", circuit={"failures": 1, "open_for": "30s"}),
+    ]
+    run(loaded(entries, strategy="first", failover=failover), scene)
+
+
+def test_an_award_reserves_what_its_bid_said() -> None:
+    async def scene(world: World) -> None:
+        client = await world.ask(max_tokens=None)
+        assert client.status == 200
+        (reserved,) = {award.tokens for award in awards}
+        assert reserved == bids[0].tokens > 1000
+
+    awards: list[Award] = []
+    bids: list[Bid] = []
+
+    def journal(to: str, envelope: Envelope) -> None:
+        message = envelope.message
+        if isinstance(message, Award):
+            awards.append(message)
+        elif isinstance(message, Gathered):
+            bids.extend(answer for answer in message.answers if isinstance(answer, Bid))
+
+    run(loaded([provider("a", limits={"tokens_per_minute": 100_000})]), scene, journal=journal)
