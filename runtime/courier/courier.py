@@ -92,9 +92,19 @@ class Courier:
     async def carry(self) -> Ended:
         """Answer the client, whatever happens. Raises only ``asyncio.CancelledError``, when the client left."""
         try:
-            return await self._walk()
+            return await self._answered()
         except ClientGone:
             return Ended(STATUS_CLIENT_GONE, "client_gone")
+        finally:
+            if self._plan is not None or self._is_known_to_router:
+                self._house.system.tell(self._house.router, Withdraw(self._client.query_id), self._client.trace, "courier")
+
+    async def _answered(self) -> Ended:
+        """Walk, and answer for what stopped it. Raises ``ClientGone`` and ``asyncio.CancelledError``."""
+        try:
+            return await self._walk()
+        except ClientGone:
+            raise
         except asyncio.CancelledError:
             if not self._client.is_drained:
                 raise
@@ -102,9 +112,6 @@ class Courier:
         except Exception as error:
             log.error("the courier of %s failed", self._client.query_id, exc_info=error)
             return await self._answer(problems.internal_error())
-        finally:
-            if self._plan is not None or self._is_known_to_router:
-                self._house.system.tell(self._house.router, Withdraw(self._client.query_id), self._client.trace, "courier")
 
     async def _walk(self) -> Ended:
         house, clock = self._house, self._house.clock

@@ -9,7 +9,8 @@ import pytest
 from messages.calls import CallEnded
 from messages.control import Configured, GetSnapshot
 from messages.health import GetReport, ProbeTick
-from messages.routing import CallForBids, Gathered, RouteQuery
+from messages.routing import CallForBids, Gathered, RoutePlan, RouteQuery
+from runtime.courier.courier import Courier
 from runtime.simulation.faults import FaultKind
 from tests.system.house import PLAIN, World, loaded, provider, run
 
@@ -202,3 +203,21 @@ def test_an_open_circuit_stays_open_over_a_crash() -> None:
         assert (await world.ask()).status == 200
 
     run(loaded([provider("a", circuit={"failures": 2, "open_for": "20s"})], failover={"enabled": False}), scene)
+
+
+def test_a_client_that_is_gone_when_our_own_error_is_sent_is_a_client_that_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(courier: Courier, plan: RoutePlan) -> None:
+        raise LookupError("a mistake of ours")
+
+    monkeypatch.setattr(Courier, "_follow", fail)
+
+    async def scene(world: World) -> None:
+        client = world.send(patience=0)
+        await world.all_done()
+
+        assert client.has_left
+        assert client.task is not None
+        assert client.task.exception() is None
+        assert world.house.edge.counters.client_gone == 1
+
+    run(loaded([provider("a")]), scene)
