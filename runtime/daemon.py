@@ -39,8 +39,8 @@ log = logging.getLogger("pointsman.daemon")
 FLUSH_S = 5.0
 GC_THRESHOLDS = (20_000, 10, 20)
 """Python's own (700, 10, 10) look for cycles every dozen requests, which has hardly any to find: 5 % of the throughput."""
-EXIT_FATAL = 70
-"""The exit code after an actor failed beyond its limit (EX_SOFTWARE of sysexits.h): start me again."""
+EXIT_FATAL = 1
+"""The exit code after an actor failed beyond its limit: its process manager should start it again."""
 
 
 class House:
