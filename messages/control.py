@@ -190,7 +190,6 @@ class Reconfigure(Message):
 
     spec: ProviderSpec
     health: HealthSpec
-    seconds_per_usd: float
     generation: int
 
 

@@ -113,7 +113,7 @@ class Tree:
         def make(before: Actor | None) -> Actor:
             part = self._part(self._specs[provider])
             predecessor = _same(ProviderActor, before)
-            return ProviderActor(part.spec, part.health, part.seconds_per_usd, part.generation, predecessor, Ref("router"))
+            return ProviderActor(part.spec, part.health, part.generation, predecessor, Ref("router"))
 
         def first_mail() -> Sequence[Restored]:
             permits: tuple[Permit, ...] = self._permits.granted_to(provider)
@@ -123,7 +123,7 @@ class Tree:
 
     def _part(self, spec: ProviderSpec) -> Reconfigure:
         snapshot: ConfigSnapshot = self._snapshot
-        return Reconfigure(spec, snapshot.health, snapshot.routing.seconds_per_usd, snapshot.generation)
+        return Reconfigure(spec, snapshot.health, snapshot.generation)
 
 
 def _same(kind: Callable[..., Any], before: Actor | None) -> Any:

@@ -50,18 +50,16 @@ class ProviderActor:
         self,
         spec: ProviderSpec,
         health: HealthSpec,
-        seconds_per_usd: float,
         generation: int,
         predecessor: "ProviderActor | None",
         router: Ref[CapacityFreed],
     ) -> None:
         if predecessor is not None and predecessor.generation >= generation:
             # The factory's configuration may be older than what the predecessor was told since.
-            spec, health, seconds_per_usd = predecessor.spec, predecessor.standing.health.spec, predecessor.seconds_per_usd
+            spec, health = predecessor.spec, predecessor.standing.health.spec
             generation = predecessor.generation
         self.spec: ProviderSpec = spec
         self.generation: int = generation
-        self.seconds_per_usd: float = seconds_per_usd
         self.standing: Standing = Standing(spec, health)
         self.catalog = Catalog(spec)
         self.limits = Limits(spec.limits, 0.0, is_full=predecessor is None)
@@ -248,7 +246,7 @@ class ProviderActor:
         if change.generation < self.generation:
             return
         old, new = self.spec, change.spec
-        self.spec, self.generation, self.seconds_per_usd = new, change.generation, change.seconds_per_usd
+        self.spec, self.generation = new, change.generation
         self.is_draining = False
         self.catalog = Catalog(new)
         self.limits.reconfigure(new.limits, context.now())

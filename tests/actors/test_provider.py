@@ -42,7 +42,7 @@ class World:
     def __init__(self, spec: ProviderSpec = SPEC, **changes: Any) -> None:
         self.spec = replace(spec, **changes)
         self.context = SoloContext("provider:a")
-        self.actor = ProviderActor(self.spec, HealthSpec(), 100.0, 1, None, ROUTER)
+        self.actor = ProviderActor(self.spec, HealthSpec(), 1, None, ROUTER)
         self.actor.start(self.context)
 
     def give(self, message: Any) -> Any:
@@ -79,12 +79,12 @@ class World:
         return [message.slots for _, message in self.context.take_told() if isinstance(message, CapacityFreed)]
 
     def crash(self) -> None:
-        self.actor = ProviderActor(self.spec, HealthSpec(), 100.0, 1, self.actor, ROUTER)
+        self.actor = ProviderActor(self.spec, HealthSpec(), 1, self.actor, ROUTER)
         self.actor.start(self.context)
 
     def reconfigure(self, generation: int = 2, **changes: Any) -> None:
         self.spec = replace(self.spec, **changes)
-        self.give(Reconfigure(self.spec, HealthSpec(), 100.0, generation))
+        self.give(Reconfigure(self.spec, HealthSpec(), generation))
 
 
 def no_bid(answer: Any) -> tuple[NoBidReason, float | None]:

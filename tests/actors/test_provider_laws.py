@@ -30,7 +30,7 @@ class Laws(RuleBasedStateMachine):
         self.context = SoloContext("provider:a")
         self.generation = 1
         self.spec = self.specified(3, None, "models", 1, "k0", "http://a")
-        self.actor = ProviderActor(self.spec, HEALTH, 100.0, 1, None, ROUTER)
+        self.actor = ProviderActor(self.spec, HEALTH, 1, None, ROUTER)
         self.actor.start(self.context)
         self.out: dict[str, Permit] = {}
         self.over: list[str] = []
@@ -137,7 +137,7 @@ class Laws(RuleBasedStateMachine):
     ) -> None:
         self.generation += 1
         self.spec = self.specified(concurrency, per_minute, probe, trials, key, endpoint)
-        self.give(Reconfigure(self.spec, HEALTH, 100.0, self.generation))
+        self.give(Reconfigure(self.spec, HEALTH, self.generation))
 
     @rule(message=st.sampled_from([Drain(), Reset(), ProbeCheck(), GetReport()]))
     def control(self, message: Any) -> None:
@@ -146,7 +146,7 @@ class Laws(RuleBasedStateMachine):
     @rule()
     def crash(self) -> None:
         until = self.actor.standing.circuit.state.until if isinstance(self.actor.standing.circuit.state, Open) else None
-        self.actor = ProviderActor(self.spec, HEALTH, 100.0, self.generation, self.actor, ROUTER)
+        self.actor = ProviderActor(self.spec, HEALTH, self.generation, self.actor, ROUTER)
         self.actor.start(self.context)
         self.give(Restored(tuple(self.out[permit_id] for permit_id in sorted(self.out))))
         assert self.actor.standing.circuit.verdict(self.context.time).value != "pass"
@@ -182,7 +182,7 @@ class Laws(RuleBasedStateMachine):
         for permit_id in sorted(self.out):
             self.give(CallEnded(permit_id, "q", "a", "m", Outcome.CANCELLED, False, 0.1))
         self.out.clear()
-        self.give(Reconfigure(self.spec, HEALTH, 100.0, self.generation))
+        self.give(Reconfigure(self.spec, HEALTH, self.generation))
         # A debt of tokens of at most a few thousand is paid in this time even at the lowest limit.
         self.context.advance(36_000.0)
         assert self.actor.invariant() is None

@@ -24,9 +24,7 @@ NEEDS = ("chat", "streaming", "tools")
 
 def provider(limits: LimitsSpec) -> ProviderActor:
     models = tuple(ModelSpec(f"m{n}", f"m{n}", 1.0, 2.0, 128_000, 16_000) for n in range(50))
-    return ProviderActor(
-        ProviderSpec("a", "openai", "http://a", "k", models, limits=limits), HealthSpec(), 100.0, 1, None, ROUTER
-    )
+    return ProviderActor(ProviderSpec("a", "openai", "http://a", "k", models, limits=limits), HealthSpec(), 1, None, ROUTER)
 
 
 class Quiet(SoloContext):
