@@ -1,6 +1,7 @@
 """The words of configuration: one immutable snapshot with a generation, told to all. Credentials never appear here."""
 
 from messages.base import Message, message
+from messages.policy import PoolSpec, Rule, TenantSpec
 
 
 @message("control.model_spec")
@@ -101,6 +102,9 @@ class ProviderSpec(Message):
     enabled: bool = True
     transport: str = "auto"
     """The HTTP client of its calls: ``auto``, ``raw`` or ``aiohttp``."""
+    status: str = ""
+    """Said by the admin API: ``unavailable`` or ``auth_failed`` takes no calls until it is said otherwise; empty: nothing."""
+    status_reason: str = ""
 
 
 @message("control.backoff_spec")
@@ -140,6 +144,8 @@ class RoutingSpec(Message):
     queue_max_wait_s: float = 10.0
     queue_max_length: int = 1000
     decisions_kept: int = 1000
+    latency_quantile: str = "p50"
+    """What ``least_latency`` compares: ``p50`` or ``p95``."""
 
 
 @message("control.config_snapshot")
@@ -155,6 +161,10 @@ class ConfigSnapshot(Message):
     health: HealthSpec = HealthSpec()
     seed: str = "0"
     """Root of all chance: each actor draws from ``Random(f"{seed}/{name}")``."""
+    rules: tuple[Rule, ...] = ()
+    """In the order of the file; the router sorts them by priority."""
+    tenants: tuple[TenantSpec, ...] = ()
+    pools: tuple[PoolSpec, ...] = ()
 
 
 @message("control.propose")

@@ -98,6 +98,17 @@ class ProbeOverdue(Message):
     probe_id: str
 
 
+@message("health.push_metrics")
+class PushMetrics(Message):
+    """What somebody else has measured of a provider (FEATURES C2), told through the admin API. None: not told."""
+
+    average_latency_s: float | None = None
+    error_rate: float | None = None
+    """0–1."""
+    load: float | None = None
+    """Share of its capacity that others use, 0–1."""
+
+
 @message("health.get_report")
 class GetReport(Message):
     """The admin API asks a provider how it stands. Answered by ``ProviderReport``."""

@@ -4,8 +4,8 @@ from enum import StrEnum
 from typing import Any
 
 from messages.base import Message, message
-from messages.calls import CallEnded
 from messages.envelope import Fault
+from messages.policy import NORMAL
 
 
 class NoBidReason(StrEnum):
@@ -45,8 +45,20 @@ class Exclusion(StrEnum):
     """More candidates than ``routing.fanout``."""
     MAX_COST = "max_cost"
     """Its price is over the request's ceiling, or unknown."""
+    MAX_LATENCY = "max_latency"
+    """It is known to be slower than the request's target."""
+    THROUGHPUT = "throughput"
+    """It is known to give fewer tokens a second than the request's target."""
     WAITERS_AHEAD = "waiters_ahead"
     """It bid, but requests that came earlier wait for it."""
+    MODEL = "model"
+    """It does not serve the model."""
+    TENANT = "tenant"
+    """Not among the tenant's allowed providers."""
+    LABELS = "labels"
+    """A rule of the pool denies callers with these labels."""
+    RULE = "rule"
+    """Not among those a rule allows."""
 
 
 class RouteError(StrEnum):
@@ -67,6 +79,8 @@ class RouteError(StrEnum):
     ALL_TRIED = "all_tried"
     SELECTION_FAILED = "selection_failed"
     DRAINING = "draining"
+    REJECTED = "rejected"
+    """By a rule; ``NoRoute.reject`` has its reason."""
     TIMEOUT = "timeout"
     """No bid came within ``routing.decision_timeout``."""
 
@@ -82,6 +96,19 @@ class Hints(Message):
     tags: tuple[str, ...] = ()
     """All of them are required."""
     max_cost_usd: float | None = None
+    region: str = ""
+    """A region to prefer."""
+    zone: str = ""
+    """A zone to prefer."""
+    priority: int = NORMAL
+    """A position in ``policy.PRIORITIES``."""
+    max_latency_s: float | None = None
+    """Target for the first content of a stream, or the whole of another answer."""
+    tokens_per_s: float | None = None
+    """Target for the output."""
+    organization: str = ""
+    features: tuple[str, ...] = ()
+    """Flags: carried into the record, never looked at."""
 
 
 NO_HINTS = Hints()
@@ -104,6 +131,12 @@ class RequestProfile(Message):
     tenant: str = ""
     user: str = ""
     hints: Hints = NO_HINTS
+    labels: tuple[tuple[str, str], ...] = ()
+    """Of the caller's key: (label, value) pairs, sorted."""
+    source: str = ""
+    """The client's address."""
+    agent: str = ""
+    """The client's ``User-Agent``, shortened."""
 
 
 @message("routing.route_query", bounded=True)
@@ -189,6 +222,12 @@ class Bid(Message):
     """Decayed counts: the evidence of a Beta posterior."""
     tokens: int = 0
     """Prompt and output together, as this provider would reserve them."""
+    latency_peak_s: float = 0.0
+    """Peak EWMA: rises to a slower sample at once and decays slowly; as ``latency_ewma_s`` otherwise."""
+    tokens_per_s: float = 0.0
+    """Measured output rate; 0: unknown."""
+    surplus: int = 0
+    """Capabilities it has that the request does not need."""
 
 
 @message("routing.no_bid")
@@ -258,6 +297,8 @@ class NoRoute(Message):
     left_out: tuple[LeftOut, ...]
     retry_after_s: float | None = None
     """Seconds after which asking again may succeed."""
+    reject: str = ""
+    """The reason a rule gave for rejecting the request."""
 
 
 @message("routing.claimed")
@@ -282,105 +323,3 @@ class CapacityFreed(Message):
 
     provider: str
     slots: int
-
-
-@message("routing.candidate")
-class Candidate(Message):
-    """One provider in a decision record: its score, or why it was left out."""
-
-    provider: str
-    score: float | None
-    reason: str
-    detail: str
-    bid: Bid | None
-
-
-@message("routing.attempt_record")
-class AttemptRecord(Message):
-    """One call upstream, in a decision record."""
-
-    provider: str
-    outcome: str
-    code: str
-    status: int
-    duration_ms: float
-    first_content_ms: float | None
-    round: int
-    """Which decision of the request led to it, from 1."""
-
-
-@message("routing.decision")
-class Decision(Message):
-    """Why a request went where it went (the last round) and what became of it (all attempts)."""
-
-    decision_id: str
-    query_id: str
-    at: float
-    """Unix seconds."""
-    generation: int
-    requested_model: str
-    model: str
-    strategy: str
-    rule: str
-    seed: str
-    candidates: tuple[Candidate, ...]
-    chosen: tuple[str, ...]
-    """The winner and the fall-back chain."""
-    error: str
-    selection_us: float
-    round: int
-    attempts: tuple[AttemptRecord, ...]
-    not_asked: int
-    """Candidates beyond the fan-out limit."""
-
-
-@message("routing.get_decision")
-class GetDecision(Message):
-    """Answered by ``DecisionFound``."""
-
-    decision_id: str
-
-
-@message("routing.recent_decisions")
-class RecentDecisions(Message):
-    """Answered by ``Decisions``, newest first."""
-
-    limit: int = 20
-
-
-@message("routing.decision_found")
-class DecisionFound(Message):
-    """The record, or None if it never was or is no longer kept."""
-
-    decision: Decision | None
-
-
-@message("routing.decisions")
-class Decisions(Message):
-    """Records, newest first."""
-
-    decisions: tuple[Decision, ...]
-
-
-@message("routing.router_stats")
-class RouterStats(Message):
-    """Answer to ``GetRouterStats``. Times in microseconds."""
-
-    total: int
-    succeeded: int
-    failed: int
-    decision_p50_us: float
-    decision_p95_us: float
-    decision_p99_us: float
-    waiting: int
-
-
-@message("routing.get_router_stats")
-class GetRouterStats(Message):
-    """Answered by ``RouterStats``."""
-
-
-RouterMail = (
-    RouteQuery | Gathered | Claimed | Withdraw | CapacityFreed | CallEnded | GetDecision | RecentDecisions | GetRouterStats
-)
-"""What the router takes besides configuration and its own timers."""

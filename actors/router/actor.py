@@ -30,6 +30,7 @@ from actors.router.table import Entry, RoutingTable
 from actors.router.verdict import judge
 from messages.calls import CallEnded
 from messages.control import ConfigSnapshot, Configured, Timer
+from messages.decisions import GetDecision, GetRouterStats, RecentDecisions
 from messages.routing import (
     NO_HINTS,
     CallForBids,
@@ -37,19 +38,18 @@ from messages.routing import (
     Choice,
     Claimed,
     Gathered,
-    GetDecision,
-    GetRouterStats,
     NoBid,
     NoRoute,
-    RecentDecisions,
     RequestProfile,
     RouteError,
     RoutePlan,
     RouteQuery,
-    RouterMail,
     Withdraw,
 )
 
+RouterMail = (
+    RouteQuery | Gathered | Claimed | Withdraw | CapacityFreed | CallEnded | GetDecision | RecentDecisions | GetRouterStats
+)
 _CRASHES_MAX = 2
 _NO_PROFILE = RequestProfile("")
 _NOBODY: list[str] = []

@@ -26,9 +26,17 @@ def select(pending: Pending, fanout: int, rng: Random) -> tuple[Entry, ...]:
         kept = _filter(pending, () if pending.is_full_round else query.refused, weighted)
     if len(kept) <= fanout:
         return kept
-    order = pending.strategy.narrow(list(kept), pending.memory, rng)
-    pending.rest = tuple(order[fanout:])
-    return in_place(pending, order[:fanout])
+    strategy, winner = pending.strategy, pending.memory.winner
+    first = strategy.narrow(kept, pending.memory, rng, fanout)
+    chosen = {entry.id for entry in first}
+    if strategy.keeps_winner and winner and winner not in chosen:
+        place = route.places.get(winner)
+        if place is not None and (kept is route.entries or route.entries[place] in kept):
+            chosen.discard(first[-1].id)
+            first[-1] = route.entries[place]
+            chosen.add(winner)
+    pending.rest = tuple(entry for entry in kept if entry.id not in chosen)
+    return in_place(pending, first)
 
 
 def _filter(pending: Pending, refused: tuple[str, ...], weighted: bool) -> tuple[Entry, ...]:
@@ -171,4 +179,8 @@ def with_plans(bid: Bid, count: int) -> Bid:
         bid.exploring + count if bid.samples <= 0 else bid.exploring,
         bid.successes,
         bid.failures,
+        bid.tokens,
+        bid.latency_peak_s,
+        bid.tokens_per_s,
+        bid.surplus,
     )

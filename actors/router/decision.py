@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from actors.router.pending import Pending
 from actors.router.strategies.base import Ranked
 from messages.calls import CallEnded
-from messages.routing import AttemptRecord, Bid, Candidate, Decision, Exclusion, NoBid, RouteQuery
+from messages.decisions import AttemptRecord, Candidate, Decision
+from messages.routing import Bid, Exclusion, NoBid, RouteQuery
 
 CHOICES_MAX = 8
 """Winner and fall-back chain of a plan."""

@@ -11,7 +11,8 @@ from actors.router.histogram import Histogram
 from actors.router.pending import Pending, is_dry_run
 from actors.router.strategies.base import Ranked
 from messages.calls import CallEnded, Outcome
-from messages.routing import DecisionFound, Decisions, RouteQuery, RouterStats
+from messages.decisions import DecisionFound, Decisions, RouterStats
+from messages.routing import RouteQuery
 
 WITHDRAWN = "withdrawn"
 """In place of an error in the record of a request whose client left while it waited: nobody's failure."""

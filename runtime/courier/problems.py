@@ -65,12 +65,19 @@ _ROWS: dict[RouteError, _Row] = {
     RouteError.ALL_TRIED: _Row(502, "upstream_error"),
     RouteError.TIMEOUT: _Row(504, "deadline_exceeded"),
     RouteError.SELECTION_FAILED: _Row(500, "internal_error"),
+    RouteError.REJECTED: _Row(403, "rejected"),
 }
+_REJECTS: dict[str, _Row] = {
+    "rate_limit_exceeded": _Row(429, "rejected", True),
+    "maintenance_mode": _Row(503, "rejected", True),
+    "invalid_request": _Row(400, "rejected"),
+}
+"""A rule's reasons that are no plain refusal (FEATURES D7); any other text is one."""
 
 
 def no_route(answer: NoRoute) -> Problem:
     """The problem of a request that was never sent anywhere."""
-    row = _ROWS[answer.error]
+    row = _REJECTS.get(answer.reject, _ROWS[answer.error]) if answer.error is RouteError.REJECTED else _ROWS[answer.error]
     retry_after_s = None
     if row.has_retry_after:
         retry_after_s = answer.retry_after_s if answer.retry_after_s is not None else RETRY_AFTER_DEFAULT_S

@@ -12,20 +12,9 @@ from typing import Any, TypeVar
 import orjson
 
 from messages.control import ConfigSnapshot
+from messages.decisions import DecisionFound, Decisions, GetDecision, GetRouterStats, RecentDecisions, RouterStats
 from messages.health import CircuitState, GetReport, ProbeDone, ProbeNow, ProviderReport, Status
-from messages.routing import (
-    DecisionFound,
-    Decisions,
-    GetDecision,
-    GetRouterStats,
-    Hints,
-    NoRoute,
-    RecentDecisions,
-    RequestProfile,
-    RoutePlan,
-    RouteQuery,
-    RouterStats,
-)
+from messages.routing import Hints, NoRoute, RequestProfile, RoutePlan, RouteQuery
 from messages.stats import GetStats, Stats
 from runtime.courier.directory import Directory
 from runtime.courier.problems import Problem

@@ -4,8 +4,8 @@ from typing import Any
 
 from messages.base import Message, field_names
 from messages.control import ModelSpec, ProviderSpec
+from messages.decisions import Decision, RouterStats
 from messages.health import ProviderReport
-from messages.routing import Decision, RouterStats
 from messages.stats import Stats, UsageLine
 
 

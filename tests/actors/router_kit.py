@@ -5,19 +5,8 @@ from typing import Any
 
 from actors.router.actor import RouterActor
 from messages.control import ConfigSnapshot, ModelSpec, ProviderSpec, RoutingSpec
-from messages.routing import (
-    Bid,
-    Candidate,
-    DecisionFound,
-    Gathered,
-    GetDecision,
-    NoBid,
-    NoBidReason,
-    NoRoute,
-    RequestProfile,
-    RoutePlan,
-    RouteQuery,
-)
+from messages.decisions import Candidate, DecisionFound, GetDecision
+from messages.routing import Bid, Gathered, NoBid, NoBidReason, NoRoute, RequestProfile, RoutePlan, RouteQuery
 from runtime.system.solo import SoloContext, SoloSlot
 
 Answer = Bid | NoBid

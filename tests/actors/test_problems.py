@@ -26,6 +26,7 @@ TABLE = {
     RouteError.ALL_TRIED: (502, "upstream_error", False),
     RouteError.TIMEOUT: (504, "deadline_exceeded", False),
     RouteError.SELECTION_FAILED: (500, "internal_error", False),
+    RouteError.REJECTED: (403, "rejected", False),
 }
 
 
@@ -52,6 +53,23 @@ def test_every_reason_for_no_plan_has_its_row(error: RouteError) -> None:
     assert (found.status, found.code, found.message) == (status, code, "why")
     assert dict(found.headers()) == ({"Retry-After": "1"} if has_retry_after else {"x-should-retry": "false"})
     assert found.param == ("model" if error is RouteError.MODEL_NOT_SUPPORTED else None)
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "has_retry_after"),
+    [
+        ("rate_limit_exceeded", 429, True),
+        ("maintenance_mode", 503, True),
+        ("invalid_request", 400, False),
+        ("unauthorized_model", 403, False),
+        ("not on a Sunday", 403, False),
+    ],
+)
+def test_D7_a_rules_reason_to_reject_becomes_its_status(reason: str, status: int, has_retry_after: bool) -> None:
+    found = problems.no_route(NoRoute("q", "d", RouteError.REJECTED, "why", (), None, reason))
+
+    assert (found.status, found.code, found.message) == (status, "rejected", "why")
+    assert ("Retry-After" in dict(found.headers())) == has_retry_after
 
 
 @pytest.mark.parametrize(("wait_s", "told"), [(0.0, "1"), (0.2, "1"), (1.0, "1"), (1.01, "2"), (59.5, "60")])

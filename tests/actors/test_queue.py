@@ -4,17 +4,8 @@ import pytest
 
 from messages.calls import CallEnded, Outcome
 from messages.control import Configured
-from messages.routing import (
-    CapacityFreed,
-    Claimed,
-    GetRouterStats,
-    Hints,
-    NoBidReason,
-    RequestProfile,
-    RouteError,
-    RouteQuery,
-    Withdraw,
-)
+from messages.decisions import GetRouterStats
+from messages.routing import CapacityFreed, Claimed, Hints, NoBidReason, RequestProfile, RouteError, RouteQuery, Withdraw
 from tests.actors.router_kit import Desk, bid, chain, full, no, provider, snapshot
 
 A, B = (provider(name, "m") for name in "ab")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.router.actor import METHODS
+from actors.router.actor import METHODS, RouterMail
 from messages.calls import CallEnded, Outcome
 from messages.control import Configured, Timer
 from messages.routing import (
@@ -20,7 +20,6 @@ from messages.routing import (
     RequestProfile,
     RouteError,
     RoutePlan,
-    RouterMail,
     Withdraw,
 )
 from tests.actors.router_kit import Desk, bid, chain, full, no, provider, snapshot

@@ -3,21 +3,9 @@
 from typing import Any
 
 from messages.calls import CallEnded, Outcome
+from messages.decisions import Decision, DecisionFound, Decisions, GetDecision, GetRouterStats, RecentDecisions, RouterStats
 from messages.failures import Blame, Failure, Retry, Scope
-from messages.routing import (
-    Claimed,
-    Decision,
-    DecisionFound,
-    Decisions,
-    GetDecision,
-    GetRouterStats,
-    Hints,
-    NoBidReason,
-    RecentDecisions,
-    RequestProfile,
-    RouteError,
-    RouterStats,
-)
+from messages.routing import Claimed, Hints, NoBidReason, RequestProfile, RouteError
 from tests.actors.router_kit import Desk, bid, chain, no, provider
 
 A, B, C = (provider(name, "m") for name in "abc")

@@ -7,11 +7,11 @@ as much within the daemon, where all that happens between two requests has drive
 
 from time import perf_counter
 
-from actors.router.actor import RouterActor
+from actors.router.actor import RouterActor, RouterMail
 from actors.router.strategies import STRATEGIES
 from messages.calls import CallEnded, Outcome
 from messages.control import ConfigSnapshot, ModelSpec, ProviderSpec, RoutingSpec
-from messages.routing import Bid, Claimed, Gathered, RequestProfile, RoutePlan, RouteQuery, RouterMail
+from messages.routing import Bid, Claimed, Gathered, RequestProfile, RoutePlan, RouteQuery
 from runtime.system.solo import SoloContext
 
 DECISIONS = 4000

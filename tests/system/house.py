@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 from actors.kernel import Actor, ActorFactory
 from actors.provider.actor import ProviderActor
+from messages.decisions import GetRouterStats, RouterStats
 from messages.envelope import Envelope
 from messages.health import GetReport, ProviderReport
-from messages.routing import GetRouterStats, RouterStats
 from otel.spans import Tracing
 from runtime.config.loading import load_bytes
 from runtime.config.settings import Loaded

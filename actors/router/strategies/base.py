@@ -2,10 +2,11 @@
 
 ``rank(bids, ask, memory, rng)`` gets at least one bid, in the order of definition, and returns them all, each with its
 score, best first; lower scores are better. It changes nothing: what is to be remembered of the past stands in ``Memory``,
-which the router keeps for each (strategy, model) and to which it tells the winner. Chance comes from ``rng`` only.
+which the router keeps for each (strategy, model) and to which it tells the outcome (``learn``, then ``Memory.note``) when the
+plan was made for real. Chance comes from ``rng`` only.
 """
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -24,6 +25,8 @@ class Ask:
 
     profile: RequestProfile
     seconds_per_usd: float
+    is_by_p95: bool = False
+    """``least_latency`` compares 95th percentiles, not medians."""
 
 
 @dataclass(slots=True)
@@ -35,6 +38,8 @@ class Memory:
     """The turn in which a provider last won; never: not in it. Bounded by the providers of the table."""
     winner: str = ""
     """Who won last."""
+    credits: dict[str, float] = field(default_factory=dict)
+    """What a strategy's ``learn`` keeps for each provider. Bounded as ``served`` is."""
 
     def note(self, provider: str) -> None:
         """Remember a winner."""
@@ -67,24 +72,34 @@ class Memories:
         """Forget providers that are gone."""
         for memory in self._by_pair.values():
             memory.served = {provider: turn for provider, turn in memory.served.items() if provider in providers}
+            memory.credits = {provider: credit for provider, credit in memory.credits.items() if provider in providers}
 
 
 Rank = Callable[[list[Bid], Ask, Memory, Random], Ranked]
-Narrow = Callable[[list[Entry], Memory, Random], list[Entry]]
-"""The order in which candidates are asked when there are more than ``routing.fanout``."""
+Index = Callable[[Sequence[Entry], str], Sequence[Entry]]
+"""Candidates (and the public model name) to a static order of them; the router keeps it until the configuration changes."""
+Narrow = Callable[[Sequence[Entry], Memory, Random, int], list[Entry]]
+"""Of more candidates than may be asked (in the order of the strategy's index), so many to ask first, each once.
+
+Costs what it returns, not what there is: five hundred candidates are no dearer than sixteen.
+"""
+Learn = Callable[[Memory, Ranked], None]
+"""Told the whole ranking of a plan that was made, winner first."""
 
 
-def in_definition_order(entries: list[Entry], memory: Memory, rng: Random) -> list[Entry]:
-    """The static index of strategies that do not look at bids."""
-    return entries
+def first_of_index(entries: Sequence[Entry], memory: Memory, rng: Random, count: int) -> list[Entry]:
+    """The first of the static order."""
+    return list(entries[:count])
 
 
-def sampled(entries: list[Entry], memory: Memory, rng: Random) -> list[Entry]:
-    """A random order with the last winner in front: for strategies that compare latency or load."""
-    order = list(entries)
-    rng.shuffle(order)
-    order.sort(key=lambda entry: entry.id != memory.winner)
-    return order
+def sampled(entries: Sequence[Entry], memory: Memory, rng: Random, count: int) -> list[Entry]:
+    """A random sample, for strategies that compare latency or load. See ``Strategy.keeps_winner``."""
+    size = len(entries)
+    chosen: dict[int, Entry] = {}
+    while len(chosen) < count:
+        position = int(rng.random() * size)
+        chosen[position] = entries[position]
+    return list(chosen.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +108,13 @@ class Strategy:
 
     name: str
     rank: Rank
-    narrow: Narrow
+    narrow: Narrow = sampled
+    keeps_winner: bool = True
+    """True: the last winner is among those asked first."""
+    index: Index | None = None
+    """None: the order of definition."""
+    learn: Learn | None = None
     is_weighted: bool = False
     """True: a provider of weight 0 takes nothing."""
+    is_foreign: bool = False
+    """True: of somebody else's making, so its ranking is checked, and ``first`` stands in where it fails."""

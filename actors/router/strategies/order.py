@@ -1,8 +1,9 @@
 """Strategies by order alone: ``first`` and ``round_robin``. They do not look at what the bids say."""
 
+from collections.abc import Sequence
 from random import Random
 
-from actors.router.strategies.base import Ask, Memory, Ranked, Strategy, in_definition_order
+from actors.router.strategies.base import Ask, Memory, Ranked, Strategy, first_of_index
 from actors.router.table import Entry
 from messages.routing import Bid
 
@@ -24,13 +25,16 @@ def rank_round_robin(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> 
     return ranked
 
 
-def _longest_ago(entries: list[Entry], memory: Memory, rng: Random) -> list[Entry]:
-    return sorted(entries, key=lambda entry: memory.served.get(entry.id, 0))
+def _next_in_turn(entries: Sequence[Entry], memory: Memory, rng: Random, count: int) -> list[Entry]:
+    """A window of the static order that moves on by one place with each turn, so everybody comes into it."""
+    size = len(entries)
+    start = memory.turn % size
+    return [entries[(start + step) % size] for step in range(count)]
 
 
 def _score(pair: tuple[float, Bid]) -> float:
     return pair[0]
 
 
-FIRST = Strategy("first", rank_first, in_definition_order)
-ROUND_ROBIN = Strategy("round_robin", rank_round_robin, _longest_ago)
+FIRST = Strategy("first", rank_first, first_of_index, keeps_winner=False)
+ROUND_ROBIN = Strategy("round_robin", rank_round_robin, _next_in_turn, keeps_winner=False)
