@@ -15,6 +15,7 @@ from typing import Any
 
 from actors.registry.overlay import Overlay, Patch, with_entry, without_entry
 from actors.registry.paths import path_text
+from actors.registry.soundness import public_names
 from messages.changes import (
     Change,
     ChangeFault,
@@ -131,6 +132,8 @@ def _set_strategy(change: SetStrategy, overlay: Overlay, file: ConfigSnapshot, i
     fault = _name_fault(name, section) or _full(section, name, said)
     if fault is not None:
         return fault
+    if model and strategy and model not in known and not _is_served(model, in_force):
+        return refused(ChangeFault.NOT_FOUND, f"no provider serves a model '{model}'", "pools")
     said = with_entry(said, name, strategy) if strategy or name in known else without_entry(said, name)
     return replace(overlay, pool_strategies=said) if model else replace(overlay, tenant_strategies=said)
 
@@ -171,6 +174,11 @@ def _enable_rule(change: EnableRule, overlay: Overlay, file: ConfigSnapshot, in_
     if not _has_rule(in_force, change.name):
         return _no_rule(change.name)
     return replace(overlay, rules_enabled=with_entry(overlay.rules_enabled, change.name, change.enabled))
+
+
+def _is_served(model: str, in_force: ConfigSnapshot) -> bool:
+    names = public_names(in_force)
+    return names is None or model in names
 
 
 def _has_rule(snapshot: ConfigSnapshot, name: str) -> bool:

@@ -1,27 +1,45 @@
-"""What is wrong with a snapshot, as the file's own check would find it. Pure."""
+"""What is wrong with a snapshot, as the check of a file would find it. Pure."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Sequence
 
-from messages.control import ConfigSnapshot
+from actors.consistency import Fault, policy_faults
+from messages.control import ConfigSnapshot, ProviderSpec
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What is wrong, and where."""
+class AnyName:
+    """A container that has every name."""
 
-    path: tuple[str | int, ...]
-    reason: str
+    def __contains__(self, name: object) -> bool:
+        return True
 
 
 def faults_of(snapshot: ConfigSnapshot, strategies: Sequence[str]) -> list[Fault]:
-    """Everything that contradicts itself in ``snapshot``. ``strategies``: the known names; none given: any."""
-    known = {spec.id for spec in snapshot.providers}
-    faults = []
-    if snapshot.default_provider and snapshot.default_provider not in known:
-        faults.append(Fault(("default_provider",), f"there is no provider '{snapshot.default_provider}'"))
-    for place, rule in enumerate(snapshot.rules):
-        for step, action in enumerate(rule.then):
-            missing = [name for name in action.names if name not in known] if action.kind == "providers" else []
-            faults += [Fault(("rules", place, "then", step, "providers"), f"there is no provider '{n}'") for n in missing]
-    return faults
+    """Everything that cannot be meant in ``snapshot``. ``strategies``: the known names; none given: any."""
+    return [
+        *_repeated(snapshot.providers),
+        *policy_faults(
+            providers=[spec.id for spec in snapshot.providers],
+            strategies=frozenset(strategies) if strategies else AnyName(),
+            models=public_names(snapshot),
+            aliases=dict(snapshot.aliases),
+            rules=snapshot.rules,
+            tenants=snapshot.tenants,
+            pools=snapshot.pools,
+            default_provider=snapshot.default_provider,
+            strategy=snapshot.routing.strategy,
+        ),
+    ]
+
+
+def public_names(snapshot: ConfigSnapshot) -> Container[str] | None:
+    """The names of all models; None while a provider takes any name."""
+    if any(spec.takes_any for spec in snapshot.providers):
+        return None
+    return frozenset(model.name for spec in snapshot.providers for model in spec.models)
+
+
+def _repeated(specs: Sequence[ProviderSpec]) -> Iterator[Fault]:
+    first: dict[str, int] = {}
+    for place, spec in enumerate(specs):
+        if first.setdefault(spec.id, place) != place:
+            yield Fault(("providers", place, "id"), f"is already the id of providers[{first[spec.id]}]")

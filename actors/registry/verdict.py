@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
+from actors.consistency import Fault
 from actors.registry.overlay import Overlay, compose, without_entry
 from actors.registry.paths import path_text
-from actors.registry.soundness import Fault, faults_of
+from actors.registry.soundness import faults_of
 from messages.changes import ChangeFault, ChangeRefused
 from messages.control import ConfigSnapshot
 

@@ -314,6 +314,14 @@ def test_D2_an_unknown_strategy_is_refused_where_it_stands() -> None:
     assert desk.refuses(SetStrategy("cost", tenant="x" * 201)).fault is ChangeFault.INVALID
 
 
+def test_D2_a_model_that_nobody_serves_has_no_pool_to_set_the_strategy_of() -> None:
+    desk = Desk()
+    assert fault_and_path(desk.refuses(SetStrategy("cost", model="nonsense"))) == (ChangeFault.NOT_FOUND, "pools")
+
+    desk.does(RegisterProvider(LISTS))
+    desk.does(SetStrategy("cost", model="nonsense"))
+
+
 def test_a_registry_that_was_told_no_strategies_takes_any_name() -> None:
     desk = Desk(actor=RegistryActor([Ref("router"), Ref("prober")]))
     desk.give(Propose(FILE))
@@ -373,7 +381,7 @@ def test_A7_aliases_that_lead_back_to_themselves_are_refused() -> None:
 
 def test_D7_a_rule_is_put_replaced_where_it_stands_and_deleted() -> None:
     desk = Desk(replace(FILE, rules=(TO_B, ALWAYS_COST)))
-    fresh = Rule("fresh", priority=3)
+    fresh = replace(ALWAYS_COST, name="fresh", priority=3)
 
     desk.does(PutRule(fresh))
     desk.does(PutRule(replace(TO_B, priority=9)))
