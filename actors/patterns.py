@@ -5,11 +5,10 @@ from collections.abc import Callable
 from fnmatch import translate
 from zoneinfo import ZoneInfo
 
+from actors.regexes import NAME_LENGTH_MAX, compiled_regex
+
 PATTERN_LENGTH_MAX = 256
 """Characters of a pattern; names are no longer either."""
-NAME_LENGTH_MAX = 256
-"""A longer name matches no regular expression: the bound on their work rests on it."""
-
 _GLOB = re.compile(r"[*?\[]")
 
 
@@ -17,14 +16,15 @@ def name_test(pattern: str) -> Callable[[str], bool]:
     """A test of names: ``/regex/`` is searched, with ``*``, ``?`` or ``[`` it is a glob for the whole name, else a substring.
 
     Globs follow ``fnmatch.fnmatchcase``; everything minds upper and lower case. Raises ``ValueError`` with a plain reason if
-    the pattern is empty, too long, or no regular expression.
+    the pattern is empty or too long, or its expression none or one that could take too long (``actors.regexes``). A name of
+    more than 256 characters matches no regular expression: the bound on their work rests on it.
     """
     if not pattern or pattern == "//":
         raise ValueError("the pattern is empty")
     if len(pattern) > PATTERN_LENGTH_MAX:
         raise ValueError(f"the pattern is longer than {PATTERN_LENGTH_MAX} characters")
     if len(pattern) > 2 and pattern[0] == "/" and pattern[-1] == "/":
-        return _searching(_compiled(pattern[1:-1]))
+        return _searching(compiled_regex(pattern[1:-1]))
     if not _GLOB.search(pattern):
         return lambda name: pattern in name
     if not _GLOB.search(pattern, 0, len(pattern) - 1) and pattern[-1] == "*":
@@ -32,13 +32,6 @@ def name_test(pattern: str) -> Callable[[str], bool]:
         return lambda name: name.startswith(prefix)
     whole = re.compile(translate(pattern)).match
     return lambda name: whole(name) is not None
-
-
-def _compiled(regex: str) -> re.Pattern[str]:
-    try:
-        return re.compile(regex)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"no regular expression: {error}") from None
 
 
 def _searching(pattern: re.Pattern[str]) -> Callable[[str], bool]:
