@@ -12,11 +12,10 @@ from typing import Annotated, Any, NoReturn
 
 import orjson
 from cyclopts import App, CycloptsError, Parameter
-from rich.console import Console
 
 from otel.setup import BadTelemetry
 from runtime import explain as explaining
-from runtime import logs
+from runtime import explain_table, logs
 from runtime.config.checks import exposure
 from runtime.config.describe import describe, overview
 from runtime.config.environment import from_environment
@@ -139,16 +138,21 @@ def check(*, config: ConfigPath = None, schema: Annotated[bool, Parameter(negati
     try:
         loaded = _loaded(config)
     except ConfigError as error:
-        if json:
-            print(orjson.dumps({"ok": False, "errors": [_problem(one) for one in error.problems]}).decode())
-            return EXIT_FAILED
-        count = len(error.problems)
-        raise Failed(f"{error.text()}\n{count} error{'s' if count != 1 else ''}") from error
+        return _invalid(error, json)
     if json:
         print(orjson.dumps({"ok": True, **overview(loaded)}, option=orjson.OPT_INDENT_2).decode())
     else:
         print("\n".join(describe(loaded)))
     return 0
+
+
+def _invalid(error: ConfigError, json: bool) -> int:
+    """Tell every error of a configuration. Raises ``Failed``, unless JSON is wanted."""
+    if json:
+        print(orjson.dumps({"ok": False, "errors": [_problem(one) for one in error.problems]}).decode())
+        return EXIT_FAILED
+    count = len(error.problems)
+    raise Failed(f"{error.text()}\n{count} error{'s' if count != 1 else ''}") from error
 
 
 def _problem(problem: ConfigProblem) -> dict[str, Any]:
@@ -166,8 +170,10 @@ def explain(
     tools: Annotated[bool, Parameter(negative=())] = False,
     vision: Annotated[bool, Parameter(negative=())] = False,
     stream: Annotated[bool, Parameter(negative=())] = False,
+    tenant: str | None = None,
     strategy: str | None = None,
     header: tuple[str, ...] = (),
+    label: tuple[str, ...] = (),
     json: AsJson = False,
 ) -> int:
     """Dry-run a decision: every provider, its score or why it was left out, the winner and the fall-back chain.
@@ -190,37 +196,49 @@ def explain(
         The request has pictures.
     stream
         The request asks for a stream.
+    tenant
+        The tenant that asks.
     strategy
         Another strategy than the configured one.
     header
         More request headers, as x-pointsman-exclude=name. May be given several times.
+    label
+        A label of the caller's key, as tier=free: pool rules look at them. May be given several times.
     """
     if url is not None and config is not None:
         raise Failed("pointsman: give --config or --url, not both", EXIT_USAGE)
     question: dict[str, Any] = {"model": model, "prompt_tokens": prompt_tokens, "tools": tools, "vision": vision}
-    question |= {"stream": stream, "headers": _pairs(header)}
-    question |= {name: value for name, value in (("max_tokens", max_tokens), ("strategy", strategy)) if value is not None}
+    question |= {"stream": stream, "headers": _pairs("--header", header), "labels": _pairs("--label", label)}
+    given = (("max_tokens", max_tokens), ("tenant", tenant), ("strategy", strategy))
+    question |= {name: value for name, value in given if value is not None}
     try:
         if url is not None:
             decision = explaining.from_daemon(url, question, os.environ.get("POINTSMAN_ADMIN_KEY", ""))
         else:
             logs.configure((), "ERROR")
-            decision = asyncio.run(explaining.from_configuration(_load(config), question))
+            decision = asyncio.run(explaining.from_configuration(_loaded(config), question))
+    except ConfigError as error:
+        return _invalid(error, json)
     except explaining.CannotExplain as error:
+        if error.is_usage:
+            raise Failed(f"pointsman: {error}", EXIT_USAGE) from error
         raise Failed(str(error)) from error
     if json:
         print(orjson.dumps(decision, option=orjson.OPT_INDENT_2).decode())
     else:
-        explaining.show(decision, Console(soft_wrap=True))
-    return EXIT_FAILED if decision["error"] else 0
+        explain_table.show(decision, explain_table.console())
+    return EXIT_FAILED if decision.get("error") else 0
 
 
-def _pairs(headers: tuple[str, ...]) -> dict[str, str]:
-    pairs = {}
-    for header in headers:
-        name, separator, value = header.partition("=")
+def _pairs(option: str, given: tuple[str, ...]) -> dict[str, str]:
+    """Pairs of ``name=value``. One given twice is wrong usage: which was meant cannot be told."""
+    pairs: dict[str, str] = {}
+    for text in given:
+        name, separator, value = text.partition("=")
         if not separator or not name:
-            raise Failed(f"pointsman: --header takes name=value, not {header!r}", EXIT_USAGE)
+            raise Failed(f"pointsman: {option} takes name=value, not {text!r}", EXIT_USAGE)
+        if name in pairs:
+            raise Failed(f"pointsman: {option} {name} is given more than once", EXIT_USAGE)
         pairs[name] = value
     return pairs
 

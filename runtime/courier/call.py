@@ -57,6 +57,8 @@ class ClientCall:
     tenant: str = ""
     user: str = ""
     baggage: str = ""
+    agent: str = ""
+    """The client's ``User-Agent``, shortened."""
     span: ServerSpan | None = None
     trace: TraceContext | None = None
     """The position of ``span``, if the request is sampled."""
@@ -66,18 +68,26 @@ class ClientCall:
     """For a decision, a place or a pause before a repeat: nothing is under way upstream."""
     is_drained: bool = False
     """Set before the task is cancelled at the end of the drain, so that the end is told as what it is."""
+    known: RequestProfile | None = None
+    """What ``profile`` has made."""
 
     def profile(self) -> RequestProfile:
-        """What routing may know."""
-        read = self.read
-        return RequestProfile(
-            read.model,
-            self.endpoint,
-            read.stream,
-            read.prompt_tokens,
-            read.max_tokens,
-            read.needs,
-            self.tenant,
-            self.user or read.user,
-            self.hints,
-        )
+        """What routing may know. Made once, for every round asks for it."""
+        known = self.known
+        if known is None:
+            read = self.read
+            known = self.known = RequestProfile(
+                read.model,
+                self.endpoint,
+                read.stream,
+                read.prompt_tokens,
+                read.max_tokens,
+                read.needs,
+                self.tenant,
+                self.user or read.user,
+                self.hints,
+                (),
+                self.request.peer,
+                self.agent,
+            )
+        return known

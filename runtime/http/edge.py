@@ -167,9 +167,10 @@ class Edge:
             request_id,
             now,
             now + deadline_s,
-            "",
+            said.tenant,
             said.user,
             parse_baggage(request.header("baggage")) if self._house.tracing.is_on else "",
+            said.agent,
         )
 
     def _request_id(self, request: EdgeRequest) -> str:
