@@ -14,16 +14,20 @@ from secrets import token_hex
 
 import anyio
 
+from messages.changes import ChangeRefused
 from messages.control import ModelSpec, Propose, ProviderSpec
 from messages.envelope import Envelope
 from otel.setup import TracingSettings, build_tracing
 from otel.spans import Tracing
+from runtime import logs
 from runtime.config.prices import priced_model
+from runtime.config.problems import ConfigError, ConfigProblem
 from runtime.config.settings import Loaded
 from runtime.courier.call import CourierHouse
 from runtime.courier.directory import Directory
 from runtime.courier.permits import PermitTable
 from runtime.courier.retries import RetryBudgets
+from runtime.credentials import Credentials
 from runtime.http.admin import Admin
 from runtime.http.edge import Edge
 from runtime.http.server import HttpServer
@@ -65,19 +69,22 @@ class House:
         turns = tracing if tracing.is_on else None
         self.system = ActorSystem(seed, clock, tracing=turns, journal=journal, on_fatal=on_fatal)
         self.permits = PermitTable()
-        self.directory = Directory(loaded.snapshot, loaded.credentials.get)
+        self.credentials = Credentials(loaded.credentials, logs.hide)
+        self.directory = Directory(loaded.snapshot, self.credentials.get)
         self.probes = Probes(self.system, upstream, self.directory)
-        self.tree = Tree(self.system, self.directory, self.permits, self.probes.take)
+        self.tree = Tree(self.system, self.directory, self.permits, self.probes.take, self.credentials)
         budgets = RetryBudgets(loaded.snapshot.routing.failover.retry_share)
         rng = Random(f"{seed}/couriers")
         self.couriers = CourierHouse(self.system, upstream, self.directory, self.permits, budgets, tracing, clock, rng)
         self.edge = Edge(self.couriers, loaded.server, Random(f"{seed}/edge"))
-        self.admin = Admin(self.system, self.directory)
+        self.admin = Admin(self.system, self.directory, self.credentials)
 
     async def start(self) -> None:
-        """Spawn the actors and put the configuration in force."""
+        """Spawn the actors and put the configuration in force. Raises ``ConfigError`` if the registry refuses it."""
         self.tree.start(_describe)
-        await self.system.ask("registry", Propose(self.loaded.snapshot), sender="daemon")
+        answer = await self.system.ask("registry", Propose(self.loaded.snapshot), sender="daemon")
+        if isinstance(answer, ChangeRefused):
+            raise ConfigError([ConfigProblem(answer.path, None, answer.reason)], str(self.loaded.path or ""))
 
     async def stop(self) -> None:
         """Take down what ``start`` built. The edge must be drained."""

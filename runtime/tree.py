@@ -18,9 +18,12 @@ from actors.registry import Describe, RegistryActor, as_it_came
 from actors.router.actor import RouterActor
 from messages.calls import Permit, Restored
 from messages.control import ConfigSnapshot, Configured, Drain, ProviderSpec, Reconfigure
+from messages.decisions import StrategyFailed
 from messages.envelope import Envelope
 from runtime.courier.directory import Directory
 from runtime.courier.permits import PermitTable
+from runtime.credentials import Credentials
+from runtime.plugins import all_strategies
 from runtime.system.dispatcher import Port
 from runtime.system.system import ActorSystem
 
@@ -34,22 +37,37 @@ OBSERVER = SupervisionSpec(limit=None, period_s=60.0, backoff_s=0.5, backoff_max
 """Aggregator and prober restart with back-off for ever and take nobody with them."""
 
 REAP_S = 1.0
+FAULT_PAUSE_S = 10.0
+"""One strategy's faults are logged no more often; the router counts them all."""
+FAULTY_MAX = 1_000
+"""Strategies whose last fault is remembered."""
 
 
 class Tree:
     """Spawns the house's actors and keeps the providers in step with the configuration."""
 
-    def __init__(self, system: ActorSystem, directory: Directory, permits: PermitTable, probes: Port) -> None:
+    def __init__(
+        self,
+        system: ActorSystem,
+        directory: Directory,
+        permits: PermitTable,
+        probes: Port,
+        credentials: Credentials | None = None,
+    ) -> None:
         self._system = system
         self._directory = directory
+        self._credentials = credentials
         self._permits = permits
         self._specs: dict[str, ProviderSpec] = {}
         """By provider, those that were spawned; a draining one is among them until it is stopped."""
         self._draining: dict[str, None] = {}
+        self._faulty: dict[str, float] = {}
+        """When a fault of a strategy was last logged, in monotonic seconds."""
         self._snapshot = directory.snapshot
         self.router: Ref[Any] = Ref("router")
         system.port("providers", self._on_configured)
         system.port("probes", probes)
+        system.port("faults", self._on_fault)
 
     def start(self, describe: Describe = as_it_came) -> None:
         """Spawn all, in the order of the tree: what others depend on first, so that it is stopped last."""
@@ -58,7 +76,7 @@ class Tree:
         spawn = self._system.spawn
 
         def registry(before: Actor | None) -> Actor:
-            return RegistryActor(subscribers, describe, _same(RegistryActor, before))
+            return RegistryActor(subscribers, describe, _same(RegistryActor, before), strategies=tuple(all_strategies()))
 
         def router(before: Actor | None) -> Actor:
             return RouterActor(self._snapshot)
@@ -83,6 +101,8 @@ class Tree:
         if not isinstance(message, Configured):
             return
         snapshot = message.snapshot
+        if self._credentials is not None:
+            self._credentials.publish(snapshot)
         self._directory.publish(snapshot)
         self._snapshot = snapshot
         wanted = {spec.id: spec for spec in snapshot.providers}
@@ -103,8 +123,23 @@ class Tree:
         for provider in [name for name in self._draining if not self._permits.granted_to(name)]:
             del self._draining[provider], self._specs[provider]
             self._system.stop_actor(f"provider:{provider}")
+            if self._credentials is not None:
+                self._credentials.forget(provider)
         if self._draining:
             asyncio.get_running_loop().call_later(REAP_S, self._reap)
+
+    def _on_fault(self, envelope: Envelope) -> None:
+        """A strategy of others failed, and ``first`` stood in."""
+        message = envelope.message
+        if not isinstance(message, StrategyFailed):
+            return
+        now = self._system.clock.now()
+        if now - self._faulty.get(message.strategy, -FAULT_PAUSE_S) < FAULT_PAUSE_S:
+            return
+        if len(self._faulty) >= FAULTY_MAX:
+            self._faulty.clear()
+        self._faulty[message.strategy] = now
+        log.error("strategy %s failed, 'first' stands in: %s", message.strategy, message.detail)
 
     def _spawn_provider(self, spec: ProviderSpec) -> None:
         provider = spec.id

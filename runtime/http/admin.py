@@ -4,22 +4,23 @@ Always: asks, never touches an actor's state; every question has a deadline, so 
 """
 
 import asyncio
-import re
-from collections.abc import Mapping
 from itertools import count
 from typing import Any, TypeVar
 
-import orjson
-
-from messages.control import ConfigSnapshot
+from messages.control import ConfigSnapshot, ProviderSpec
 from messages.decisions import DecisionFound, Decisions, GetDecision, GetRouterStats, RecentDecisions, RouterStats
-from messages.health import CircuitState, GetReport, ProbeDone, ProbeNow, ProviderReport, Status
-from messages.routing import Hints, NoRoute, RequestProfile, RoutePlan, RouteQuery
+from messages.health import GetReport, ProbeDone, ProbeNow, ProviderReport
+from messages.routing import NoRoute, RequestProfile, RoutePlan, RouteQuery
 from messages.stats import GetStats, Stats
+from runtime.config.entries import rule_data
 from runtime.courier.directory import Directory
 from runtime.courier.problems import Problem
+from runtime.credentials import Credentials
 from runtime.http import render
-from runtime.http.hints import BadHint, read_hints
+from runtime.http.admin_bodies import AdminError
+from runtime.http.admin_changes import Changes, not_found
+from runtime.http.explain_request import BadQuestion, read_explain
+from runtime.plugins import all_strategies
 from runtime.system.replies import ActorGone, AskError
 from runtime.system.system import ActorSystem
 
@@ -28,40 +29,15 @@ T = TypeVar("T")
 ASK_S = 5.0
 PROBE_S = 20.0
 
-_EXPLAIN_FIELDS: Mapping[str, type] = {
-    "model": str,
-    "endpoint": str,
-    "prompt_tokens": int,
-    "max_tokens": int,
-    "tools": bool,
-    "vision": bool,
-    "stream": bool,
-    "strategy": str,
-    "headers": dict,
-}
-_NEEDS = {"chat": "chat", "completions": "chat", "embeddings": "embeddings"}
-
-
-class AdminError(Exception):
-    """An admin request that cannot be served; ``problem`` is its answer."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.message)
-        self.problem = problem
-
-
-def bad(message: str, param: str | None = None) -> AdminError:
-    """A 400."""
-    return AdminError(Problem(400, "invalid_request", message, param))
-
 
 class Admin:
-    """Reads the state of the house."""
+    """Reads the state of the house, and shows what ``changes`` made of it."""
 
-    def __init__(self, system: ActorSystem, directory: Directory) -> None:
+    def __init__(self, system: ActorSystem, directory: Directory, credentials: Credentials | None = None) -> None:
         self._system = system
         self._directory = directory
         self._serials = count(1)
+        self.changes = Changes(self._ask, self._tell, lambda: directory.snapshot, credentials)
 
     @property
     def snapshot(self) -> ConfigSnapshot:
@@ -83,15 +59,64 @@ class Admin:
     async def is_ready(self) -> bool:
         """Whether at least one provider can take calls."""
         reports = await self.reports()
-        good = (Status.READY, Status.UNCHECKED)
-        return any(report.status in good and report.circuit is not CircuitState.OPEN for report in reports.values())
+        return any(render.is_available(report) for report in reports.values())
 
-    async def providers(self) -> dict[str, Any]:
-        """``GET /admin/providers``."""
+    async def providers(self, *, only_available: bool = False) -> dict[str, Any]:
+        """``GET /admin/providers``; ``only_available``: those that can take calls."""
         reports = await self.reports()
         snapshot = self.snapshot
-        shown = [render.provider(spec, reports[spec.id]) for spec in snapshot.providers if spec.id in reports]
+        shown = [self._shown(spec, reports[spec.id]) for spec in snapshot.providers if spec.id in reports]
+        shown = [one for one in shown if one["available"] or not only_available]
         return {"generation": snapshot.generation, "default": snapshot.default_provider, "providers": shown}
+
+    async def provider(self, provider: str) -> dict[str, Any]:
+        """``GET /admin/providers/{id}``. Raises a 404."""
+        report = await self._report(provider) if self._directory.track(provider) is not None else None
+        snapshot = self.snapshot
+        # It may have gone while it was asked.
+        spec = next((spec for spec in snapshot.providers if spec.id == provider), None)
+        if spec is None or report is None:
+            raise not_found("provider", provider)
+        return {"generation": snapshot.generation, **self._shown(spec, report)}
+
+    def _shown(self, spec: ProviderSpec, report: ProviderReport) -> dict[str, Any]:
+        return render.provider(spec, report, self.changes.pushed(spec.id, spec.endpoint))
+
+    def aliases(self) -> dict[str, Any]:
+        """``GET /admin/aliases``."""
+        snapshot = self.snapshot
+        return {"generation": snapshot.generation, "aliases": dict(snapshot.aliases)}
+
+    def strategy(self) -> dict[str, Any]:
+        """``GET /admin/strategy``: the one for all, and where another holds."""
+        snapshot = self.snapshot
+        return {
+            "generation": snapshot.generation,
+            "strategy": snapshot.routing.strategy,
+            "pools": {pool.model: pool.strategy for pool in snapshot.pools if pool.strategy},
+            "tenants": {tenant.name: tenant.strategy for tenant in snapshot.tenants if tenant.strategy},
+            "available": sorted(all_strategies()),
+        }
+
+    async def rules(self) -> dict[str, Any]:
+        """``GET /admin/rules``: in the order in which they are asked, as the file writes them, with matches since start."""
+        hits = await self._hits()
+        snapshot = self.snapshot
+        rules = sorted(snapshot.rules, key=lambda rule: -rule.priority)
+        shown = [rule_data(rule) | {"hits": hits.get(rule.name, 0)} for rule in rules]
+        return {"generation": snapshot.generation, "rules": shown}
+
+    async def rule(self, name: str) -> dict[str, Any]:
+        """``GET /admin/rules/{name}``. Raises a 404."""
+        hits = await self._hits()
+        snapshot = self.snapshot
+        for rule in snapshot.rules:
+            if rule.name == name:
+                return {"generation": snapshot.generation, **rule_data(rule), "hits": hits.get(name, 0)}
+        raise not_found("rule", name)
+
+    async def _hits(self) -> dict[str, int]:
+        return dict(_expect(RouterStats, await self._ask("router", GetRouterStats())).rule_hits)
 
     async def stats(self) -> dict[str, Any]:
         """``GET /admin/stats``."""
@@ -117,7 +142,7 @@ class Admin:
     async def probe(self, provider: str) -> dict[str, Any]:
         """Probe a provider now and tell what was found."""
         if self._directory.track(provider) is None:
-            raise AdminError(Problem(404, "provider_not_found", f"There is no provider {provider!r}."))
+            raise not_found("provider", provider)
         done = _expect(ProbeDone, await self._ask("prober", ProbeNow(provider), PROBE_S))
         return {"provider": provider, "ok": done.ok, "auth_failed": done.auth_failed, "detail": done.detail} | {
             "latency_ms": round(done.latency_s * 1000, 3)
@@ -125,7 +150,11 @@ class Admin:
 
     async def explain(self, body: bytes) -> dict[str, Any]:
         """``POST /admin/explain``: the decision that a request like this would get, made for real but never followed."""
-        return await self.explain_profile(read_explain(body))
+        try:
+            profile = read_explain(body)
+        except BadQuestion as error:
+            raise AdminError(error.problem) from error
+        return await self.explain_profile(profile)
 
     async def explain_profile(self, profile: RequestProfile) -> dict[str, Any]:
         """A dry run for a profile."""
@@ -136,6 +165,9 @@ class Admin:
             raise AdminError(Problem(500, "internal_error", "The router gave no plan."))
         return await self.decision(answer.decision_id)
 
+    def _tell(self, actor: str, message: Any) -> None:
+        self._system.tell(actor, message, sender="admin")
+
     async def _ask(self, actor: str, question: Any, within_s: float = ASK_S) -> Any:
         try:
             return await self._system.ask(actor, question, self._system.clock.now() + within_s, sender="admin")
@@ -143,57 +175,6 @@ class Admin:
             raise AdminError(Problem(503, "overloaded", f"{actor} is {gone.fault}.", None, 1.0)) from gone
         except AskError as error:
             raise AdminError(Problem(503, "overloaded", f"{actor} did not answer: {error}.", None, 1.0)) from error
-
-
-def read_explain(body: bytes) -> RequestProfile:
-    """A request profile from the body of ``POST /admin/explain``. Raises ``AdminError``."""
-    try:
-        given = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise bad(f"The body is not JSON: {error}") from error
-    if not isinstance(given, dict):
-        raise bad("The body must be a JSON object.")
-    for name, value in given.items():
-        wanted = _EXPLAIN_FIELDS.get(name)
-        if wanted is None:
-            raise bad(f"'{name}' is not known or not supported by this version.", name)
-        if value is not None and type(value) is not wanted:
-            raise bad(f"'{name}' must be a {wanted.__name__}.", name)
-    if not given.get("model"):
-        raise bad("'model' is missing.", "model")
-    endpoint = given.get("endpoint") or "chat"
-    if endpoint not in _NEEDS:
-        raise bad(f"'endpoint' must be one of {', '.join(_NEEDS)}.", "endpoint")
-    for name in ("prompt_tokens", "max_tokens"):
-        if (given.get(name) or 0) < 0:
-            raise bad(f"'{name}' must not be negative.", name)
-    return RequestProfile(
-        given["model"],
-        endpoint,
-        bool(given.get("stream")),
-        given.get("prompt_tokens") or 0,
-        given.get("max_tokens"),
-        _needs(endpoint, given),
-        hints=_hints(given),
-    )
-
-
-def _needs(endpoint: str, given: Mapping[str, Any]) -> tuple[str, ...]:
-    needs = {_NEEDS[endpoint]} | {name for name in ("tools", "vision") if given.get(name)}
-    return tuple(sorted(needs | ({"streaming"} if given.get("stream") else set())))
-
-
-def _hints(given: Mapping[str, Any]) -> Hints:
-    headers = [(str(name), str(value)) for name, value in (given.get("headers") or {}).items()]
-    if given.get("strategy"):
-        headers.append(("x-pointsman-strategy", given["strategy"]))
-    for name, _ in headers:
-        if not re.fullmatch(r"(?i)x-pointsman-[a-z-]+", name):
-            raise bad(f"'headers' takes x-pointsman-* headers only, not {name!r}.", "headers")
-    try:
-        return read_hints(headers).hints
-    except BadHint as error:
-        raise bad(str(error), "headers") from error
 
 
 def _expect(kind: type[T], answer: Any) -> T:

@@ -1,11 +1,12 @@
 """Messages as the admin API shows them: plain data for JSON."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from messages.base import Message, field_names
 from messages.control import ModelSpec, ProviderSpec
 from messages.decisions import Decision, RouterStats
-from messages.health import ProviderReport
+from messages.health import CircuitState, ProviderReport, Status
 from messages.stats import Stats, UsageLine
 
 
@@ -18,13 +19,20 @@ def plain(value: Any) -> Any:
     return value
 
 
-def provider(spec: ProviderSpec, report: ProviderReport) -> dict[str, Any]:
-    """A provider as ``GET /admin/providers`` shows it. Times in ms."""
+def is_available(report: ProviderReport) -> bool:
+    """Whether a provider can take calls."""
+    return report.status in (Status.READY, Status.UNCHECKED) and report.circuit is not CircuitState.OPEN
+
+
+def provider(spec: ProviderSpec, report: ProviderReport, pushed: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """A provider as ``GET /admin/providers`` shows it, with the metrics that were ``pushed``. Times in ms."""
     return {
         "id": spec.id,
         "kind": spec.kind,
         "models": [_model(model) for model in spec.models],
         "takes_any": spec.takes_any,
+        "enabled": spec.enabled,
+        "available": is_available(report),
         "status": report.status,
         "reason": report.reason,
         "circuit": report.circuit,
@@ -41,6 +49,7 @@ def provider(spec: ProviderSpec, report: ProviderReport) -> dict[str, Any]:
             "p50": round(report.latency_p50_ms, 3),
             "p95": round(report.latency_p95_ms, 3),
         },
+        "metrics": None if pushed is None else dict(pushed),
         "requests": report.requests,
         "successes": report.successes,
         "failures": report.failures,
@@ -61,6 +70,8 @@ def stats(counted: Stats, router: RouterStats) -> dict[str, Any]:
             "succeeded": router.succeeded,
             "failed": router.failed,
             "waiting": router.waiting,
+            "rule_hits": dict(router.rule_hits),
+            "strategy_errors": router.strategy_errors,
             "decision_us": {
                 "p50": round(router.decision_p50_us, 1),
                 "p95": round(router.decision_p95_us, 1),

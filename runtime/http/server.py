@@ -11,7 +11,7 @@ cost time on every request.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -22,7 +22,10 @@ from aiohttp.http_exceptions import BadHttpMessage
 from runtime.courier import problems
 from runtime.courier.problems import Problem
 from runtime.dialects.errors import error_body
-from runtime.http.admin import Admin, AdminError
+from runtime.http.admin import Admin
+from runtime.http.admin_bodies import AdminError
+from runtime.http.admin_routes import BODILESS, AdminCall, AdminHandler, AdminRoutes, must_be_json
+from runtime.http.admin_routes import PREFIX as ADMIN
 from runtime.http.catalogue import model_list, openapi
 from runtime.http.edge import ROUTES, Edge
 from runtime.http.guard import why_not_admin
@@ -36,7 +39,7 @@ log = logging.getLogger("pointsman.http")
 
 WRITE_HIGH_WATER_BYTES = 64 * 1024
 SHUTDOWN_S = 1.0
-Question = Callable[[web.BaseRequest, str], Awaitable[Any]]
+MODELS = "/v1/models/"
 OnGarbage = Callable[[int], None]
 """Told the status of every answer to what is not HTTP."""
 NAME = ("Server", "pointsman")
@@ -177,10 +180,7 @@ class HttpServer:
             ("/", self._page),
         ):
             self._routes[path] = {"GET": handler, "HEAD": handler}
-        self._templates: list[tuple[str, str, dict[str, Handler]]] = []
-        """What comes before and after the open part of a path."""
-        self._add_template("/v1/models/", "", "GET", self._model)
-        self._add_admin_routes()
+        self._admin_routes = AdminRoutes(admin, edge.shown)
 
     async def start(self, host: str, port: int) -> int:
         """Listen; returns the port. Raises ``OSError`` if the address cannot be had."""
@@ -213,9 +213,7 @@ class HttpServer:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.rel_url.raw_path
-        methods, rest = self._routes.get(path), ""
-        if methods is None:
-            methods, rest = self._match(path)
+        methods, rest = self._match(path)
         handler = methods.get(request.method)
         if handler is not None:
             try:
@@ -234,16 +232,24 @@ class HttpServer:
             answer.headers["Allow"] = ", ".join(methods)
         return answer
 
-    def _match(self, path: str) -> tuple[dict[str, Handler], str]:
-        for before, after, methods in self._templates:
-            if path.startswith(before) and path.endswith(after) and len(path) > len(before) + len(after):
-                rest = path[len(before) : len(path) - len(after)]
-                return methods, unquote(rest, errors="replace")
+    def _match(self, path: str) -> tuple[Mapping[str, Handler], str]:
+        """The methods of a path and the part of it that is open, decoded."""
+        methods = self._routes.get(path)
+        if methods is not None:
+            return methods, ""
+        if path.startswith(ADMIN):
+            return self._admin_match(path)
+        if path.startswith(MODELS) and len(path) > len(MODELS):
+            return {"GET": self._model, "HEAD": self._model}, unquote(path[len(MODELS) :], errors="replace")
         return {}, ""
 
-    def _add_template(self, before: str, after: str, method: str, handler: Handler) -> None:
-        methods = {method: handler, "HEAD": handler} if method == "GET" else {method: handler}
-        self._templates.append((before, after, methods))
+    def _admin_match(self, path: str) -> tuple[Mapping[str, Handler], str]:
+        methods, name = self._admin_routes.match(path)
+
+        def bound(answer: AdminHandler) -> Handler:
+            return lambda request, rest: self._admin_call(request, answer, rest)
+
+        return {method: bound(answer) for method, answer in methods.items()}, name
 
     # The models' endpoints.
 
@@ -335,44 +341,17 @@ class HttpServer:
 
     # The admin API.
 
-    def _add_admin_routes(self) -> None:
-        admin = self._admin
-
-        async def stats(request: web.BaseRequest, rest: str) -> Any:
-            return await admin.stats() | {"edge": self._edge.shown()}
-
-        async def decisions(request: web.BaseRequest, rest: str) -> Any:
-            return {"decisions": await admin.decisions(100)}
-
-        async def explain(request: web.BaseRequest, rest: str) -> Any:
-            body = await self._body(request)
-            if isinstance(body, Problem):
-                raise AdminError(body)
-            return await admin.explain(body)
-
-        gets: tuple[tuple[str, Question], ...] = (
-            ("providers", lambda request, rest: admin.providers()),
-            ("stats", stats),
-            ("decisions", decisions),
-        )
-        for path, get in gets:
-            handler = self._guarded(get)
-            self._routes[f"/admin/{path}"] = {"GET": handler, "HEAD": handler}
-        self._routes["/admin/explain"] = {"POST": self._guarded(explain)}
-        self._add_template("/admin/decisions/", "", "GET", self._guarded(lambda request, rest: admin.decision(rest)))
-        self._add_template("/admin/providers/", "/probe", "POST", self._guarded(lambda request, rest: admin.probe(rest)))
-
-    def _guarded(self, answer: Question) -> Handler:
-        async def handler(request: web.BaseRequest, rest: str) -> web.StreamResponse:
-            why = why_not_admin(_edge_request(request, b""), self._admin_key)
-            if why is not None:
-                return _problem(Problem(401 if self._admin_key else 403, "admin_refused", f"Refused: {why}."))
-            if request.method == "POST" and request.content_type != "application/json":
-                # What a page of another site can send without asking first is not JSON.
-                return _problem(Problem(415, "invalid_request", "The body must be application/json."))
-            return _json(await answer(request, rest))
-
-        return handler
+    async def _admin_call(self, request: web.BaseRequest, answer: AdminHandler, name: str) -> web.StreamResponse:
+        why = why_not_admin(_edge_request(request, b""), self._admin_key)
+        if why is not None:
+            return _problem(Problem(401 if self._admin_key else 403, "admin_refused", f"Refused: {why}."))
+        if must_be_json(request.method, has_body=request.body_exists) and request.content_type != "application/json":
+            return _problem(Problem(415, "invalid_request", "The body must be application/json."))
+        body = await self._body(request) if request.method not in BODILESS else b""
+        if isinstance(body, Problem):
+            return _problem(body, close=True)
+        status, data = await answer(AdminCall(name, request.rel_url.raw_query_string, body))
+        return _json(data, status)
 
 
 def _edge_request(request: web.BaseRequest, body: bytes) -> EdgeRequest:
