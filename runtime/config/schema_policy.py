@@ -85,9 +85,10 @@ def _zone(name: str) -> str:
 def _pattern(pattern: str) -> str:
     try:
         name_test(pattern)
-    except ValueError:
-        # Its reason can repeat what was written.
-        raise problem("is no pattern: what stands between slashes must be a regular expression") from None
+    except ValueError as error:
+        # What the regular expressions' own error says can repeat what was written.
+        reason = "what stands between the slashes is no regular expression" if error.__context__ else str(error)
+        raise problem(reason) from None
     return pattern
 
 

@@ -6,7 +6,6 @@ from pydantic import AfterValidator, GetJsonSchemaHandler, ValidationInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from runtime.config.kinds import SUPPORTED_STRATEGIES
 from runtime.config.values import problem
 
 ANY_STRATEGY = {"any_strategy": True}
@@ -14,8 +13,11 @@ ANY_STRATEGY = {"any_strategy": True}
 
 
 def known_strategies() -> tuple[str, ...]:
-    """The names of all strategies, sorted."""
-    return SUPPORTED_STRATEGIES
+    """The names of all strategies, those of plugins too, sorted."""
+    # Plugins are loaded when somebody asks, not when this is imported.
+    from runtime.plugins import all_strategies
+
+    return tuple(sorted(all_strategies()))
 
 
 def checked_strategy(strategy: str, info: ValidationInfo) -> str:

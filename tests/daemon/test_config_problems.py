@@ -72,7 +72,7 @@ def test_keys_of_later_versions_are_refused_not_ignored(key: str) -> None:
     [
         *[(f"providers: [{{id: a, kind: {kind}}}]", "providers[0].kind", f"kind '{kind}' is not supported by this version")
           for kind in ("azure", "anthropic", "gemini", "vertex", "bedrock", "cohere")],
-        *[(MINIMAL + f"pools: {{gpt-4o: {{strategy: cost, {key}: {{}}}}}}", f"pools.gpt-4o.{key}", "not supported by this version")
+        *[(MINIMAL + f"pools: {{m: {{strategy: cost, {key}: {{}}}}}}", f"pools.m.{key}", "not supported by this version")
           for key in ("limits", "failover", "trusted", "keys")],
         *[(MINIMAL + f"tenants: {{acme: {{{key}: {{}}}}}}", f"tenants.acme.{key}", "not supported by this version")
           for key in ("limits", "keys", "budget", "budgets")],
