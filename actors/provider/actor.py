@@ -3,7 +3,7 @@
 Owns
     the permits that are out; the limits (requests, tokens, calls at once); two circuits of the same make, one for the
     provider and one for our key there (which opens at the first 401); the models it said it lacks; evidence per model;
-    the health score.
+    the health score; what somebody else measured of it and pushed here.
 Accepts
     ``ProviderMail``.
 Always
@@ -13,6 +13,8 @@ Always
     configuration) is told to the router as ``CapacityFreed``; what ends by itself was told as ``retry_at``.
     From the moment all its places are taken until none is, every end tells how many are free: a call for bids may leave
     no note of who was sent away, so this errs by telling too often.
+    What people say outranks what was learned: draining, disabled, or a status said by the admin API takes no calls and is
+    not probed until a configuration says otherwise. What others measured ranks below our own measurements.
     After a crash it starts most cautious: buckets empty, open stays open, else half-open; permits come by ``Restored``.
 """
 
@@ -24,17 +26,32 @@ from actors.provider.catalog import Catalog, Offered
 from actors.provider.circuit import Open
 from actors.provider.limits import Hindrance, Limits
 from actors.provider.permits import PERMITS_MAX, OpenPermit, restored_permit
+from actors.provider.pushed import pushed
 from actors.provider.standing import Standing, has_probes
 from messages.calls import Award, CallEnded, ContentStarted, Granted, Outcome, RefusalReason, Refused, Restored
 from messages.control import Drain, HealthSpec, ProviderSpec, Reconfigure, Reset
 from messages.failures import Blame, Scope
-from messages.health import GetReport, ProbeCheck, Probed, ProbeWish, ProviderReport, Status
+from messages.health import GetReport, ProbeCheck, Probed, ProbeWish, ProviderReport, PushMetrics, Status
 from messages.routing import Bid, CallForBids, CapacityFreed, NoBid, NoBidReason
 
 ProviderMail = (
-    CallForBids | Award | ContentStarted | CallEnded | Restored | Reconfigure | Drain | Reset | ProbeCheck | Probed | GetReport
+    CallForBids
+    | Award
+    | ContentStarted
+    | CallEnded
+    | Restored
+    | Reconfigure
+    | Drain
+    | Reset
+    | ProbeCheck
+    | Probed
+    | PushMetrics
+    | GetReport
 )
 """What a provider takes."""
+
+AUTH_FAILED_SAID = "auth_failed"
+"""The said status that blames our key; any other takes it for unavailable."""
 
 SLOTS_UNLIMITED = 1000
 """Told as free where nothing limits the calls at once: as many as the router's queue may hold."""
@@ -78,6 +95,8 @@ class ProviderActor:
             self.requests = predecessor.requests
             self.unknown_ends = predecessor.unknown_ends
             self.is_draining = predecessor.is_draining
+        self.is_shut = self._is_shut()
+        """Somebody said that it takes no calls: one look for what three attributes tell."""
 
     def __repr__(self) -> str:
         standing = self.standing
@@ -114,7 +133,9 @@ class ProviderActor:
             return f"cannot tell: {type(error).__name__}: {error}"
 
     def _handle_rare(
-        self, message: Restored | Reconfigure | Drain | Reset | ProbeCheck | Probed | GetReport, context: Context
+        self,
+        message: Restored | Reconfigure | Drain | Reset | ProbeCheck | Probed | PushMetrics | GetReport,
+        context: Context,
     ) -> None:
         match message:
             case Restored():
@@ -122,13 +143,15 @@ class ProviderActor:
             case Reconfigure():
                 self._on_reconfigure(message, context)
             case Drain():
-                self.is_draining = True
+                self.is_draining = self.is_shut = True
             case Reset():
                 self._on_reset(context)
             case ProbeCheck():
                 context.reply(self._wish(context.now()))
             case Probed():
                 self._on_probed(message, context)
+            case PushMetrics():
+                self.standing.pushed = pushed(message, context.now())
             case GetReport():
                 context.reply(self._report(context.now()))
             case _:
@@ -141,6 +164,8 @@ class ProviderActor:
             return Status.DRAINING
         if not self.spec.enabled:
             return Status.DISABLED
+        if self.spec.status:
+            return Status.AUTH_FAILED if self.spec.status == AUTH_FAILED_SAID else Status.UNAVAILABLE
         if not self.standing.is_key_good:
             return Status.AUTH_FAILED
         if isinstance(self.standing.circuit.state, Open):
@@ -148,12 +173,27 @@ class ProviderActor:
         return Status.UNCHECKED if self.standing.proved_at is None else Status.READY
 
     def _offer(self, call: CallForBids, now: float) -> Bid | NoBid:
+        if self.is_shut:
+            return self._shut_bid()
+        return offer(self.spec, self.catalog, self.standing, self.limits, call, now)
+
+    def _is_shut(self) -> bool:
+        return self.is_draining or not self.spec.enabled or bool(self.spec.status)
+
+    def _shut_bid(self) -> NoBid:
         spec = self.spec
         if self.is_draining:
             return NoBid(spec.id, NoBidReason.DRAINING, None, "")
         if not spec.enabled:
             return NoBid(spec.id, NoBidReason.DISABLED, None, "")
-        return offer(spec, self.catalog, self.standing, self.limits, call, now)
+        is_key = spec.status == AUTH_FAILED_SAID
+        return NoBid(spec.id, NoBidReason.AUTH_FAILED if is_key else NoBidReason.UNAVAILABLE, None, spec.status_reason)
+
+    def _shut_refusal(self, permit_id: str) -> Refused:
+        if self.is_draining:
+            return Refused(permit_id, RefusalReason.DRAINING)
+        is_key = self.spec.enabled and self.spec.status == AUTH_FAILED_SAID
+        return Refused(permit_id, RefusalReason.AUTH_FAILED if is_key else RefusalReason.DISABLED)
 
     def _on_award(self, award: Award, now: float) -> Granted | Refused:
         permit_id, model, standing, limits = award.permit_id, award.model, self.standing, self.limits
@@ -181,10 +221,8 @@ class ProviderActor:
     def _granted_model(self, award: Award, now: float) -> Refused | Offered:
         """The model a permit can be given for, or why none can."""
         permit_id, model, standing, catalog = award.permit_id, award.model, self.standing, self.catalog
-        if self.is_draining:
-            return Refused(permit_id, RefusalReason.DRAINING)
-        if not self.spec.enabled:
-            return Refused(permit_id, RefusalReason.DISABLED)
+        if self.is_shut:
+            return self._shut_refusal(permit_id)
         offered = catalog.models.get(model, catalog.otherwise)
         if offered is None:
             return Refused(permit_id, RefusalReason.MODEL_UNAVAILABLE)
@@ -248,6 +286,7 @@ class ProviderActor:
         old, new = self.spec, change.spec
         self.spec, self.generation = new, change.generation
         self.is_draining = False
+        self.is_shut = self._is_shut()
         self.catalog = Catalog(new)
         self.limits.reconfigure(new.limits, context.now())
         self.standing.reconfigure(new, change.health)
@@ -266,7 +305,7 @@ class ProviderActor:
             self._tell_room(context)
 
     def _wish(self, now: float) -> ProbeWish:
-        if self.is_draining or not self.spec.enabled or not has_probes(self.spec):
+        if self.is_shut or not has_probes(self.spec):
             return ProbeWish(self.spec.id, False, "off")
         why = self.standing.wish(self.spec, now)
         return ProbeWish(self.spec.id, bool(why), why or "heard")
@@ -292,6 +331,8 @@ class ProviderActor:
         )
 
     def _why(self, now: float) -> str:
+        if self.spec.status:
+            return self.spec.status_reason
         held = self.standing.held(now)
         if held is not None:
             return held[0] if held[1] is None else f"{held[0]} for another {held[1] - now:.1f} s"
@@ -326,10 +367,12 @@ class ProviderActor:
     def _tell_room(self, context: Context) -> None:
         room = room_of(self.standing, self.limits)
         slots = SLOTS_UNLIMITED if room is None else room
-        if slots > 0 and self.spec.enabled and not self.is_draining:
+        if slots > 0 and not self.is_shut:
             context.tell(self._router, CapacityFreed(self.spec.id, slots))
 
     def _flaw(self) -> str | None:
+        if self.is_shut != self._is_shut():
+            return f"shut: {self.is_shut}"
         if self.limits.in_flight != len(self.permits):
             return f"{self.limits.in_flight} in flight, {len(self.permits)} permits"
         if len(self.permits) > 2 * PERMITS_MAX:

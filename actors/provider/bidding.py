@@ -20,12 +20,15 @@ def offer(
     offered = catalog.models.get(model, catalog.otherwise)
     if offered is None:
         return NoBid(spec.id, NoBidReason.MODEL_UNAVAILABLE, None, "not among its models")
-    if profile.needs not in catalog.needs_met and (missing := catalog.missing(profile.needs)):
-        return NoBid(spec.id, NoBidReason.MISSING_CAPABILITY, None, missing)
+    surplus = catalog.surplus.get(profile.needs)
+    if surplus is None:
+        if missing := catalog.missing(profile.needs):
+            return NoBid(spec.id, NoBidReason.MISSING_CAPABILITY, None, missing)
+        surplus = catalog.beyond(profile.needs)
     prompt_tokens, max_tokens = profile.prompt_tokens, profile.max_tokens
     wanted = prompt_tokens if max_tokens is None else prompt_tokens + max_tokens
-    if wanted > offered.context_window:
-        return _too_long(spec, wanted, offered)
+    if wanted > offered.context_window or (max_tokens is not None and max_tokens > offered.output_tokens_max):
+        return _too_long(spec, wanted, max_tokens, offered)
     if standing.absences.absent and (until := standing.absences.until(model)) > now:
         return NoBid(spec.id, NoBidReason.MODEL_UNAVAILABLE, until, "the provider said it has no such model")
     is_trial = not (standing.circuit.is_closed and standing.credential.is_closed)
@@ -40,48 +43,39 @@ def offer(
     if (hold := limits.hold(reserved, now)) is not None:
         return _held_back(spec, hold)
     expected_s = evidence.expected_s(output_tokens, now)
-    failure_p, cut_p = evidence.failure_p, evidence.cut_p
-    if failure_p or cut_p:
-        fading = evidence.fading(now)
-        failure_p *= fading
-        cut_p *= fading
+    failure_p, cut_p, successes, failures = evidence.failure_p, evidence.cut_p, evidence.successes, evidence.failures
+    if failure_p or cut_p or now > evidence.counts_until:
+        failure_p, cut_p, successes, failures = evidence.faded(now)
     known = evidence.known(failure_p)
     seen = evidence.streams if profile.stream else evidence.wholes
     if seen.count:
         p50_s, p95_s, ewma_s = seen.p50_s, seen.p95_s, seen.ewma_s
-    elif known:
-        p50_s = p95_s = ewma_s = evidence.first_s if profile.stream else expected_s
+        peak_s = seen.peak_s if now <= seen.peak_until else seen.peak_at(now)
+        oldest = evidence.oldest
+        if oldest is not None and now - oldest.sent_at > peak_s and oldest.stream == profile.stream:
+            peak_s = now - oldest.sent_at
     else:
-        p50_s = p95_s = ewma_s = 0.0
+        p50_s = p95_s = ewma_s = peak_s = 0.0 if not known else evidence.first_s if profile.stream else expected_s
+    pushed = standing.pushed
+    if pushed is not None and now < pushed.until:
+        weighed = pushed.weigh(evidence, output_tokens, profile.stream, known, failure_p, expected_s)
+        known, failure_p, expected_s, stands_in_s = weighed
+        if stands_in_s is not None:
+            p50_s = p95_s = ewma_s = peak_s = stands_in_s
     health = standing.health
     if now <= health.steady_until:
         score, is_healthy = health.steady_score, health.is_steady_healthy
     else:
         score, is_healthy = health.view(now)
     max_p95_s, in_flight, limit = health.spec.max_p95_s, limits.in_flight, limits.max_concurrency
+    room = room_of(standing, limits) if is_trial else None if limit is None else limit - in_flight
     return Bid(
-        spec.id,
-        in_flight,
-        room_of(standing, limits) if is_trial else None if limit is None else limit - in_flight,
-        spec.weight,
-        spec.priority,
-        known,
-        p50_s,
-        p95_s,
-        ewma_s,
-        expected_s,
-        offered.cost_usd(prompt_tokens, output_tokens),
-        failure_p,
-        evidence.failure_loss_s,
-        cut_p,
-        score,
-        is_healthy and (max_p95_s is None or p95_s <= max_p95_s),
-        is_trial,
-        0 if known else evidence.in_flight,
-        evidence.successes,
-        evidence.failures,
-        reserved,
-    )
+        spec.id, in_flight, room, spec.weight, spec.priority, known,
+        p50_s, p95_s, ewma_s, expected_s, offered.cost_usd(prompt_tokens, output_tokens),
+        failure_p, evidence.failure_loss_s, cut_p, score, is_healthy and (max_p95_s is None or p95_s <= max_p95_s),
+        is_trial, 0 if known else evidence.in_flight, successes, failures, reserved,
+        peak_s, evidence.tokens_per_s, surplus,
+    )  # fmt: skip
 
 
 def room_of(standing: Standing, limits: Limits) -> int | None:
@@ -91,8 +85,11 @@ def room_of(standing: Standing, limits: Limits) -> int | None:
     return min(limited) if limited else None
 
 
-def _too_long(spec: ProviderSpec, wanted: int, offered: Offered) -> NoBid:
-    detail = f"about {wanted} tokens do not fit into {offered.context_window:.0f}"
+def _too_long(spec: ProviderSpec, wanted: int, max_tokens: int | None, offered: Offered) -> NoBid:
+    if wanted > offered.context_window:
+        detail = f"about {wanted} tokens do not fit into {offered.context_window:.0f}"
+    else:
+        detail = f"max_tokens {max_tokens} > {offered.output_tokens_max:.0f}, the longest answer of the model"
     return NoBid(spec.id, NoBidReason.CONTEXT_TOO_LONG, None, detail)
 
 

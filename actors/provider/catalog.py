@@ -18,6 +18,8 @@ class Offered:
     output_usd: float | None
     context_window: float
     """In tokens; infinite where it is not known."""
+    output_tokens_max: float
+    """The longest answer it gives; infinite where it is not known."""
 
     def cost_usd(self, prompt_tokens: int, output_tokens: float) -> float | None:
         """The price of a request by its estimates; None: unknown."""
@@ -27,13 +29,13 @@ class Offered:
         return prompt_tokens * input_usd + output_tokens * output_usd
 
 
-ANYTHING = Offered("", None, None, float("inf"))
+ANYTHING = Offered("", None, None, float("inf"), float("inf"))
 
 
 class Catalog:
     """Made anew with each configuration."""
 
-    __slots__ = ("_capabilities", "models", "needs_met", "otherwise")
+    __slots__ = ("_capabilities", "models", "otherwise", "surplus")
 
     def __init__(self, spec: ProviderSpec) -> None:
         self.otherwise = ANYTHING if spec.takes_any else None
@@ -44,13 +46,15 @@ class Catalog:
                 None if model.input_price is None else model.input_price / 1e6,
                 None if model.output_price is None else model.output_price / 1e6,
                 float("inf") if model.context_window is None else float(model.context_window),
+                float("inf") if model.max_output_tokens is None else float(model.max_output_tokens),
             )
             for model in spec.models
         }
         self._capabilities = frozenset(spec.capabilities)
         listed = sorted(self._capabilities) if len(self._capabilities) <= CAPABILITIES_LISTED_MAX else []
-        self.needs_met = frozenset(needs for size in range(len(listed) + 1) for needs in combinations(listed, size))
-        """Needs that are met for sure; for others ``missing`` tells."""
+        total = len(self._capabilities)
+        self.surplus = {needs: total - size for size in range(len(listed) + 1) for needs in combinations(listed, size)}
+        """By needs that are met for sure: how many capabilities are not among them. For others ``beyond`` tells."""
 
     def find(self, model: str) -> Offered | None:
         """The model of that public name, or None if it is not served."""
@@ -58,6 +62,8 @@ class Catalog:
 
     def missing(self, needs: tuple[str, ...]) -> str:
         """The capabilities of ``needs`` (sorted) that are not there, separated by commas; empty if all are."""
-        if needs in self.needs_met:
-            return ""
         return ", ".join(need for need in needs if need not in self._capabilities)
+
+    def beyond(self, needs: tuple[str, ...]) -> int:
+        """How many capabilities are not among ``needs``. Not for the hot path."""
+        return len(self._capabilities.difference(needs))

@@ -25,10 +25,11 @@ phi: the accrual failure detector of Hayashibara et al., 2004. Deviation: Jacobs
 
 from collections import deque
 from dataclasses import dataclass
-from math import exp, floor, isfinite, log, log2
+from math import exp, floor, log, log2
 
 from actors.provider.output_length import OutputLength
 from actors.provider.quantiles import Quantiles
+from actors.provider.sanity import TINY_S, sane_s
 
 FIRST_S = 1.0
 TOKEN_S = 0.02
@@ -39,6 +40,8 @@ QUEUE_WEIGHT = 3.0
 RISK_TAU_S = 20.0
 BURST_TAU_S = 0.5
 SAMPLES_TAU_S = 1800.0
+COUNTS_STILL_S = 18.0
+"""So long after news the counts are read as they are, 1 % high at most."""
 FADING_STEP_S = 0.01
 """Time that passes before estimates fade by it: many calls at once need no exponentials each."""
 OVERDUE_Z = 2.5
@@ -51,7 +54,6 @@ GAIN_REFERENCE = 0.01
 UNKNOWN_AGAIN_P = 0.05
 TOKENS_MAX = 10_000_000
 """An answer is taken for no longer than that, whatever its usage says."""
-_TINY_S, _HUGE_S = 1e-4, 1e4
 _LN_2 = log(2.0)
 """On the hot path a logarithm is ``log2(x) * _LN_2``: ``math.log`` takes a base, and three times as long for it."""
 _DEVIATION = 0.35
@@ -79,8 +81,8 @@ class ModelEvidence:
 
     __slots__ = (
         "_a", "_at", "_b", "_deviation", "_deviation_whole", "_fresh", "_good_sent_at", "_idle_s", "_rate_n", "_recent",
-        "_reference", "_soft", "cut_p", "failure_loss_s", "failure_p", "failures", "first_s", "in_flight", "knee", "oldest",
-        "output", "samples", "slowness", "streams", "successes", "token_s", "wholes",
+        "_reference", "_soft", "counts_until", "cut_p", "failure_loss_s", "failure_p", "failures", "first_s", "in_flight",
+        "knee", "oldest", "output", "samples", "slowness", "streams", "successes", "token_s", "tokens_per_s", "wholes",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -91,7 +93,7 @@ class ModelEvidence:
         self._reference = self._a
         self._rate_n = 0
         self._recent = 0.0
-        self._at = 0.0
+        self._at = float("-inf")
         self._soft = SOFT
         """How much of the queueing beyond the knee is believed: all of it (1) once queueing was seen."""
         self._good_sent_at = float("-inf")
@@ -100,12 +102,16 @@ class ModelEvidence:
         self.oldest: Sending | None = None
         """The oldest call without content that was sent after the last good one."""
         self.samples = 0.0
-        self.successes = 0.0
         self.failures = 0.0
+        self.successes = 0.0
+        """This and ``failures``: decayed counts as of the last news, good until ``counts_until`` (s)."""
+        self.counts_until = float("inf")
         self.in_flight = 0
         self.knee = KNEE
         self.first_s = FIRST_S
         self.token_s = TOKEN_S
+        self.tokens_per_s = 0.0
+        """Output rate of streams; 0: none was seen."""
         self.slowness = 1.0
         """Time to first content now, as a multiple of what it used to be."""
         self.failure_p = 0.0
@@ -131,9 +137,13 @@ class ModelEvidence:
             return floor(self.samples + 0.5) or 1
         return 1 if failure_p > UNKNOWN_AGAIN_P else 0
 
-    def fading(self, now: float) -> float:
-        """The share of ``failure_p`` and ``cut_p`` that is left at ``now`` (s)."""
-        return exp((self._at - now) / RISK_TAU_S) if now > self._at else 1.0
+    def faded(self, now: float) -> tuple[float, float, float, float]:
+        """``failure_p``, ``cut_p``, ``successes`` and ``failures`` as of ``now`` (s). Changes nothing."""
+        since = self._at - now
+        if since >= 0.0:
+            return self.failure_p, self.cut_p, self.successes, self.failures
+        risk, counts = exp(since / RISK_TAU_S), exp(since / SAMPLES_TAU_S)
+        return self.failure_p * risk, self.cut_p * risk, self.successes * counts, self.failures * counts
 
     def expected_s(self, output_tokens: float, now: float) -> float:
         """Expected time (s) of one more request, queueing weighed in. Changes nothing."""
@@ -195,7 +205,7 @@ class ModelEvidence:
         """The first content of a call is here; ``first_s`` (s) where it was a stream's."""
         self._age(now)
         self._good(sending)
-        if sending.stream and (first_s := _sane(first_s)) is not None:
+        if sending.stream and (first_s := sane_s(first_s)) is not None:
             self.streams.record(first_s, now, alpha)
             self._learn(sending, first_s, None)
 
@@ -211,7 +221,7 @@ class ModelEvidence:
             if not 0 <= output_tokens <= TOKENS_MAX:
                 output_tokens = max(0, min(output_tokens, TOKENS_MAX))
             self.output.learn(output_tokens, sending.max_tokens)
-        whole_s = _sane(duration_s)
+        whole_s = sane_s(duration_s)
         if whole_s is None:
             return
         if not sending.stream:
@@ -220,28 +230,28 @@ class ModelEvidence:
             self.wholes.record(whole_s, now, alpha)
             tokens = self.output.expected(sending.max_tokens) if output_tokens is None else output_tokens
             self._learn(sending, whole_s, tokens)
-        elif output_tokens and (first_s := _sane(first_s)) is not None and whole_s > first_s:
+        elif output_tokens and (first_s := sane_s(first_s)) is not None and whole_s > first_s:
             self._learn_rate((whole_s - first_s) / output_tokens)
 
     def failed(self, lost_s: float, after_content: bool, now: float) -> None:
         """A call failed by the provider's fault after ``lost_s`` seconds."""
-        self.failures += 1.0
         self._age(now)
+        self.failures += 1.0
         if after_content:
             self.cut_p += (1.0 - self.cut_p) / max(12.0, self._recent)
             return
         self.failure_p += (1.0 - self.failure_p) / max(5.0, self._recent)
-        lost = _sane(lost_s) or 0.0
+        lost = sane_s(lost_s) or 0.0
         self.failure_loss_s += (0.3 if self.failure_loss_s else 1.0) * (lost - self.failure_loss_s)
 
     def called_off(self, sending: Sending, age_s: float, now: float) -> bool:
         """A call was cancelled, or lost a hedge, before any content. True if that counts as a failure."""
-        age = _sane(age_s)
+        age = sane_s(age_s)
         if age is None:
             return False
         if age > sending.overdue_s:
             if sending.load > self.knee:
-                self._move_knee(sending.load / (1.0 + age / max(_TINY_S, sending.predicted_s)), 0.25)
+                self._move_knee(sending.load / (1.0 + age / max(TINY_S, sending.predicted_s)), 0.25)
                 self._soft = 1.0
             elif self.samples:
                 self._a = _clamped(self._a + 0.5 * log(age / sending.predicted_s))
@@ -283,6 +293,7 @@ class ModelEvidence:
         recent = self._recent + 1.0
         if passed > FADING_STEP_S:
             self._at = now
+            self.counts_until = now + COUNTS_STILL_S
             if self.failure_p or self.cut_p:
                 fading = exp(-passed / RISK_TAU_S)
                 self.failure_p *= fading
@@ -332,6 +343,8 @@ class ModelEvidence:
             b = self._b + moved
             self._b = b if -16.0 < b < 9.0 else _clamped(b)
             self.token_s = exp(self._b)
+            if self._rate_n:
+                self.tokens_per_s = 1.0 / self.token_s
         self._refresh()
 
     def _learn_load(self, load: int, seconds: float, idle: float, is_long: bool) -> float:
@@ -358,6 +371,7 @@ class ModelEvidence:
         b = self._b + gain * surprise
         self._b = b if -16.0 < b < 9.0 else _clamped(b)
         self.token_s = exp(self._b)
+        self.tokens_per_s = 1.0 / self.token_s
 
     def _move_knee(self, held: float, gain: float) -> None:
         self.knee = max(1.0, self.knee + gain * (held - self.knee))
@@ -368,17 +382,6 @@ class ModelEvidence:
         spread *= spread / 2.0
         self.first_s = idle * exp(spread if spread < 0.5 else 0.5)
         self.slowness = exp(a - self._reference)
-
-
-def _sane(seconds: float | None) -> float | None:
-    """A time that can be learned from, or None."""
-    if seconds is None:
-        return None
-    if _TINY_S <= seconds <= _HUGE_S:
-        return seconds
-    if not isfinite(seconds) or seconds < 0.0:
-        return None
-    return _TINY_S if seconds < _TINY_S else _HUGE_S
 
 
 def _clamped(estimate: float) -> float:

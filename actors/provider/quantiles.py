@@ -7,9 +7,14 @@ when samples are put in; so reading costs nothing and recording O(1) amortised.
 
 Under load a single sample moves a quantile little, so samples that come within ``TOGETHER_S`` are put in together, with one
 weight: p50 and p95 may lack up to ``TOGETHER`` - 1 of them. The first ``SINGLY`` are put in as they come, and so is one that
-comes later than ``TOGETHER_S`` after those before. Count and EWMA are always exact.
+comes later than ``TOGETHER_S`` after those before. Count, EWMA and peak are always exact.
 
-Source: Cormode, Shkapenyuk, Srivastava, Xu, "Forward Decay: A Practical Time Decay Model for Streaming Systems", ICDE 2009.
+The peak believes bad news at once and good news slowly: a sample above it becomes it; one below moves it by the share
+1 - exp(-t / ``PEAK_TAU_S``), t since the sample before. Without samples it fades to nothing, so that who was slow once and
+has been left alone since is tried again.
+
+Sources: Cormode, Shkapenyuk, Srivastava, Xu, "Forward Decay: A Practical Time Decay Model for Streaming Systems", ICDE 2009.
+Peak EWMA: Finagle's load balancers, ``PeakEwma`` (there tau is 10 s, for calls of milliseconds).
 """
 
 from bisect import bisect
@@ -24,6 +29,10 @@ TAU_S = 300.0
 TOGETHER = 16
 TOGETHER_S = 1.0
 SINGLY = 16
+PEAK_TAU_S = 30.0
+"""Seconds in which the peak goes 63 % of the way to faster samples, or to nothing without any."""
+PEAK_STILL_S = 1.0
+"""So long after a sample the peak is read as it is, 3 % high at most: a bid under traffic needs no exponential."""
 
 _RESCALE_AT = 50.0
 """In units of tau: exp(50) squared is far from overflow."""
@@ -60,6 +69,7 @@ class Quantiles:
 
     __slots__ = (
         "_landmark", "_p50", "_p95", "_pending", "_since", "_total", "_weights", "count", "ewma_s", "p50_s", "p95_s",
+        "peak_s", "peak_until",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -75,6 +85,9 @@ class Quantiles:
         self.p50_s = 0.0
         self.p95_s = 0.0
         self.ewma_s = 0.0
+        self.peak_s = 0.0
+        """As of the last sample; it holds until ``peak_until``, later ``peak_at`` tells."""
+        self.peak_until = 0.0
 
     def record(self, seconds: float, now: float, alpha: float) -> None:
         """Take a sample of ``seconds`` at ``now`` (s). ``alpha`` (0.01–1) is the weight of a sample in the EWMA."""
@@ -84,6 +97,11 @@ class Quantiles:
             self.ewma_s = seconds
         else:
             self.ewma_s += alpha * (seconds - self.ewma_s)
+        if seconds >= self.peak_s:
+            self.peak_s = seconds
+        elif (passed := now - self.peak_until + PEAK_STILL_S) > 0.0:
+            self.peak_s = seconds + (self.peak_s - seconds) * exp(-passed / PEAK_TAU_S)
+        self.peak_until = now + PEAK_STILL_S
         pending = self._pending
         if now - self._since > TOGETHER_S:
             self._fold()
@@ -94,6 +112,12 @@ class Quantiles:
             pending.append(seconds)
             if len(pending) >= TOGETHER or count <= SINGLY:
                 self._fold()
+
+    def peak_at(self, now: float) -> float:
+        """The peak (s) as of ``now`` (s). Changes nothing."""
+        if now <= self.peak_until:
+            return self.peak_s
+        return self.peak_s * exp((self.peak_until - PEAK_STILL_S - now) / PEAK_TAU_S)
 
     def weights_at(self, now: float) -> list[float]:
         """The weight of each bucket, where a sample of ``now`` (s) weighs 1."""

@@ -10,6 +10,7 @@ from actors.provider.circuit import Circuit, Verdict
 from actors.provider.health import Health
 from actors.provider.models import Evidence
 from actors.provider.permits import OpenPermit
+from actors.provider.pushed import Pushed
 from actors.provider.quantiles import p50_and_p95_s
 from messages.calls import CallEnded, Outcome
 from messages.control import CircuitSpec, HealthSpec, ProviderSpec
@@ -23,11 +24,11 @@ INFINITE = float("inf")
 
 
 class Standing:
-    """Two circuits, absent models, evidence, health and counts of one provider. Times in monotonic seconds."""
+    """Two circuits, absent models, evidence, health, counts and pushed metrics of one provider. Times in monotonic seconds."""
 
     __slots__ = (
         "absences", "circuit", "credential", "evidence", "failures", "health", "heard_at", "latency_ewma_s", "proved_at",
-        "successes",
+        "pushed", "successes",
     )  # fmt: skip
 
     def __init__(self, spec: ProviderSpec, health: HealthSpec) -> None:
@@ -44,6 +45,8 @@ class Standing:
         """When a call or a probe last went well; None: unchecked."""
         self.heard_at: float | None = None
         """When a call or a probe last told something; None: never."""
+        self.pushed: Pushed | None = None
+        """What somebody else has measured, told last; None: nothing. It may be too old to count."""
 
     @property
     def is_closed(self) -> bool:
@@ -135,6 +138,7 @@ class Standing:
         self.absences = Absences()
         self.health = Health(self.health.spec)
         self.evidence.forget_failures()
+        self.pushed = None
 
     def forget_endpoint(self) -> None:
         """It is another endpoint now: nothing that was learned holds."""
@@ -152,6 +156,7 @@ class Standing:
         self.failures = before.failures
         self.proved_at = before.proved_at
         self.heard_at = before.heard_at
+        self.pushed = before.pushed
 
     def flaw(self, permits: dict[str, OpenPermit]) -> str | None:
         """What is broken, or None."""

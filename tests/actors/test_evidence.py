@@ -128,7 +128,7 @@ def test_failures_raise_the_risk_and_it_fades() -> None:
         failed(evidence, now, lost_s=0.5)
     assert evidence.failure_p > 0.5
     assert evidence.failure_loss_s == pytest.approx(0.5)
-    assert evidence.failure_p * evidence.fading(now + 60.0) < 0.1
+    assert evidence.faded(now + 60.0)[0] < 0.1
 
 
 def test_a_cut_after_content_is_another_risk_than_a_failure_before() -> None:
@@ -143,7 +143,7 @@ def test_who_has_only_failed_is_not_unknown_until_that_has_faded() -> None:
     assert evidence.known(0.0) == 0
     failed(evidence, 0.0)
     assert evidence.known(evidence.failure_p) == 1
-    assert evidence.known(evidence.failure_p * evidence.fading(60.0)) == 0
+    assert evidence.known(evidence.faded(60.0)[0]) == 0
 
 
 def test_a_call_called_off_in_time_is_no_evidence_and_too_late_is_a_failure() -> None:
