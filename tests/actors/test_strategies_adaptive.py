@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from actors.router.strategies.adaptive import PENALTY_S, rank_adaptive
 from actors.router.strategies.base import Ask, Memory
 from messages.routing import Bid, RequestProfile
-from tests.actors.router_kit import bid
+from tests.actors.router_kit import Desk, bid, provider
 
 
 def scores(*bids: Bid, stream: bool = False, rate: float = 100.0, seed: object = 0) -> dict[str, float]:
@@ -49,13 +49,13 @@ def test_cut_streams_count_for_streams_only() -> None:
     assert first(cutter, slow, stream=True) == "slow"
 
 
-def test_pain_seed_an_unknown_provider_is_tried_one_call_at_a_time() -> None:
+def test_trap_an_unknown_provider_is_tried_one_call_at_a_time() -> None:
     known = bid("known", expected_s=1.0)
     assert scores(known, bid("new", samples=0, expected_s=0.0)) == pytest.approx({"new": 0.7, "known": 1.0})
     assert scores(known, bid("new", samples=0, exploring=1)) == pytest.approx({"known": 1.0, "new": 1.5})
 
 
-def test_pain_seed_an_unknown_provider_is_tried_even_where_the_known_ones_are_far_apart() -> None:
+def test_trap_an_unknown_provider_is_tried_even_where_the_known_ones_are_far_apart() -> None:
     fast, slow = bid("fast", expected_s=0.5), bid("slow", expected_s=5.0)
     assert first(fast, slow, bid("new", samples=0, expected_s=0.0)) == "new"
     assert first(fast, slow, bid("new", samples=0, exploring=1)) == "fast"
@@ -71,13 +71,37 @@ def test_an_unknown_price_counts_as_the_dearest_known_one() -> None:
     assert scores(bid("a", cost_usd=None), bid("b", cost_usd=None)) == pytest.approx({"a": 1.0, "b": 1.0})
 
 
-def test_near_equals_share_and_the_less_loaded_of_two_comes_first() -> None:
+def test_near_equals_share_and_the_least_loaded_comes_first() -> None:
     near = [bid("a", expected_s=1.0), bid("b", expected_s=1.05), bid("far", expected_s=1.2)]
     won = Counter(first(*near, seed=seed) for seed in range(400))
     assert won["far"] == 0
     assert 150 < won["a"] < 250
     loaded = [bid("a", expected_s=1.0, in_flight=3), bid("b", expected_s=1.05, in_flight=2)]
     assert {first(*loaded, seed=seed) for seed in range(50)} == {"b"}
+
+
+def test_the_least_loaded_of_all_near_equals_comes_first_and_the_others_keep_their_order() -> None:
+    bids = [bid(f"p{n}", expected_s=1.0 + n / 100, in_flight=9 - n) for n in range(8)]
+    for seed in range(20):
+        assert list(scores(*bids, seed=seed)) == ["p7", "p0", "p1", "p2", "p3", "p4", "p5", "p6"]
+
+
+def test_a_hundred_equal_queries_in_one_turn_spread_evenly_over_three_equal_providers() -> None:
+    for seed in range(5):
+        desk = Desk(*(provider(name, "m") for name in "abc"), seed=str(seed))
+        queries = [desk.ask() for _ in range(100)]
+        for number in range(len(queries)):
+            desk.gathered(bid("a"), bid("b"), bid("c"), fan=number)
+        won = Counter(desk.plan(query).choices[0].provider for query in queries)
+        assert sorted(won.values()) == [33, 33, 34]
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 5), st.integers(0, 9)), min_size=2, max_size=12), st.integers())
+def test_nobody_as_good_as_the_winner_is_less_loaded(rows: list[tuple[float, int]], seed: int) -> None:
+    bids = {f"p{n}": bid(f"p{n}", expected_s=s, in_flight=load) for n, (s, load) in enumerate(rows)}
+    found = scores(*bids.values(), seed=seed)
+    near = [bids[name].in_flight for name, score in found.items() if score <= 1.1 * min(found.values())]
+    assert bids[next(iter(found))].in_flight == min(near)
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 50), st.floats(0, 1), st.floats(0, 10)), min_size=2, max_size=12))

@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from math import isfinite
 from random import Random
 
-from actors.router.strategies.base import Ask, Memory, Ranked, Strategy, first_of_index
+from actors.router.strategies.base import Ask, Memory, Ranked, Strategy, first_of_index, sampled
 from actors.router.strategies.order import rank_first
 from actors.router.table import Entry
 from messages.routing import Bid
 
 WHY_MAX = 200
 """Characters of a reason."""
+OUR_OWN = (sampled, first_of_index)
+"""Need no check, which would cost as much as there are candidates."""
 
 
 def guarded(strategy: Strategy, bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> tuple[Ranked, str]:
@@ -46,6 +48,8 @@ def guarded_narrow(
     strategy: Strategy, entries: Sequence[Entry], memory: Memory, rng: Random, count: int
 ) -> tuple[list[Entry], str]:
     """Whom ``strategy`` would ask first and an empty string; or the first ``count``, and why."""
+    if strategy.narrow in OUR_OWN:
+        return strategy.narrow(entries, memory, rng, count), ""
     try:
         chosen = list(strategy.narrow(entries, memory, rng, count))
         if not 0 < len(chosen) <= count:

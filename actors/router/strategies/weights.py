@@ -81,16 +81,26 @@ def rank_smooth(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> Ranke
 
 
 def learn_smooth(memory: Memory, ranked: Ranked) -> None:
-    """Give each what its score says, and let the winner pay. Bids of another tier than the winner's had no part in it."""
+    """Give each what its score says, and let the winner pay.
+
+    Bids of another tier than the winner's had no part in it. Nor has a call that was sent elsewhere for a preference: who
+    did not win by credit does not pay, and nobody is given anything, or the rest of the traffic would leave its shares.
+    """
     if not ranked:
         return
-    winner = ranked[0][1]
-    tier = _tier(winner)
-    peers = [pair for pair in ranked if _tier(pair[1]) == tier]
+    best, winner = ranked[0]
+    tier, total = _tier(winner), 0
+    peers = []
+    for score, bid in ranked:
+        if _tier(bid) == tier:
+            if score < best:
+                return
+            peers.append((score, bid))
+            total += bid.weight
     credits = memory.credits
     for score, bid in peers:
         credits[bid.provider] = -score
-    credits[winner.provider] -= _total([bid for _, bid in peers])
+    credits[winner.provider] -= total
 
 
 def rank_weighted_random(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> Ranked:

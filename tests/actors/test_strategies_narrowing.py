@@ -1,0 +1,104 @@
+"""Whom a strategy asks of more candidates than ``routing.fanout``."""
+
+from collections import Counter
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.router.strategies import STRATEGIES
+from actors.router.strategies.base import Memory
+from actors.router.table import Entry, RoutingTable
+from messages.control import ModelSpec, ProviderSpec
+from tests.actors.router_kit import snapshot
+from tests.actors.strategy_desk import EVERY, entries, narrowed, won_beyond
+
+
+def various(place: int) -> dict[str, Any]:
+    kinds = ("chat", "tools", "vision", "json")
+    return {"weight": place % 5, "priority": place % 3, "capabilities": kinds[: 1 + place % 4]}
+
+
+def priced(*prices: float | None) -> tuple[Entry, ...]:
+    specs = [
+        ProviderSpec(f"p{place:03}", "openai", "http://x", "c", (ModelSpec("m", "m", price, price),))
+        for place, price in enumerate(prices)
+    ]
+    route = RoutingTable.build(snapshot(*specs)).find("m")
+    assert route is not None
+    return route.entries
+
+
+def ids(found: list[Entry]) -> list[str]:
+    return [entry.id for entry in found]
+
+
+@pytest.mark.parametrize("strategy", EVERY)
+@given(size=st.integers(2, 60), turn=st.integers(0, 500), seed=st.integers(), data=st.data())
+def test_every_strategy_asks_exactly_so_many_each_once(
+    strategy: str, size: int, turn: int, seed: int, data: st.DataObject
+) -> None:
+    found, count = entries(size, various), data.draw(st.integers(1, size - 1))
+    asked = narrowed(strategy, found, Memory(turn=turn), Random(seed), count)
+    assert len(asked) == count == len(set(ids(asked)))
+    assert set(ids(asked)) <= set(ids(list(found)))
+
+
+@pytest.mark.parametrize("strategy", EVERY)
+def test_every_strategy_can_pick_from_candidates_that_were_filtered(strategy: str) -> None:
+    chosen = STRATEGIES[strategy]
+    found = entries(30, various)
+    index = found if chosen.index is None else chosen.index(found, "m")
+    filtered = [entry for entry in index if entry.id != "p007"]
+    for seed in range(20):
+        asked = ids(chosen.narrow(filtered, Memory(turn=seed), Random(seed), 8))
+        assert len(set(asked)) == 8
+        assert "p007" not in asked
+
+
+@pytest.mark.parametrize("strategy", EVERY)
+def test_an_index_holds_everybody_once(strategy: str) -> None:
+    found, index = entries(30, various), STRATEGIES[strategy].index
+    assert index is None or sorted(ids(list(index(found, "m")))) == ids(list(found))
+
+
+@pytest.mark.parametrize("strategy", ["weighted", "weighted_random", "smooth_weighted_round_robin", "least_connections"])
+def test_nothing_breaks_where_nobody_has_any_weight(strategy: str) -> None:
+    found = entries(9, lambda place: {"weight": 0})
+    assert len(narrowed(strategy, found, Memory(), Random(0), 4)) == 4
+
+
+def test_B2_priority_asks_the_highest_first() -> None:
+    found = entries(30, lambda place: {"priority": place // 10})
+    assert ids(narrowed("priority", found, Memory(), Random(0), 3)) == ["p020", "p021", "p022"]
+
+
+def test_C1_cost_asks_the_cheapest_by_the_price_list_and_unknown_prices_last() -> None:
+    found = priced(3.0, None, 0.0, 2.0, 1.0, None, 9.0)
+    assert ids(narrowed("cost", found, Memory(), Random(0), 3)) == ["p002", "p004", "p003"]
+    assert set(ids(narrowed("cost", found, Memory(), Random(0), 6))) > {"p000", "p002", "p003", "p004", "p006"}
+
+
+def test_C1_cost_samples_the_equals_that_do_not_all_fit_in() -> None:
+    found = priced(5.0, *([1.0] * 10), 0.0, 7.0)
+    counted: Counter[str] = Counter()
+    for seed in range(300):
+        asked = ids(narrowed("cost", found, Memory(), Random(seed), 4))
+        assert asked[0] == "p011"
+        counted.update(asked[1:])
+    assert set(counted) == {f"p{place:03}" for place in range(1, 11)}
+    assert all(60 < count < 120 for count in counted.values())
+
+
+def test_C1_capability_asks_those_with_the_fewest_capabilities() -> None:
+    found = entries(20, lambda place: {"capabilities": ("chat", "tools") if place % 5 else ("chat",)})
+    assert ids(narrowed("capability", found, Memory(), Random(0), 4)) == ["p000", "p005", "p010", "p015"]
+
+
+@pytest.mark.parametrize("strategy", ["random", "round_robin", "weighted", "weighted_random", "smooth_weighted_round_robin"])
+def test_equals_get_equal_shares_beyond_the_fan_out_and_nobody_starves(strategy: str) -> None:
+    counted = won_beyond(strategy, 4000, entries(40), 6)
+    assert len(counted) == 40
+    assert all(60 < count < 145 for count in counted.values())
