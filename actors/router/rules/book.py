@@ -21,12 +21,13 @@ KEYS_MAX = 1024
 
 _NONE: tuple[CompiledRule, ...] = ()
 _Key = tuple[str | None, str | None]
+_ANY: _Key = (None, None)
 
 
 class RuleBook:
     """The rules of one configuration."""
 
-    __slots__ = ("_cache", "_cells", "_index", "_rules", "names")
+    __slots__ = ("_cache", "_cells", "_index", "_open", "_rules", "names")
 
     def __init__(self, rules: tuple[CompiledRule, ...], names: tuple[str, ...]) -> None:
         """``rules`` in the order they are asked."""
@@ -38,6 +39,8 @@ class RuleBook:
         for position, rule in enumerate(rules):
             for key in dict.fromkeys(key for demand in demands(rule.rule.when) for key in _keys(demand)):
                 self._index.setdefault(key, []).append(position)
+        self._open = tuple(rules[position] for position in self._index.get(_ANY, ()))
+        """What a name leads to that no key has: one tuple for all of them."""
 
     @staticmethod
     def build(rules: Sequence[Rule]) -> "RuleBook":
@@ -52,7 +55,7 @@ class RuleBook:
     def candidates(self, requested: str, model: str, tenant: str) -> tuple[CompiledRule, ...]:
         """Those that may match a request for ``requested`` (as written; ``model`` after aliases) by ``tenant``, in order.
 
-        One look-up, except for names that were not asked for lately.
+        One look-up, except for names that were not asked for lately: then the patterns that may concern them are asked.
         """
         if not self._index:
             return _NONE
@@ -67,23 +70,30 @@ class RuleBook:
         for name in (None, model) if requested == model else (None, model, requested):
             positions += index.get((name, tenant), ())
             positions += index.get((name, None), ())
+        rules = self._open
+        if len(positions) > len(rules):
+            rules = tuple(self._rules[position] for position in sorted(dict.fromkeys(positions)))
         facts = Facts(RequestProfile(model=requested, tenant=tenant), model, 0.0, NORMAL)
-        rules = (self._rules[position] for position in sorted(dict.fromkeys(positions)))
-        found = tuple(rule for rule in rules if rule.reach(facts, None) is not False)
+        found = tuple([rule for rule in rules if rule.reach is None or rule.reach(facts, None) is not False])
+        if len(found) == len(self._open) and rules is self._open:
+            found = rules
         self._keep(key, found)
         return found
 
     def _keep(self, key: tuple[str, str, str], found: tuple[CompiledRule, ...]) -> None:
-        self._cells += _ENTRY_CELLS + len(found)
+        self._cells += self._size(found)
         self._cache[key] = found
         while self._cells > CACHE_CELLS:
             # The oldest goes: a name in use is soon back, and one look-up stays all it costs otherwise.
-            self._cells -= _ENTRY_CELLS + len(self._cache.pop(next(iter(self._cache))))
+            self._cells -= self._size(self._cache.pop(next(iter(self._cache))))
+
+    def _size(self, found: tuple[CompiledRule, ...]) -> int:
+        return _ENTRY_CELLS if found is self._open else _ENTRY_CELLS + len(found)
 
 
 def _keys(demand: Demand) -> list[_Key]:
-    models: list[str | None] = [None] if demand.models is None else sorted(demand.models)
-    tenants: list[str | None] = [None] if demand.tenants is None else sorted(demand.tenants)
+    models: list[str | None] = [None] if demand.models is None else [*sorted(demand.models)]
+    tenants: list[str | None] = [None] if demand.tenants is None else [*sorted(demand.tenants)]
     if demand.key_count > KEYS_MAX and demand.models is not None and demand.tenants is not None:
         if len(models) <= len(tenants):
             tenants = [None]

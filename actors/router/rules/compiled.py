@@ -29,8 +29,8 @@ class CompiledRule:
     is_selective: bool
     """True: a part of the condition looks at candidates, so that the verdict on a request alone may be None."""
     check: Check = field(repr=False, compare=False)
-    reach: Check = field(repr=False, compare=False)
-    """The same where nothing is known but names and tenant: False is final for every request with these."""
+    reach: Check | None = field(repr=False, compare=False)
+    """The same where nothing is known but names and tenant: False is final for every request with these. None: no part asks."""
 
     def verdict(self, facts: Facts, terms: Terms | None) -> bool | None:
         """Whether the condition holds; None: that depends on the provider, or on its bid."""
@@ -40,14 +40,14 @@ class CompiledRule:
 def compile_rule(rule: Rule) -> CompiledRule:
     """Make a rule ready. Raises ``ValueError``, which names the rule, if its condition cannot be evaluated."""
     try:
-        return CompiledRule(rule, looks_at_candidates(rule.when), compiled(rule.when), compiled(rule.when, of_route=True))
+        reach = compiled(rule.when, of_route=True) if _looks_at(rule.when, _OF_ROUTE) else None
+        return CompiledRule(rule, _looks_at(rule.when, _OF_CANDIDATES), compiled(rule.when), reach)
     except ValueError as error:
         raise ValueError(f"rule {rule.name!r}: {error}") from None
 
 
-def looks_at_candidates(condition: Condition) -> bool:
-    """Whether a part of it asks for a candidate's price or latency."""
-    return condition.kind in _OF_CANDIDATES or any(looks_at_candidates(part) for part in condition.parts)
+def _looks_at(condition: Condition, kinds: tuple[ConditionKind, ...]) -> bool:
+    return condition.kind in kinds or any(_looks_at(part, kinds) for part in condition.parts)
 
 
 def compiled(condition: Condition, *, of_route: bool = False) -> Check:
