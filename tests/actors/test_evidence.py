@@ -1,15 +1,16 @@
 """What is learned of a model at a provider: times, load, risk, output lengths (ROUTING.md; FEATURES E1, D3)."""
 
+from math import exp
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.provider.evidence import ModelEvidence
+from actors.provider.evidence import SAMPLES_TAU_S, ModelEvidence
 from actors.provider.models import MODELS_MAX, Evidence
 from actors.provider.output_length import OutputLength
-from actors.provider.quantiles import TAU_S, Quantiles
+from actors.provider.quantiles import PEAK_TAU_S, TAU_S, Quantiles
 
 
 def stream(evidence: ModelEvidence, now: float, first_s: float, total_s: float = 1.0, tokens: int = 100) -> None:
@@ -69,6 +70,28 @@ def test_quantiles_are_ordered_and_finite_whatever_comes(samples: list[tuple[flo
         now += passed_s
         seen.record(seconds, now, 0.3)
         assert 0.0 < seen.p50_s <= seen.p95_s < 3000.0
+
+
+@given(st.lists(st.tuples(st.floats(1e-4, 1e4), st.floats(0.0, 100.0)), min_size=1, max_size=40))
+def test_B1_the_peak_lies_between_the_sample_that_came_last_and_the_slowest(samples: list[tuple[float, float]]) -> None:
+    seen, now = Quantiles(), 0.0
+    for seconds, passed_s in samples:
+        now += passed_s
+        before = seen.peak_s
+        seen.record(seconds, now, 0.3)
+        assert seconds <= seen.peak_s <= max(before, seconds)
+        assert seen.peak_at(now) == seen.peak_s
+        assert seen.peak_at(now + PEAK_TAU_S) == pytest.approx(seen.peak_s * exp(-1.0))
+
+
+def test_counts_and_risks_fade_with_time_and_reading_them_changes_nothing() -> None:
+    evidence, now = trained()
+    failed(evidence, now)
+    later = evidence.faded(now + SAMPLES_TAU_S)
+    assert evidence.faded(now + SAMPLES_TAU_S) == later
+    assert later[2:] == pytest.approx((evidence.successes * exp(-1.0), evidence.failures * exp(-1.0)), rel=0.01)
+    assert later[:2] == pytest.approx((0.0, 0.0), abs=1e-6)
+    assert ModelEvidence().faded(1e9) == (0.0, 0.0, 0.0, 0.0)
 
 
 def test_first_content_and_token_rate_are_learned_from_streams() -> None:

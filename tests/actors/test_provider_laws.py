@@ -1,6 +1,7 @@
 """No sequence of events leaks or frees a permit twice, takes too many calls, or reaches an open circuit early (hypothesis)."""
 
 import pickle
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import settings
@@ -13,7 +14,7 @@ from actors.provider.circuit import Open
 from messages.calls import Award, CallEnded, ContentStarted, Granted, Outcome, Permit, Refused, Restored, Usage
 from messages.control import CircuitSpec, Drain, HealthSpec, LimitsSpec, ModelSpec, ProbeSpec, ProviderSpec, Reconfigure, Reset
 from messages.failures import Blame, Failure, Retry, Scope
-from messages.health import GetReport, ProbeCheck, Probed
+from messages.health import GetReport, ProbeCheck, Probed, PushMetrics
 from messages.routing import Bid, CallForBids, CapacityFreed, NoBid, RequestProfile
 from runtime.system.solo import SoloContext
 
@@ -139,6 +140,18 @@ class Laws(RuleBasedStateMachine):
         self.spec = self.specified(concurrency, per_minute, probe, trials, key, endpoint)
         self.give(Reconfigure(self.spec, HEALTH, self.generation))
 
+    @rule(status=st.sampled_from(["", "unavailable", "auth_failed"]))
+    def say(self, status: str) -> None:
+        self.generation += 1
+        self.spec = replace(self.spec, status=status)
+        self.give(Reconfigure(self.spec, HEALTH, self.generation))
+        if status:
+            assert isinstance(self.give(Award("said", "q", "m", 1, False)), Refused)
+
+    @rule(latency_s=st.floats(), error_rate=st.floats(), load=st.floats())
+    def push(self, latency_s: float, error_rate: float, load: float) -> None:
+        self.give(PushMetrics(latency_s, error_rate, load))
+
     @rule(message=st.sampled_from([Drain(), Reset(), ProbeCheck(), GetReport()]))
     def control(self, message: Any) -> None:
         self.give(message)
@@ -172,6 +185,9 @@ class Laws(RuleBasedStateMachine):
                 assert answer.room is None or answer.room > 0
                 assert 0.0 <= answer.failure_p <= 1.0
                 assert 0.0 < answer.expected_s < float("inf")
+                assert 0.0 <= answer.latency_peak_s < float("inf")
+                assert answer.tokens_per_s >= 0.0
+                assert not self.spec.status
             else:
                 assert isinstance(answer, NoBid)
                 assert answer.retry_at is None or answer.retry_at > self.context.time
@@ -182,7 +198,7 @@ class Laws(RuleBasedStateMachine):
         for permit_id in sorted(self.out):
             self.give(CallEnded(permit_id, "q", "a", "m", Outcome.CANCELLED, False, 0.1))
         self.out.clear()
-        self.give(Reconfigure(self.spec, HEALTH, self.generation))
+        self.give(Reconfigure(replace(self.spec, status=""), HEALTH, self.generation))
         # A debt of tokens of at most a few thousand is paid in this time even at the lowest limit.
         self.context.advance(36_000.0)
         assert self.actor.invariant() is None
