@@ -15,6 +15,7 @@ from messages.control import (
     RoutingSpec,
     TimeoutsSpec,
 )
+from runtime.config.build_policy import pool_spec, rule_of, tenant_spec
 from runtime.config.kinds import BUILT_IN_ALIASES, KINDS
 from runtime.config.prices import known_model
 from runtime.config.schema import File, Health, Routing, Server
@@ -24,14 +25,17 @@ from runtime.config.settings import Credential, Loaded, ServerSettings, Telemetr
 
 def build(file: File, path: Path | None, notes: tuple[str, ...] = ()) -> Loaded:
     """Everything the daemon needs of ``file``, which is valid. The generation is the registry's to give; here it is 0."""
-    credentials = {provider.id: _credential(provider) for provider in file.providers}
+    credentials = {provider.id: credential_of(provider) for provider in file.providers}
     snapshot = ConfigSnapshot(
         generation=0,
-        providers=tuple(_provider(provider, credentials[provider.id]) for provider in file.providers),
+        providers=tuple(provider_spec(provider, credentials[provider.id]) for provider in file.providers),
         default_provider=file.default_provider or file.providers[0].id,
         aliases=tuple(sorted({**BUILT_IN_ALIASES, **file.aliases}.items())),
         routing=_routing(file.routing),
         health=_health(file.health),
+        rules=tuple(rule_of(rule) for rule in file.rules),
+        tenants=tuple(tenant_spec(name, tenant) for name, tenant in file.tenants.items()),
+        pools=tuple(pool_spec(model, pool) for model, pool in file.pools.items()),
     )
     telemetry = TelemetrySettings(
         otlp_endpoint=file.telemetry.otlp_endpoint,
@@ -48,7 +52,8 @@ def _base_url(provider: Provider) -> str:
     return base_url
 
 
-def _credential(provider: Provider) -> Credential:
+def credential_of(provider: Provider) -> Credential:
+    """How ``provider``, which is valid, is called."""
     return Credential(
         provider=provider.id,
         kind=provider.kind,
@@ -64,7 +69,8 @@ def _timeouts(provider: Provider) -> TimeoutsSpec:
     return TimeoutsSpec(timeouts.connect, timeouts.first_byte, timeouts.idle, timeouts.total)
 
 
-def _provider(provider: Provider, credential: Credential) -> ProviderSpec:
+def provider_spec(provider: Provider, credential: Credential) -> ProviderSpec:
+    """``provider``, which is valid, as a message."""
     kind = KINDS[provider.kind]
     stream_usage = provider.stream_usage
     if stream_usage == "auto":
@@ -142,6 +148,7 @@ def _routing(routing: Routing) -> RoutingSpec:
         ),
         queue_max_wait_s=routing.queue.max_wait,
         queue_max_length=routing.queue.max_length,
+        latency_quantile=routing.least_latency.quantile,
     )
 
 

@@ -20,7 +20,7 @@ def contradictions(data: Any) -> list[Finding]:
     providers = [_mapping(entry) for entry in _list(file.get("providers"))]
     findings = [*_exposed(_mapping(file.get("server"))), *_repeated_ids(providers)]
     for index, provider in enumerate(providers):
-        findings += [(("providers", index, *path), text) for path, text in _in_provider(provider)]
+        findings += [(("providers", index, *path), text) for path, text in provider_contradictions(provider)]
     findings += _default(file.get("default_provider"), providers)
     findings += _circles(_mapping(file.get("aliases")))
     return findings
@@ -52,7 +52,8 @@ def _repeated_ids(providers: list[Mapping[str, Any]]) -> Iterator[Finding]:
         first.setdefault(name, index)
 
 
-def _in_provider(provider: Mapping[str, Any]) -> Iterator[Finding]:
+def provider_contradictions(provider: Mapping[str, Any]) -> Iterator[Finding]:
+    """Everything in one entry of ``providers`` that cannot be meant, its path relative to the entry."""
     kind = provider.get("kind")
     if isinstance(kind, str) and kind in KINDS and KINDS[kind].base_url is None and provider.get("base_url") is None:
         yield ("base_url",), f"is required for kind '{kind}'"

@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from messages.control import LimitsSpec, ProviderSpec
+from runtime.config.describe_policy import policy_data, policy_lines
 from runtime.config.settings import Loaded
 from runtime.config.values import duration_text, is_loopback, size_text
 
@@ -12,7 +13,7 @@ _RESTARTS = "5 restarts in 30s"
 
 
 def describe(loaded: Loaded) -> list[str]:
-    """Plain lines: the tree, the providers, the models and aliases, the limits, the notes. No secrets."""
+    """Plain lines: tree, providers, models, aliases, pools, rules, tenants, limits, notes. No secrets."""
     return [
         *_tree(loaded),
         "",
@@ -21,6 +22,7 @@ def describe(loaded: Loaded) -> list[str]:
         *_models(loaded),
         "",
         *_aliases(loaded),
+        *policy_lines(loaded.snapshot),
         "",
         *_limits(loaded),
         *_notes(loaded),
@@ -28,7 +30,7 @@ def describe(loaded: Loaded) -> list[str]:
 
 
 def overview(loaded: Loaded) -> dict[str, Any]:
-    """The same as data, for ``--json``: providers, models, aliases and notes. No secrets."""
+    """The same as data, for ``--json``: providers, models, aliases, pools, rules, tenants and notes. No secrets."""
     snapshot, listed = loaded.snapshot, listing(loaded)
     return {
         "listen": _address(loaded),
@@ -50,6 +52,7 @@ def overview(loaded: Loaded) -> dict[str, Any]:
         "aliases": {
             alias: {"stands_for": target, "leads_to": leads_to(loaded, alias, listed)} for alias, target in snapshot.aliases
         },
+        **policy_data(loaded.snapshot),
         "notes": list(notes(loaded)),
     }
 
@@ -101,6 +104,9 @@ def notes(loaded: Loaded) -> Iterator[str]:
         for model in spec.models:
             if model.input_price is None or model.output_price is None:
                 yield f"{spec.id}: price of {model.name} is not known"
+    for tenant in loaded.snapshot.tenants:
+        if tenant.allowed_providers == ():
+            yield f"tenant {tenant.name}: no provider is allowed, so all its requests are rejected"
     if not any(spec.enabled for spec in loaded.snapshot.providers):
         yield "no provider is enabled: every request is answered 503"
 

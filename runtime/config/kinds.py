@@ -84,10 +84,13 @@ BUILT_IN_ALIASES: dict[str, str] = {
 }
 """The built-in nine (FEATURES A7). A file's aliases override them; one whose provider is not configured leads nowhere."""
 
-SUPPORTED_STRATEGIES = ("adaptive", "first", "least_connections", "least_latency", "round_robin")
-UNSUPPORTED_STRATEGIES = (
+SUPPORTED_STRATEGIES = (
+    "adaptive",
     "capability",
     "cost",
+    "first",
+    "least_connections",
+    "least_latency",
     "least_requests",
     "optimize_cost",
     "optimize_latency",
@@ -95,9 +98,11 @@ UNSUPPORTED_STRATEGIES = (
     "power_of_two",
     "priority",
     "random",
+    "round_robin",
     "smooth_weighted_round_robin",
     "success_latency_ratio",
     "thompson",
     "weighted",
     "weighted_random",
 )
+"""The strategies that come with the gateway; plugins add theirs (``strategies.known_strategies``)."""

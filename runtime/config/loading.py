@@ -7,9 +7,10 @@ from pydantic import ValidationError
 
 from runtime.config.build import build
 from runtime.config.checks import contradictions
+from runtime.config.checks_policy import policy_findings
 from runtime.config.document import TEXT_BYTES_MAX, Document, read_document
 from runtime.config.expansion import Expanded, expand
-from runtime.config.problems import ConfigError, ConfigProblem, Path, from_pydantic, path_text
+from runtime.config.problems import ConfigError, ConfigProblem, Path, as_written, from_pydantic, path_text
 from runtime.config.schema import File
 from runtime.config.settings import Loaded
 
@@ -56,7 +57,7 @@ def validate(document: Document, expanded: Expanded) -> tuple[File | None, list[
         file = File.model_validate(data)
     except ValidationError as error:
         findings += from_pydantic(error)
-    findings += contradictions(data)
+    findings = [(as_written(path, data), text) for path, text in [*findings, *contradictions(data), *policy_findings(data)]]
     problems = document.problems + expanded.problems
     problems += [
         ConfigProblem(path_text(path), document.line(path), message)

@@ -4,12 +4,13 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from runtime.config.schema import UNSUPPORTED_KEYS, File
+from runtime.config.schema_policy import OneKey
 
 Path = tuple[str | int, ...]
 """Keys and positions from the root of the file to a value."""
@@ -60,17 +61,36 @@ def path_text(path: Path) -> str:
     return text
 
 
-def from_pydantic(error: ValidationError) -> list[tuple[Path, str]]:
-    """Every error of a validation as path and message."""
-    return [_translated(details) for details in error.errors(include_url=False, include_input=False)]
+def as_written(path: Path, data: Any) -> Path:
+    """``path`` as the author of ``data`` would give it, where one thing may stand for a list of it.
+
+    A single action has no position, and ``provider`` may stand for ``providers``.
+    """
+    written: list[str | int] = []
+    for place in path:
+        if isinstance(place, int) and not isinstance(data, list):
+            continue
+        is_single = place == "providers" and isinstance(data, dict) and place not in data and "provider" in data
+        step = "provider" if is_single else place
+        written.append(step)
+        if isinstance(data, dict):
+            data = data.get(step)
+        elif isinstance(data, list) and isinstance(step, int):
+            data = data[step] if step < len(data) else None
+    return tuple(written)
 
 
-def _translated(details: ErrorDetails) -> tuple[Path, str]:
+def from_pydantic(error: ValidationError, root: type[BaseModel] = File) -> list[tuple[Path, str]]:
+    """Every error of a validation of a ``root`` as path and message."""
+    return [_translated(details, root) for details in error.errors(include_url=False, include_input=False)]
+
+
+def _translated(details: ErrorDetails, root: type[BaseModel]) -> tuple[Path, str]:
     # A bad key of a mapping is located as (..., key, "[key]").
     path = tuple(step for step in details["loc"] if step != "[key]")
     kind, bounds = details["type"], details.get("ctx", {})
     if kind == "extra_forbidden":
-        return path, _unknown_key(path)
+        return path, _unknown_key(path, root)
     return path, _message(kind, bounds, details["msg"])
 
 
@@ -123,21 +143,38 @@ def _number(value: Any) -> str:
     return f"{value:g}" if abs(value) < 1_000_000 else f"{value:.0f}"
 
 
-def _unknown_key(path: Path) -> str:
-    dotted = ".".join(str(step) for step in path if isinstance(step, str))
-    if dotted in UNSUPPORTED_KEYS:
+def _unknown_key(path: Path, root: type[BaseModel]) -> str:
+    steps = [step for step in path if isinstance(step, str)]
+    if any(_is_at(steps, unsupported.split(".")) for unsupported in UNSUPPORTED_KEYS):
         return "not supported by this version"
-    near = difflib.get_close_matches(str(path[-1]).lower(), _known_keys(path[:-1]), n=1, cutoff=0.6)
+    model = _model_at(path[:-1], root)
+    known = [field.alias or name for name, field in model.model_fields.items()] if model else []
+    if model and issubclass(model, OneKey):
+        return f"unknown {model.KEYS_ARE}; known are: {', '.join(known)}"
+    near = difflib.get_close_matches(str(path[-1]).lower(), known, n=1, cutoff=0.6)
     return f"unknown key; did you mean '{near[0]}'?" if near else "unknown key"
 
 
-def _known_keys(path: Path) -> list[str]:
-    model: type[BaseModel] | None = File
+def _is_at(steps: list[str], pattern: list[str]) -> bool:
+    return len(steps) == len(pattern) and all(want in ("*", step) for step, want in zip(steps, pattern, strict=True))
+
+
+def _model_at(path: Path, root: type[BaseModel]) -> type[BaseModel] | None:
+    found: Any = root
     for step in path:
-        if isinstance(step, str):
-            field = model.model_fields.get(step) if model else None
-            model = _model_in(field.annotation) if field else None
-    return sorted(model.model_fields) if model else []
+        model = _model_in(found)
+        if model is None:
+            return None
+        if _is_mapping(found):
+            found = model
+        elif isinstance(step, str):
+            names = {field.alias or name: field for name, field in model.model_fields.items()}
+            found = names[step].annotation if step in names else None
+    return _model_in(found)
+
+
+def _is_mapping(annotation: Any) -> bool:
+    return get_origin(annotation) is dict
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

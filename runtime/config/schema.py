@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic.json_schema import WithJsonSchema
 
-from runtime.config.kinds import SUPPORTED_STRATEGIES, UNSUPPORTED_STRATEGIES
+from runtime.config.schema_policy import RULES_MAX, PoolEntry, RuleEntry, StrategyName, TenantEntry
 from runtime.config.schema_provider import Provider, Secret, Section
 from runtime.config.values import Duration, Label, PositiveDuration, Real, Share, Size, Whole, checked_url, problem
 
@@ -18,24 +18,21 @@ UNSUPPORTED_KEYS = frozenset(
         "cache",
         "keys",
         "ledger",
-        "pools",
-        "rules",
-        "tenants",
+        "pools.*.failover",
+        "pools.*.keys",
+        "pools.*.limits",
+        "pools.*.trusted",
+        "tenants.*.budget",
+        "tenants.*.budgets",
+        "tenants.*.keys",
+        "tenants.*.limits",
         "routing.explore.idle",
         "routing.explore.max_share",
         "routing.hedge.after",
         "routing.hedge.max_share",
     )
 )
-"""Keys of later versions: refused by name, so that nobody takes them for a typing error."""
-
-
-def _checked_strategy(strategy: str) -> str:
-    if strategy in UNSUPPORTED_STRATEGIES:
-        raise problem(f"strategy '{strategy}' is not supported by this version")
-    if strategy not in SUPPORTED_STRATEGIES:
-        raise problem(f"unknown strategy; known are: {', '.join(SUPPORTED_STRATEGIES)}")
-    return strategy
+"""Keys of later versions: refused by name, so that nobody takes them for a typing error. ``*`` is any name."""
 
 
 def _only_false(value: bool) -> bool:
@@ -64,9 +61,6 @@ def _url_or_empty(url: str) -> str:
 
 
 OptionalUrl = Annotated[str, AfterValidator(_url_or_empty)]
-StrategyName = Annotated[
-    str, AfterValidator(_checked_strategy), WithJsonSchema({"type": "string", "enum": list(SUPPORTED_STRATEGIES)})
-]
 OnlyTrue = Annotated[bool, AfterValidator(_only_true), WithJsonSchema({"const": True})]
 OnlyFalse = Annotated[bool, AfterValidator(_only_false), WithJsonSchema({"const": False})]
 Status = Annotated[
@@ -132,6 +126,12 @@ class Adaptive(Section):
     seconds_per_usd: Real = Field(100.0, ge=0, le=10**9)
 
 
+class LeastLatency(Section):
+    """What ``least_latency`` compares."""
+
+    quantile: Literal["p50", "p95"] = "p50"
+
+
 class Off(Section):
     """Something of a later version: it may be switched off, not on."""
 
@@ -143,6 +143,7 @@ class Routing(Section):
 
     strategy: StrategyName = "adaptive"
     adaptive: Adaptive = Adaptive()
+    least_latency: LeastLatency = LeastLatency()
     fanout: Whole = Field(16, ge=1, le=1000)
     decision_timeout: PositiveDuration = 0.05
     deadline: PositiveDuration = 600.0
@@ -183,6 +184,9 @@ class File(Section):
     default_provider: Label | None = None
     aliases: dict[Label, Label] = Field(default_factory=dict, max_length=10_000)
     routing: Routing = Routing()
+    pools: dict[Label, PoolEntry] = Field(default_factory=dict, max_length=10_000)
+    rules: list[RuleEntry] = Field(default_factory=list, max_length=RULES_MAX)
+    tenants: dict[Label, TenantEntry] = Field(default_factory=dict, max_length=10_000)
     health: Health = Health()
     telemetry: Telemetry = Telemetry()
 
@@ -193,6 +197,9 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Configuration of Pointsman"}
 
 
+_BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+
+
 def _or_variable(part: Any) -> Any:
     if isinstance(part, list):
         return [_or_variable(item) for item in part]
@@ -200,6 +207,7 @@ def _or_variable(part: Any) -> Any:
         return part
     if part.get("type") in ("integer", "number", "boolean"):
         about = {name: part[name] for name in ("title", "description", "default") if name in part}
-        value = {name: item for name, item in part.items() if name not in about}
+        # Where a value may also be null, pydantic leaves its own names of the bounds.
+        value = {_BOUNDS.get(name, name): item for name, item in part.items() if name not in about}
         return {**about, "anyOf": [value, {"type": "string", "pattern": r"\$\{"}]}
     return {name: _or_variable(item) for name, item in part.items()}

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from runtime.config.checks import exposure
+from runtime.config.kinds import SUPPORTED_STRATEGIES
 from runtime.config.loading import load_bytes, load_file
 from runtime.config.problems import ConfigError, path_text
 from tests.daemon.config_files import MINIMAL, load, problems_of, said
@@ -23,8 +24,8 @@ providers:
     id: B!
     timeouts: {connect: 1x}
     headers: {"X-A": "a\\nb", "Bad Name": x}
-rules: []
-routing: {strategy: thompson, hedge: {enabled: true, after: auto}}
+keys: []
+routing: {strategy: magic, hedge: {enabled: true, after: auto}}
 aliases: {x: y, y: x}
 default_provider: nobody
 """
@@ -48,10 +49,10 @@ def test_every_error_is_told_at_once_with_its_path_and_line() -> None:
         "12 providers[2].timeouts.connect: expected a duration such as 250ms, 30s, 5m or 2h",
         "13 providers[2].headers.X-A: must not contain a line break, NUL or another control character",
         '13 providers[2].headers["Bad Name"]: is no name for a header',
-        "14 rules: not supported by this version",
+        "14 keys: not supported by this version",
         "15 routing.hedge.after: not supported by this version",
         "15 routing.hedge.enabled: true is not supported by this version",
-        "15 routing.strategy: strategy 'thompson' is not supported by this version",
+        f"15 routing.strategy: unknown strategy; known are: {', '.join(SUPPORTED_STRATEGIES)}",
         "16 aliases.x: leads back to itself",
         "17 default_provider: is the id of no provider",
     ]
@@ -61,7 +62,7 @@ def in_provider(line: str) -> str:
     return MINIMAL + f"    {line}\n"
 
 
-@pytest.mark.parametrize("key", ["pools", "rules", "tenants", "keys", "ledger", "cache", "budgets"])
+@pytest.mark.parametrize("key", ["keys", "ledger", "cache", "budgets"])
 def test_keys_of_later_versions_are_refused_not_ignored(key: str) -> None:
     assert said(MINIMAL + f"{key}: {{}}\n") == [f"4 {key}: not supported by this version"]
 
@@ -71,11 +72,10 @@ def test_keys_of_later_versions_are_refused_not_ignored(key: str) -> None:
     [
         *[(f"providers: [{{id: a, kind: {kind}}}]", "providers[0].kind", f"kind '{kind}' is not supported by this version")
           for kind in ("azure", "anthropic", "gemini", "vertex", "bedrock", "cohere")],
-        *[(MINIMAL + f"routing: {{strategy: {name}}}", "routing.strategy",
-           f"strategy '{name}' is not supported by this version")
-          for name in ("priority", "random", "weighted", "smooth_weighted_round_robin", "weighted_random", "least_requests",
-                       "cost", "capability", "optimize_latency", "optimize_cost", "optimize_reliability",
-                       "success_latency_ratio", "thompson", "power_of_two")],
+        *[(MINIMAL + f"pools: {{gpt-4o: {{strategy: cost, {key}: {{}}}}}}", f"pools.gpt-4o.{key}", "not supported by this version")
+          for key in ("limits", "failover", "trusted", "keys")],
+        *[(MINIMAL + f"tenants: {{acme: {{{key}: {{}}}}}}", f"tenants.acme.{key}", "not supported by this version")
+          for key in ("limits", "keys", "budget", "budgets")],
         (in_provider("probe: {kind: chat}"), "providers[0].probe.kind", "probe kind 'chat' is not supported by this version"),
         (in_provider("timeouts: {min_tokens_per_second: 5}"), "providers[0].timeouts.min_tokens_per_second",
          "a minimum other than 0 is not supported by this version"),
@@ -121,7 +121,8 @@ def test_values_of_later_versions_are_refused_not_ignored(text: str, path: str, 
         (MINIMAL + "telemetry: {otlp_endpoint: somewhere}", "telemetry.otlp_endpoint",
          "a URL must begin with http:// or https://"),
         (MINIMAL + "routing: {strategy: magic}", "routing.strategy",
-         "unknown strategy; known are: adaptive, first, least_connections, least_latency, round_robin"),
+         f"unknown strategy; known are: {', '.join(SUPPORTED_STRATEGIES)}"),
+        (MINIMAL + "routing: {least_latency: {quantile: p99}}", "routing.least_latency.quantile", "expected 'p50' or 'p95'"),
         (MINIMAL + "routing: {failover: {on_status: [6xx]}}", "routing.failover.on_status[0]",
          "expected a status from 300 to 599 or a class such as 5xx"),
         (MINIMAL + "routing: {failover: {backoff: {base: 2s, max: 1s}}}", "routing.failover.backoff",
@@ -255,10 +256,10 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_each_line_of_an_error_names_the_file(tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
-    file.write_text("providers: [{id: a, kind: nothing}]\nrules: []\n")
+    file.write_text("providers: [{id: a, kind: nothing}]\nkeys: []\n")
     with pytest.raises(ConfigError) as caught:
         load_file(file, {})
-    assert str(caught.value).splitlines()[1] == f"{file}: line 2: rules: not supported by this version"
+    assert str(caught.value).splitlines()[1] == f"{file}: line 2: keys: not supported by this version"
 
 
 def test_a_host_from_the_command_line_is_held_to_the_same_rule() -> None:

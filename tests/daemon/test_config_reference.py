@@ -8,10 +8,12 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
+from messages.policy import ConditionKind
 from runtime.config.describe import describe, leads_to, overview, served_models
-from runtime.config.kinds import BUILT_IN_ALIASES, KINDS, SUPPORTED_STRATEGIES, UNSUPPORTED_KINDS, UNSUPPORTED_STRATEGIES
+from runtime.config.kinds import BUILT_IN_ALIASES, KINDS, SUPPORTED_STRATEGIES, UNSUPPORTED_KINDS
 from runtime.config.loading import load_file
 from runtime.config.schema import File, json_schema
+from runtime.config.strategies import known_strategies
 from tests.daemon.config_files import load
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +101,10 @@ def test_the_schema_for_editors_is_json_and_knows_every_section_and_refuses_unkn
     assert sorted(schema["properties"]) == sorted(File.model_fields)
     assert schema["additionalProperties"] is False
     assert schema["required"] == ["providers"]
+    condition = schema["$defs"]["ConditionEntry"]
+    assert (condition["minProperties"], condition["maxProperties"]) == (1, 1)
+    assert {kind.value for kind in ConditionKind} == set(condition["properties"])
+    assert schema["$defs"]["ActionEntry"]["properties"]["strategy"]["enum"] == list(known_strategies())
     provider = schema["$defs"]["Provider"]["properties"]
     assert provider["kind"]["enum"] == list(KINDS)
     assert {"type": "string", "minLength": 1} in schema["$defs"]["Model"]["anyOf"]
@@ -107,17 +113,22 @@ def test_the_schema_for_editors_is_json_and_knows_every_section_and_refuses_unkn
 def test_the_schema_for_editors_takes_a_variable_in_place_of_a_number() -> None:
     port = json_schema()["$defs"]["Server"]["properties"]["port"]
     assert port["default"] == 8080
+    concurrency = json_schema()["$defs"]["Limits"]["properties"]["max_concurrency"]
+    assert {"type": "integer", "minimum": 1, "maximum": 1_000_000} in concurrency["anyOf"][0]["anyOf"]
     assert port["anyOf"] == [
         {"type": "integer", "minimum": 0, "maximum": 65535},
         {"type": "string", "pattern": r"\$\{"},
     ]
 
 
-def keys_of(model: type[BaseModel]) -> Iterator[str]:
+def keys_of(model: type[BaseModel], above: tuple[type[BaseModel], ...] = ()) -> Iterator[str]:
+    # A condition can hold conditions.
+    if model in above:
+        return
     for name, field in model.model_fields.items():
-        yield name
+        yield field.alias or name
         for part in models_in(field.annotation):
-            yield from keys_of(part)
+            yield from keys_of(part, (*above, model))
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -128,7 +139,7 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def test_the_reference_names_every_key_kind_strategy_alias_and_variable() -> None:
-    words = {*keys_of(File), *KINDS, *UNSUPPORTED_KINDS, *SUPPORTED_STRATEGIES, *UNSUPPORTED_STRATEGIES}
+    words = {*keys_of(File), *KINDS, *UNSUPPORTED_KINDS, *SUPPORTED_STRATEGIES}
     words |= {*BUILT_IN_ALIASES, *BUILT_IN_ALIASES.values()}
     for kind in KINDS.values():
         words |= {*kind.key_variables, *kind.url_variables}
@@ -149,6 +160,6 @@ def test_every_example_is_valid(file: Path, tmp_path: Path) -> None:
     copy = tmp_path / file.name
     copy.write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
     (tmp_path / "admin-key").write_text("boss", encoding="utf-8")
-    variables = ("OPENAI_API_KEY", "GROQ_API_KEY", "OPENAI_API_KEY_RESEARCH", "OPENAI_API_KEY_PRODUCT")
+    variables = ("OPENAI_API_KEY", "GROQ_API_KEY", "OPENAI_API_KEY_RESEARCH", "OPENAI_API_KEY_PRODUCT", "OPENAI_API_KEY_EU")
     loaded = load_file(copy, dict.fromkeys(variables, "sk-example"))
     assert all(loaded.credentials[spec.id].base_url == spec.endpoint for spec in loaded.snapshot.providers)

@@ -9,9 +9,13 @@ C'next the least C of the other bidders (the penalty where there is none, for th
 chance that a stream breaks after content. The admission wait of the policy's full form is 0 here, because a provider that
 would make a request wait does not bid.
 
+Among near-equals, those within 10 % of the least V, the one with the fewest calls in flight comes first, ties at random. The
+count includes plans on their way (the router adds them), so that any number of equal requests at one moment spreads evenly:
+taking the least of all is exact where the better of two drawn (Mitzenmacher, 2001) is so in the mean only, and costs no more.
+
 The formula and its constants come from a simulation of thirteen scenarios against an oracle (docs/routing.md). Of its parts:
-optimism towards the unknown follows UCB and Thompson sampling; the choice of the less loaded of two at random is
-Mitzenmacher's power of two choices (2001), applied among near-equals only.
+the fall-back's cost in V is our own; optimism towards the unknown follows UCB and Thompson sampling; load enters through
+``expected_s`` by Little's law and the queue weights of C3 (NSDI 2015) and Prequal (NSDI 2024).
 """
 
 from math import inf
@@ -28,14 +32,14 @@ OPTIMISM = 0.7
 CAUTION = 1.5
 """... and as so much of the mean of the known ones while one is under way: one at a time."""
 NEAR = 1.1
-"""Within 10 % of the best two bids are as good as equal."""
+"""Within 10 % of the best, bids are as good as equal."""
 _VALUE = itemgetter(0)
 _BLANK_S = 1.0
 """Stands for the known ones where there are none."""
 
 
 def rank_adaptive(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> Ranked:
-    """Least V first; among near-equals the less loaded of two at random. Score: V in seconds.
+    """Least V first; among near-equals the least loaded, ties at random. Score: V in seconds.
 
     An unknown price counts as the dearest known one. A provider without samples counts as 0.7 of the least C of those that
     have some, and as 1.5 of their mean while an exploring call is in flight there; where nobody has samples, price alone
@@ -102,12 +106,17 @@ def _guessed_losses(bids: list[Bid], seconds_per_usd: float) -> list[float]:
 
 
 def _spread(ranked: Ranked, near: int, rng: Random) -> None:
-    """Put the less loaded of two drawn from the first ``near`` in front; the others keep their order."""
-    one = int(rng.random() * near)
-    other = int(rng.random() * (near - 1))
-    if other >= one:
-        other += 1
-    chosen = one if ranked[one][1].in_flight <= ranked[other][1].in_flight else other
+    """Put the least loaded of the first ``near`` in front, one at random of several; the others keep their order."""
+    least = ranked[0][1].in_flight
+    places = [0]
+    for place in range(1, near):
+        load = ranked[place][1].in_flight
+        if load == least:
+            places.append(place)
+        elif load < least:
+            least = load
+            places = [place]
+    chosen = places[int(rng.random() * len(places))] if len(places) > 1 else places[0]
     if chosen:
         ranked.insert(0, ranked.pop(chosen))
 

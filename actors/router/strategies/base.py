@@ -1,7 +1,8 @@
 """What a strategy is: a pure function that ranks bids.
 
 ``rank(bids, ask, memory, rng)`` gets at least one bid, in the order of definition, and returns them all, each with its
-score, best first; lower scores are better. It changes nothing: what is to be remembered of the past stands in ``Memory``,
+score, best first; lower scores are better. Only weighted strategies leave somebody out: whoever has weight 0, and so they
+may return nothing at all. A strategy changes nothing: what is to be remembered of the past stands in ``Memory``,
 which the router keeps for each (strategy, model) and to which it tells the outcome (``learn``, then ``Memory.note``) when the
 plan was made for real. Chance comes from ``rng`` only.
 """
@@ -40,6 +41,8 @@ class Memory:
     """Who won last."""
     credits: dict[str, float] = field(default_factory=dict)
     """What a strategy's ``learn`` keeps for each provider. Bounded as ``served`` is."""
+    mark: int = 0
+    """Another number for ``learn``: the turn at whose end something began anew."""
 
     def note(self, provider: str) -> None:
         """Remember a winner."""

@@ -1,0 +1,261 @@
+"""Faults of a policy that no single key tells: names nobody has, rules that contradict themselves, circles.
+
+Pure, and asked by whoever takes a configuration: the check of a file and the registry find the same. The schema of the file has
+looked at every value by itself before.
+"""
+
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from actors.patterns import name_test, time_zone
+from messages.policy import (
+    CONDITION_DEPTH_MAX,
+    Action,
+    ActionKind,
+    Condition,
+    ConditionKind,
+    PoolRule,
+    PoolSpec,
+    Rule,
+    TenantSpec,
+)
+
+Path = tuple[str | int, ...]
+
+_NAMED = (ConditionKind.MODEL, ConditionKind.TENANT, ConditionKind.USER, ConditionKind.REGION)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that cannot be meant."""
+
+    path: Path
+    """As in the file: ``("rules", 0, "then", 1, "providers")``."""
+    reason: str
+    """A plain sentence that goes on from the path."""
+
+
+def policy_faults(
+    *,
+    providers: Sequence[str],
+    strategies: Container[str],
+    models: Container[str] | None,
+    aliases: Mapping[str, str],
+    rules: Sequence[Rule],
+    tenants: Sequence[TenantSpec],
+    pools: Sequence[PoolSpec],
+    default_provider: str | None,
+    strategy: str,
+) -> list[Fault]:
+    """Everything that cannot be meant, in the order of the file; disabled rules too, for they can be switched on.
+
+    ``providers`` are ids; ``models`` the public names that are served, None if some provider takes any name; ``aliases`` lead
+    from name to name; no ``default_provider`` is the first one; an empty ``strategy`` is the default one.
+    """
+    known = _Known(frozenset(providers), strategies, models, aliases)
+    faults: list[Fault] = []
+    if default_provider and default_provider not in known.providers:
+        faults.append(Fault(("default_provider",), f"there is no provider {default_provider!r}"))
+    faults += _alias_circles(aliases)
+    faults += known.strategy_faults(("routing", "strategy"), strategy)
+    for pool in pools:
+        faults += _pool_faults(pool, known)
+    faults += _pool_circles(pools, known)
+    first: dict[str, int] = {}
+    for index, rule in enumerate(rules):
+        if rule.name in first:
+            faults.append(Fault(("rules", index, "name"), f"is already the name of rules[{first[rule.name]}]"))
+        first.setdefault(rule.name, index)
+        faults += _rule_faults(("rules", index), rule, known)
+    for tenant in tenants:
+        path: Path = ("tenants", tenant.name)
+        faults += known.provider_faults((*path, "allowed_providers"), tenant.allowed_providers or ())
+        faults += known.provider_faults((*path, "preferred_providers"), tenant.preferred_providers)
+        faults += known.strategy_faults((*path, "strategy"), tenant.strategy)
+    return faults
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    providers: frozenset[str]
+    strategies: Container[str]
+    models: Container[str] | None
+    aliases: Mapping[str, str]
+
+    def provider_faults(self, path: Path, names: Sequence[str]) -> Iterator[Fault]:
+        for name, count in _counted(names).items():
+            if name not in self.providers:
+                yield Fault(path, f"there is no provider {name!r}")
+            elif count > 1:
+                yield Fault(path, f"provider {name!r} is named {'twice' if count == 2 else f'{count} times'}")
+
+    def strategy_faults(self, path: Path, name: str) -> Iterator[Fault]:
+        if name and name not in self.strategies:
+            yield Fault(path, f"there is no strategy {name!r}")
+
+    def target_faults(self, path: Path, target: str) -> Iterator[Fault]:
+        """Of the model of a redirect."""
+        if self.models is None or self.public(target) in self.models:
+            return
+        # A pin: which of ids and kinds its first part names is not known here, so that it is taken as it is.
+        pinned = _after_pin(self.public(target))
+        if not pinned or pinned not in self.models:
+            yield Fault(path, f"no provider serves a model {target!r}")
+
+    def public(self, name: str) -> str:
+        """The name after aliases: a public name stands for itself, and a circle leads nowhere."""
+        for _ in range(len(self.aliases)):
+            if (self.models is not None and name in self.models) or name not in self.aliases:
+                break
+            name = self.aliases[name]
+        return name
+
+
+def _counted(names: Sequence[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def _after_pin(name: str) -> str:
+    """What follows the first ``:`` or ``/``; empty: there is none."""
+    for position, character in enumerate(name):
+        if character in ":/":
+            return name[position + 1 :]
+    return ""
+
+
+def _alias_circles(aliases: Mapping[str, str]) -> Iterator[Fault]:
+    for start in _circle_starts(aliases):
+        yield Fault(("aliases", start), "leads back to itself")
+
+
+def _circle_starts(steps: Mapping[str, str]) -> Iterator[str]:
+    """Of each circle the member that stands first in ``steps``; what only leads into a circle is not in it."""
+    place = {name: position for position, name in enumerate(steps)}
+    walked: set[str] = set()
+    for start in steps:
+        way: dict[str, None] = {}
+        name = start
+        while name in steps and name not in walked and name not in way:
+            way[name] = None
+            name = steps[name]
+        if name in way:
+            members = list(way)
+            yield min(members[members.index(name) :], key=place.__getitem__)
+        walked |= way.keys()
+
+
+def _pool_faults(pool: PoolSpec, known: _Known) -> Iterator[Fault]:
+    path: Path = ("pools", pool.model)
+    yield from known.strategy_faults((*path, "strategy"), pool.strategy)
+    for index, rule in enumerate(pool.rules):
+        at: Path = (*path, "rules", index)
+        if rule.deny == bool(rule.redirect):
+            yield Fault(at, "must either deny or redirect" + (", not both" if rule.deny else ""))
+        if rule.redirect and known.public(rule.redirect) == known.public(pool.model):
+            yield Fault((*at, "redirect"), f"redirects {pool.model!r} to itself")
+        elif rule.redirect:
+            yield from known.target_faults((*at, "redirect"), rule.redirect)
+
+
+def _pool_circles(pools: Sequence[PoolSpec], known: _Known) -> Iterator[Fault]:
+    """Circles of redirects that a caller without labels cannot leave. Those of one pool are told with its rules."""
+    steps: dict[str, str] = {}
+    paths: dict[str, Path] = {}
+    for pool in pools:
+        index, rule = _unconditional(pool)
+        name = known.public(pool.model)
+        if rule is not None and rule.redirect and known.public(rule.redirect) != name:
+            steps[name] = known.public(rule.redirect)
+            paths[name] = ("pools", pool.model, "rules", index, "redirect")
+    for start in _circle_starts(steps):
+        yield Fault(paths[start], f"leads back to {start!r} through the redirects of other pools")
+
+
+def _unconditional(pool: PoolSpec) -> tuple[int, PoolRule | None]:
+    for index, rule in enumerate(pool.rules):
+        if not rule.labels:
+            return index, rule
+    return 0, None
+
+
+def _rule_faults(path: Path, rule: Rule, known: _Known) -> Iterator[Fault]:
+    yield from _condition_faults((*path, "when"), rule.when, 1)
+    if not rule.then:
+        yield Fault((*path, "then"), "has no action")
+    kinds = [action.kind for action in rule.then]
+    for index, action in enumerate(rule.then):
+        at: Path = (*path, "then", index, action.kind.value)
+        yield from _action_faults(at, action, rule, known)
+        if action.kind is ActionKind.REJECT and len(kinds) > 1:
+            yield Fault(at, "what is rejected goes nowhere: reject must be the only action")
+        if action.kind is ActionKind.REDIRECT and ActionKind.REDIRECT in kinds[:index]:
+            yield Fault(at, "is the second redirect of this rule")
+
+
+def _action_faults(path: Path, action: Action, rule: Rule, known: _Known) -> Iterator[Fault]:
+    kind, names = action.kind, action.names
+    if kind is ActionKind.PRIORITY:
+        return
+    if kind is ActionKind.PROVIDERS:
+        if not names:
+            yield Fault(path, "names no provider")
+        yield from known.provider_faults(path, names)
+    elif len(names) != 1 or not names[0]:
+        yield Fault(path, "needs one name" if kind is not ActionKind.REJECT else "needs a reason")
+    elif kind is ActionKind.STRATEGY:
+        yield from known.strategy_faults(path, names[0])
+    elif kind is ActionKind.REDIRECT:
+        target = known.public(names[0])
+        if _demands_only(rule.when, target, known):
+            yield Fault(path, f"redirects {names[0]!r} to itself")
+        else:
+            yield from known.target_faults(path, names[0])
+
+
+def _demands_only(condition: Condition, model: str, known: _Known) -> bool:
+    """Whether only requests for ``model``, under whatever name, can match: to send these there would change nothing."""
+    kind = condition.kind
+    if kind is ConditionKind.MODEL:
+        return bool(condition.names) and all(known.public(name) == model for name in condition.names)
+    if kind is ConditionKind.ALL:
+        return any(_demands_only(part, model, known) for part in condition.parts)
+    if kind is ConditionKind.ANY:
+        return bool(condition.parts) and all(_demands_only(part, model, known) for part in condition.parts)
+    return False
+
+
+def _condition_faults(path: Path, condition: Condition, depth: int) -> Iterator[Fault]:
+    if depth > CONDITION_DEPTH_MAX:
+        yield Fault(path, f"conditions are nested deeper than {CONDITION_DEPTH_MAX} levels")
+        return
+    kind = condition.kind
+    at: Path = (*path, kind.value)
+    if kind is ConditionKind.NOT and len(condition.parts) != 1:
+        yield Fault(at, "needs one condition")
+    elif kind is ConditionKind.NOT:
+        yield from _condition_faults(at, condition.parts[0], depth + 1)
+    elif kind is ConditionKind.ALL or kind is ConditionKind.ANY:
+        for index, part in enumerate(condition.parts):
+            yield from _condition_faults((*at, index), part, depth + 1)
+    elif kind in _NAMED and not condition.names:
+        yield Fault(at, "names nothing")
+    elif kind is ConditionKind.MODEL_PATTERN:
+        yield from _pattern_faults(at, condition)
+    elif kind is ConditionKind.TIME_RANGE:
+        try:
+            time_zone(condition.zone)
+        except ValueError as error:
+            yield Fault((*at, "zone"), str(error))
+
+
+def _pattern_faults(path: Path, condition: Condition) -> Iterator[Fault]:
+    if len(condition.names) != 1:
+        yield Fault(path, "needs one pattern")
+        return
+    try:
+        name_test(condition.names[0])
+    except ValueError as error:
+        yield Fault(path, str(error))

@@ -1,0 +1,1 @@
+"""Rules: conditions compiled to closures, and the book that knows which of them may concern a request."""

@@ -1,0 +1,140 @@
+"""Where rules, tenants and pools contradict the rest of the file. Beside the validation of each entry, as in ``checks``.
+
+Whatever is invalid by itself is passed over here: the validation names what is wrong with it. A harmless stand-in holds its
+place, so that positions stay those of the file.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from actors.consistency import policy_faults
+from messages.policy import (
+    ALWAYS,
+    CONDITION_DEPTH_MAX,
+    Action,
+    ActionKind,
+    Condition,
+    PoolRule,
+    PoolSpec,
+    Rule,
+    TenantSpec,
+)
+from runtime.config.build_policy import action_of, condition_of, pool_rule
+from runtime.config.kinds import BUILT_IN_ALIASES
+from runtime.config.problems import Path
+from runtime.config.schema_policy import ActionEntry, ConditionEntry, PoolRuleEntry, too_deep
+from runtime.config.strategies import ANY_STRATEGY
+
+Finding = tuple[Path, str]
+E = TypeVar("E", bound=BaseModel)
+
+TOO_DEEP = f"conditions are nested deeper than {CONDITION_DEPTH_MAX} levels"
+
+_NO_ACTION = Action(ActionKind.PRIORITY)
+_NO_POOL_RULE = PoolRule((("", ""),), deny=True)
+
+
+class _Anything:
+    """Contains whatever is asked for: the validation has looked at the names of strategies."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+def policy_findings(data: Any) -> list[Finding]:
+    """Everything in the rules, tenants and pools of the whole file's ``data`` that cannot be meant, as path and message."""
+    file = _mapping(data)
+    raw_rules = _list(file.get("rules"))
+    providers = [_mapping(entry) for entry in _list(file.get("providers"))]
+    raw_pools = _mapping(file.get("pools"))
+    served = _served(providers)
+    aliases = {name: target for name, target in _mapping(file.get("aliases")).items() if isinstance(target, str)}
+    faults = policy_faults(
+        providers=[provider["id"] for provider in providers if isinstance(provider.get("id"), str)],
+        strategies=_Anything(),
+        models=served,
+        aliases={**BUILT_IN_ALIASES, **aliases},
+        rules=[_rule(index, _mapping(raw)) for index, raw in enumerate(raw_rules)],
+        tenants=[_tenant(name, _mapping(raw)) for name, raw in _mapping(file.get("tenants")).items()],
+        pools=[_pool(model, _mapping(raw)) for model, raw in raw_pools.items()],
+        default_provider=None,
+        strategy="",
+    )
+    findings = [*_depths(raw_rules), *_empty_pools(raw_pools, served)]
+    # Circles of aliases are told by ``checks``.
+    return findings + [(fault.path, fault.reason) for fault in faults if fault.path[0] != "aliases"]
+
+
+def _depths(rules: list[Any]) -> Iterator[Finding]:
+    for index, rule in enumerate(rules):
+        yield from ((("rules", index, "when", *path), TOO_DEEP) for path in too_deep(_mapping(rule).get("when")))
+
+
+def _empty_pools(pools: Mapping[str, Any], served: frozenset[str] | None) -> Iterator[Finding]:
+    # Of a file only: at run time the last provider of a pool may go.
+    if served is not None:
+        yield from ((("pools", model), "no provider serves a model of this name") for model in pools if model not in served)
+
+
+def _served(providers: list[Mapping[str, Any]]) -> frozenset[str] | None:
+    """The models that the file lists, None if some provider takes any name."""
+    names: set[str] = set()
+    for provider in providers:
+        models = _list(provider.get("models"))
+        if not models:
+            return None
+        names.update(entry if isinstance(entry, str) else str(_mapping(entry).get("name")) for entry in models)
+    return frozenset(names)
+
+
+def _rule(index: int, raw: Mapping[str, Any]) -> Rule:
+    name, then = raw.get("name"), raw.get("then")
+    actions = then if isinstance(then, list) else [then]
+    return Rule(
+        name=name if isinstance(name, str) else f"\0{index}",
+        when=_condition(raw.get("when")),
+        # None at all is for the validation to tell.
+        then=tuple(_action(action) for action in actions) or (_NO_ACTION,),
+    )
+
+
+def _condition(raw: Any) -> Condition:
+    if any(True for _ in too_deep(raw)):
+        return ALWAYS
+    entry = _parsed(ConditionEntry, raw)
+    return condition_of(entry) if entry else ALWAYS
+
+
+def _action(raw: Any) -> Action:
+    entry = _parsed(ActionEntry, raw)
+    return action_of(entry) if entry else _NO_ACTION
+
+
+def _tenant(name: str, raw: Mapping[str, Any]) -> TenantSpec:
+    return TenantSpec(name, _names(raw.get("allowed_providers")), _names(raw.get("preferred_providers")))
+
+
+def _names(raw: Any) -> tuple[str, ...]:
+    return tuple(name for name in _list(raw) if isinstance(name, str) and name)
+
+
+def _pool(model: str, raw: Mapping[str, Any]) -> PoolSpec:
+    entries = (_parsed(PoolRuleEntry, rule) for rule in _list(raw.get("rules")))
+    return PoolSpec(model, rules=tuple(pool_rule(entry) if entry else _NO_POOL_RULE for entry in entries))
+
+
+def _parsed(model: type[E], raw: Any) -> E | None:
+    try:
+        return model.model_validate(raw, context=ANY_STRATEGY)
+    except ValidationError:
+        return None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
