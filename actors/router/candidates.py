@@ -7,7 +7,7 @@ from typing import Any
 
 from actors.router.pending import Pending
 from actors.router.policy import Policy
-from actors.router.strategies.base import Ask, Memory, Ranked, Strategy
+from actors.router.strategies.base import Ask, Ranked
 from actors.router.strategies.guard import guarded, guarded_narrow
 from actors.router.table import Entry
 from messages.routing import NO_HINTS, Bid, Exclusion, LeftOut, NoBid
@@ -44,7 +44,10 @@ def _sample(pending: Pending, policy: Policy, count: int, rng: Random) -> list[E
             return named + others[: count - len(named)]
         kept = tuple(named) or kept
     order = policy.order(course) if kept is course.entries else kept
-    first = (guarded_narrow if strategy.is_foreign else _narrowed)(strategy, order, memory, rng, count)
+    if strategy.is_foreign:
+        first, pending.failure = guarded_narrow(strategy, order, memory, rng, count)
+    else:
+        first = strategy.narrow(order, memory, rng, count)
     winner = memory.winner
     if strategy.keeps_winner and winner and winner not in [entry.id for entry in first]:
         place = pending.route.places.get(winner)
@@ -53,10 +56,6 @@ def _sample(pending: Pending, policy: Policy, count: int, rng: Random) -> list[E
             if kept is pending.route.entries or entry in kept:
                 first[-1] = entry
     return first
-
-
-def _narrowed(strategy: Strategy, order: Sequence[Entry], memory: Memory, rng: Random, count: int) -> list[Entry]:
-    return strategy.narrow(order, memory, rng, count)
 
 
 def next_batch(pending: Pending, count: int) -> tuple[Entry, ...]:

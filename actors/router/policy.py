@@ -13,6 +13,7 @@ from actors.router.rules.compiled import CompiledRule
 from actors.router.rules.facts import Facts, Terms, cost_per_1k
 from actors.router.rules.labels import first_match
 from actors.router.strategies.base import Strategy
+from actors.router.strategies.guard import guarded_index
 from actors.router.table import Entry, Route, RoutingTable
 from messages.control import ConfigSnapshot
 from messages.policy import NORMAL, ActionKind, PoolSpec, TenantSpec
@@ -263,18 +264,22 @@ class Policy:
         return course
 
     def order(self, course: Course) -> Sequence[Entry]:
-        """The candidates of a course in the static order of its strategy."""
-        index = course.strategy.index
-        if index is None:
+        """The candidates of a course in the static order of its strategy; of definition where one of others fails at that."""
+        strategy = course.strategy
+        if strategy.index is None:
             return course.entries
-        if course.entries is not course.route.entries:
-            return index(course.entries, course.route.model)
-        key = (course.strategy.name, course.route.model)
-        order = self._orders.get(key)
+        key = (strategy.name, course.route.model)
+        is_whole = course.entries is course.route.entries
+        order = self._orders.get(key) if is_whole else None
         if order is None:
-            if len(self._orders) >= ORDERS_MAX:
-                del self._orders[next(iter(self._orders))]
-            order = self._orders[key] = index(course.entries, course.route.model)
+            if strategy.is_foreign:
+                order, _ = guarded_index(strategy, course.entries, course.route.model)
+            else:
+                order = strategy.index(course.entries, course.route.model)
+            if is_whole:
+                if len(self._orders) >= ORDERS_MAX:
+                    del self._orders[next(iter(self._orders))]
+                self._orders[key] = order
         return order
 
 

@@ -21,7 +21,7 @@ def snapshot(
 ) -> ConfigSnapshot:
     default = routing.pop("default", specs[0].id if specs else "")
     pairs = tuple(sorted((aliases or {}).items()))
-    policy = {name: tuple(routing.pop(name, ())) for name in ("rules", "tenants", "pools")}
+    policy: dict[str, Any] = {name: tuple(routing.pop(name, ())) for name in ("rules", "tenants", "pools")}
     return ConfigSnapshot(generation, specs, default, pairs, RoutingSpec(**routing), **policy)
 
 

@@ -82,8 +82,8 @@ class RuleBook:
 
 
 def _keys(demand: Demand) -> list[_Key]:
-    models: list[str | None] = [None] if demand.models is None else sorted(demand.models)
-    tenants: list[str | None] = [None] if demand.tenants is None else sorted(demand.tenants)
+    models: list[str | None] = [None] if demand.models is None else [*sorted(demand.models)]
+    tenants: list[str | None] = [None] if demand.tenants is None else [*sorted(demand.tenants)]
     if demand.key_count > KEYS_MAX and demand.models is not None and demand.tenants is not None:
         if len(models) <= len(tenants):
             tenants = [None]
