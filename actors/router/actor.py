@@ -7,38 +7,38 @@ Accepts: ``RouteQuery`` (answered by ``RoutePlan`` or ``NoRoute``), ``Gathered``
 Always: every query is answered exactly once; no plan names a provider that did not bid; no wake-up is lost (see
 ``queue``); nothing it keeps grows without bound.
 
-A decision has stages: strategy and route by name, exclusions (``candidates.select``), bids, ceiling and lines
-(``candidates.offers``), health tiers, strategy. Each stage notes whom it leaves out and why, in the query's ``Pending``;
-the record is made of that when somebody asks.
+A decision has stages: route by name, tenant, pool and rules (``policy.Policy.course``), exclusions (``candidates.select``),
+bids, ceilings and lines (``candidates.offers``), health tiers, strategy. Each stage notes whom it leaves out and why, in
+the query's ``Pending``; the record is made of that when somebody asks.
 """
 
-from collections.abc import Callable
-from math import inf
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from actors.kernel import Context
+from actors.kernel import Context, Ref
 from actors.router.alarm import Alarm
-from actors.router.candidates import all_ready, in_place, offers, rank, select
+from actors.router.candidates import all_ready, next_batch, offers, rank, ranked_by, select
 from actors.router.decision import CHOICES_MAX
 from actors.router.pending import Pending, State, is_dry_run
 from actors.router.plans import STALE_S, OpenPlans
-from actors.router.queue import PAUSE_S, RECHECK_S, WaitingQueue, waits_on
+from actors.router.policy import Course, Policy
+from actors.router.queue import PAUSE_S, WaitingQueue, waits_on
 from actors.router.recorder import WITHDRAWN, Recorder
+from actors.router.rounds import Rounds
 from actors.router.strategies import STRATEGIES
-from actors.router.strategies.base import Ask, Memories, Ranked
+from actors.router.strategies.base import Ask, Memories, Ranked, Strategy
+from actors.router.strategies.guard import guarded_learn
 from actors.router.table import Entry, RoutingTable
 from actors.router.verdict import judge
 from messages.calls import CallEnded
 from messages.control import ConfigSnapshot, Configured, Timer
-from messages.decisions import GetDecision, GetRouterStats, RecentDecisions
+from messages.decisions import GetDecision, GetRouterStats, RecentDecisions, StrategyFailed
+from messages.policy import NORMAL
 from messages.routing import (
-    NO_HINTS,
-    CallForBids,
     CapacityFreed,
     Choice,
     Claimed,
     Gathered,
-    NoBid,
     NoRoute,
     RequestProfile,
     RouteError,
@@ -55,20 +55,22 @@ _NO_PROFILE = RequestProfile("")
 _NOBODY: list[str] = []
 _ASKING, _DONE = State.ASKING, State.DONE
 """A global is read faster than a member of an enum."""
+_FAULTS: Ref[StrategyFailed] = Ref("faults")
 
 
 class RouterActor:
     """See the head of this file. ``seed`` is what the decision records name as the source of chance."""
 
-    def __init__(self, snapshot: ConfigSnapshot, seed: str = "") -> None:
+    def __init__(self, snapshot: ConfigSnapshot, seed: str = "", strategies: Mapping[str, Strategy] = STRATEGIES) -> None:
+        self._strategies = strategies
+        self._record = Recorder(snapshot.routing.decisions_kept, seed or f"{snapshot.seed}/router")
         self._adopt(snapshot)
         self._memories = Memories()
         self._open: dict[str, Pending] = {}
-        self._rounds: dict[str, Pending] = {}
+        self._rounds = Rounds()
         self._queue = WaitingQueue()
         self._plans = OpenPlans()
-        self._record = Recorder(snapshot.routing.decisions_kept, seed or f"{snapshot.seed}/router")
-        self._arrivals = self._fan_count = self._freed_count = 0
+        self._arrivals = self._freed_count = 0
         self._unsettled: list[str] = []
         self._alarm = Alarm()
 
@@ -89,10 +91,9 @@ class RouterActor:
         fault = self._plans.fault() or self._record.fault()
         if fault is not None:
             return fault
-        out = {id(pending) for pending in self._rounds.values()}
-        for query_id, pending in self._open.items():
-            if pending.state is not State.WAITING and id(pending) not in out:
-                return f"query {query_id} is {pending.state.value} without a round"
+        fault = self._rounds.fault(self._open.values())
+        if fault is not None:
+            return fault
         return self._queue.fault(self._plans.counts, self._unsettled)
 
     # -- a query and its rounds
@@ -107,24 +108,21 @@ class RouterActor:
         is_dry = not query.may_wait and is_dry_run(query)
         if not (query.refused or is_dry):
             self._record.total += 1
-        strategy = self._strategy
-        if profile.hints is not NO_HINTS and profile.hints.strategy:
-            strategy = STRATEGIES.get(profile.hints.strategy)
-        if strategy is None:
-            self._refuse_at_once(query, context, RouteError.STRATEGY_NOT_FOUND)
-            return
-        route = self._table.find(profile.model)
-        if route is None:
-            self._refuse_at_once(query, context, RouteError.MODEL_NOT_SUPPORTED)
+        course = self._policy.course(profile, context.wall())
+        if not isinstance(course, Course):
+            self._refuse_at_once(query, context, course)
             return
         self._arrivals += 1
         until = now + self._routing.queue_max_wait_s
+        strategy, route = course.strategy, course.route
         pending = Pending(
             query,
             context.defer(),
             strategy,
             self._memories.of(strategy.name, route.model),
+            course,
             route,
+            self._table.ids,
             self._table.generation,
             is_dry,
             until if until < query.deadline else query.deadline,
@@ -133,22 +131,32 @@ class RouterActor:
             self._freed_count,
         )
         self._open[query_id] = pending
+        if course.rules or course.error is not None or course.priority != NORMAL:
+            pending.priority = course.priority
+            if not (is_dry or query.tried or query.refused):
+                self._record.hit(course.rules)
+            if course.error is not None:
+                self._refuse(pending, context, course.error)
+                return
         self._ask(pending, now, context)
 
     def _begin_again(self, pending: Pending, now: float, context: Context) -> None:
         """Start a full new round."""
         if pending.generation != self._table.generation:
-            route = self._table.find(pending.query.profile.model)
-            if route is None:
-                self._refuse(pending, context, RouteError.MODEL_NOT_SUPPORTED)
+            course = self._policy.course(pending.query.profile, context.wall())
+            if not isinstance(course, Course):
+                self._refuse(pending, context, course)
                 return
-            pending.route = route
-            pending.generation = self._table.generation
+            pending.set_out(course, self._table.ids, self._table.generation)
+            pending.memory = self._memories.of(course.strategy.name, course.route.model)
+            if course.error is not None:
+                self._refuse(pending, context, course.error)
+                return
         pending.begin_again(now, self._freed_count)
         self._ask(pending, now, context)
 
     def _ask(self, pending: Pending, now: float, context: Context) -> None:
-        entries = select(pending, self._routing.fanout, context.rng)
+        entries = select(pending, self._policy, self._routing.fanout, context.rng)
         if entries:
             self._fan_out(pending, entries, now, context)
         else:
@@ -157,18 +165,12 @@ class RouterActor:
 
     def _fan_out(self, pending: Pending, entries: tuple[Entry, ...], now: float, context: Context) -> None:
         pending.asked = entries
-        self._fan_count += 1
-        key = str(self._fan_count)
-        self._rounds[key] = pending
-        route, query = pending.route, pending.query
-        refs = route.refs if entries is route.entries else [entry.ref for entry in entries]
-        call = CallForBids(query.query_id, query.profile, route.model)
-        context.gather(refs, call, key, pending.slot, self._routing.decision_timeout_s)
+        self._rounds.begin(pending, entries, self._routing.decision_timeout_s, context)
         if not now <= self._alarm.due <= now + STALE_S:
             self._alarm.set(now + STALE_S, now, context)
 
     def _on_gathered(self, message: Gathered, context: Context) -> None:
-        pending = self._rounds.pop(message.key, None)
+        pending = self._rounds.home(message.key)
         if pending is None or pending.state is _DONE:
             return
         answers = message.answers
@@ -176,37 +178,46 @@ class RouterActor:
         counts, waiting = self._plans.counts, self._queue.waiting
         ask = self._asked  # One for all decisions: nobody keeps it.
         ask.profile = pending.query.profile
-        if ask.profile.hints is NO_HINTS and not waiting:
+        if not waiting and pending.course.is_plain:
             ready = all_ready(pending, answers, counts)
             if ready is not None:
-                self._plan(pending, pending.strategy.rank(ready, ask, pending.memory, context.rng), context)
+                self._plan(pending, ranked_by(pending, ready, ask, context.rng), context)
                 return
         held = self._queue.held_from(pending) if waiting and not pending.is_dry else _NOBODY
         found = offers(pending, counts, held)
-        if len(found.ready) != len(pending.asked) and pending.crashes() >= _CRASHES_MAX:
+        if len(found.tiers[0]) != len(pending.asked) and pending.crashes() >= _CRASHES_MAX:
             self._refuse(pending, context, RouteError.SELECTION_FAILED)
-        elif found.ready or found.unhealthy or found.full:
+        elif found:
             self._plan(pending, rank(pending, found, ask, context.rng), context)
-        elif pending.rest:
-            fanout = self._routing.fanout
-            entries = in_place(pending, list(pending.rest[:fanout]))
-            pending.rest = pending.rest[fanout:]
-            self._fan_out(pending, entries, context.now(), context)
+        elif batch := next_batch(pending, self._routing.fanout):
+            self._fan_out(pending, batch, context.now(), context)
         else:
             self._no_bids(pending, context.now(), context)
 
     def _plan(self, pending: Pending, ranked: Ranked, context: Context) -> None:
-        query_id = pending.query.query_id
+        query_id, strategy = pending.query.query_id, pending.strategy
         choices = [Choice(bid.provider, score, bid.expected_s, bid.cost_usd, bid.tokens) for score, bid in ranked[:CHOICES_MAX]]
         now = context.now()
         decision_id = self._record.plan(pending, ranked, now, context)
         if not pending.is_dry:
             winner = choices[0].provider
+            if strategy.learn is not None:
+                self._teach(pending, ranked)
             pending.memory.note(winner)
             self._plans.open(query_id, winner, now)
-        plan = RoutePlan(query_id, decision_id, pending.generation, pending.route.model, pending.strategy.name, tuple(choices))
+        if pending.failure:
+            self._record.strategy_errors += 1
+            context.tell(_FAULTS, StrategyFailed(strategy.name, pending.failure))
+        plan = RoutePlan(query_id, decision_id, pending.generation, pending.route.model, strategy.name, tuple(choices))
         context.answer(pending.slot, plan)
         self._finish(pending)
+
+    def _teach(self, pending: Pending, ranked: Ranked) -> None:
+        strategy = pending.strategy
+        if strategy.is_foreign:
+            pending.failure = pending.failure or guarded_learn(strategy, pending.memory, ranked)
+        elif strategy.learn is not None:
+            strategy.learn(pending.memory, ranked)
 
     # -- no bids: wait or say why
 
@@ -231,16 +242,7 @@ class RouterActor:
 
     def _wait(self, pending: Pending, providers: tuple[str, ...], now: float, context: Context) -> None:
         self._queue.put(pending, providers, now)
-        pause_s = max(self._routing.failover.backoff.base_s, PAUSE_S)
-        soonest = min(pending.until, now + RECHECK_S)
-        answers = pending.by_provider()
-        for provider in providers:
-            answer = answers.get(provider)
-            if answer is None:
-                self._queue.hear(provider, now + pause_s, pending.mark, now)
-            elif isinstance(answer, NoBid):
-                self._queue.hear(provider, answer.retry_at, pending.mark, now)
-            soonest = min(soonest, self._queue.lines[provider].wake_at or inf)
+        soonest = self._queue.hear_all(pending, max(self._routing.failover.backoff.base_s, PAUSE_S), now)
         pending.is_full_round = True
         self._unsettled.extend(providers)
         self._pass_on(pending)
@@ -250,20 +252,21 @@ class RouterActor:
         """Answer that there is no plan. ``error`` overrides what the reasons amount to; ``note`` goes to the record only."""
         now = context.now()
         left_out = tuple(pending.reasons())
-        verdict = judge(pending.route.model, left_out, now, error)
+        course = pending.course
+        verdict = judge(pending.route.model, left_out, now, error, course.detail if error is course.error else "")
         decision_id = self._record.refusal(pending, note or verdict.error, now, context)
         query_id = pending.query.query_id
-        answer = NoRoute(query_id, decision_id, verdict.error, verdict.detail, left_out, verdict.retry_after_s)
+        answer = NoRoute(query_id, decision_id, verdict.error, verdict.detail, left_out, verdict.retry_after_s, course.reject)
         context.answer(pending.slot, answer)
         self._finish(pending)
 
     def _refuse_at_once(self, query: RouteQuery, context: Context, error: RouteError) -> None:
-        profile = query.profile
-        strategy = profile.hints.strategy or self._routing.strategy
+        profile, table = query.profile, self._table
+        strategy, known = profile.hints.strategy or self._routing.strategy, table.ids
         detail = f"no provider has a model {profile.model!r}"
         if error is RouteError.STRATEGY_NOT_FOUND:
-            detail = f"no strategy {strategy!r}; there are {', '.join(STRATEGIES)}"
-        decision_id = self._record.no_start(query, strategy, self._table.generation, error, context)
+            detail, known = f"no strategy {strategy!r}; there are {', '.join(self._strategies)}", ()
+        decision_id = self._record.no_start(query, strategy, table.generation, known, error, context)
         context.reply(NoRoute(query.query_id, decision_id, error, detail, ()))
 
     def _finish(self, pending: Pending) -> None:
@@ -328,12 +331,8 @@ class RouterActor:
         now = context.now()
         self._alarm.has_fired()
         self._unsettled.extend(self._plans.sweep(now))
-        for key, pending in list(self._rounds.items()):
-            if pending.began_at + STALE_S <= now:
-                del self._rounds[key]
-                if pending.state is not _DONE:
-                    # Its round never came home: the handler that began it was dropped.
-                    self._refuse(pending, context, RouteError.SELECTION_FAILED)
+        for pending in self._rounds.lost(now):
+            self._refuse(pending, context, RouteError.SELECTION_FAILED)
         for pending in self._queue.expired(now):
             self._refuse(pending, context)
         for provider in self._queue.due(now):
@@ -341,7 +340,7 @@ class RouterActor:
         self._settle(context)
         if self._queue.waiting:
             self._alarm.set(self._queue.next_due(), now, context)
-        if self._open or self._rounds or len(self._plans):
+        if self._open or len(self._rounds) or len(self._plans):
             self._alarm.set(now + STALE_S, now, context)
 
     # -- what became of it, configuration, statistics
@@ -361,11 +360,11 @@ class RouterActor:
         context.reply(self._record.stats(len(self._queue.waiting)))
 
     def _adopt(self, snapshot: ConfigSnapshot) -> None:
-        routing = snapshot.routing
+        self._routing = routing = snapshot.routing
         self._table = RoutingTable.build(snapshot)
-        self._routing = routing
-        self._strategy = STRATEGIES.get(routing.strategy)
-        self._asked = Ask(_NO_PROFILE, routing.seconds_per_usd)
+        self._policy = Policy(snapshot, self._table, self._strategies)
+        self._record.keep_rules(self._policy.rule_names)
+        self._asked = Ask(_NO_PROFILE, routing.seconds_per_usd, routing.latency_quantile == "p95")
 
     def _on_configured(self, message: Configured, context: Context) -> None:
         """Swap the table; those who wait are asked for anew, in order."""

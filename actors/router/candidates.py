@@ -1,11 +1,14 @@
 """Who is asked, and who of those that bid can be taken: the stages of a decision before its strategy."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from actors.router.pending import Pending
+from actors.router.policy import Policy
 from actors.router.strategies.base import Ask, Ranked
+from actors.router.strategies.guard import guarded, guarded_narrow
 from actors.router.table import Entry
 from messages.routing import NO_HINTS, Bid, Exclusion, LeftOut, NoBid
 
@@ -15,67 +18,103 @@ _PRESSURE = 0.9
 """Weight of queueing that is only feared: soft 0.3 × wait weight 3 (docs/routing.md)."""
 
 
-def select(pending: Pending, fanout: int, rng: Random) -> tuple[Entry, ...]:
-    """Say who is asked first; set who is asked only if they do not bid (``rest``), and who not at all (``left_out``)."""
-    route, query = pending.route, pending.query
-    if route.is_plain and query.profile.hints is NO_HINTS and not query.tried and not query.refused:
+def select(pending: Pending, policy: Policy, fanout: int, rng: Random) -> tuple[Entry, ...]:
+    """Say who is asked first; note who may be asked if they do not bid (``kept``), and who not at all (``left_out``)."""
+    course, query = pending.course, pending.query
+    if course.is_plain and not query.tried and not query.refused:
         # The usual case: nothing is done for each candidate.
-        kept = route.entries
+        kept = course.entries
     else:
-        weighted = pending.strategy.is_weighted and route.has_zero_weight
-        kept = _filter(pending, () if pending.is_full_round else query.refused, weighted)
+        kept = _filter(pending, () if pending.is_full_round else query.refused)
+    pending.kept = kept
     if len(kept) <= fanout:
+        pending.seen = len(kept)
         return kept
-    strategy, winner = pending.strategy, pending.memory.winner
-    first = strategy.narrow(kept, pending.memory, rng, fanout)
-    chosen = {entry.id for entry in first}
-    if strategy.keeps_winner and winner and winner not in chosen:
-        place = route.places.get(winner)
-        if place is not None and (kept is route.entries or route.entries[place] in kept):
-            chosen.discard(first[-1].id)
-            first[-1] = route.entries[place]
-            chosen.add(winner)
-    pending.rest = tuple(entry for entry in kept if entry.id not in chosen)
-    return in_place(pending, first)
+    pending.seen = fanout
+    return in_place(pending, _sample(pending, policy, fanout, rng))
 
 
-def _filter(pending: Pending, refused: tuple[str, ...], weighted: bool) -> tuple[Entry, ...]:
-    query, hints = pending.query, pending.query.profile.hints
+def _sample(pending: Pending, policy: Policy, count: int, rng: Random) -> list[Entry]:
+    """Of more candidates than are asked at once, those to ask first."""
+    strategy, memory, kept, course = pending.strategy, pending.memory, pending.kept, pending.course
+    if course.outside:
+        named = [entry for entry in kept if entry.id not in course.outside]
+        if 0 < len(named) <= count:
+            others = [entry for entry in kept if entry.id in course.outside]
+            return named + others[: count - len(named)]
+        kept = tuple(named) or kept
+    order = policy.order(course) if kept is course.entries else kept
+    if strategy.is_foreign:
+        first, pending.failure = guarded_narrow(strategy, order, memory, rng, count)
+    else:
+        first = strategy.narrow(order, memory, rng, count)
+    winner = memory.winner
+    if strategy.keeps_winner and winner and winner not in [entry.id for entry in first]:
+        place = pending.route.places.get(winner)
+        if place is not None:
+            entry = pending.route.entries[place]
+            if kept is pending.route.entries or entry in kept:
+                first[-1] = entry
+    return first
+
+
+def next_batch(pending: Pending, count: int) -> tuple[Entry, ...]:
+    """Those to ask after the ones who were: none of them could take the call. Empty: all were asked."""
+    kept = pending.kept
+    if pending.seen >= len(kept):
+        return ()
+    answered = pending.by_provider()
+    found = tuple(entry for entry in kept if entry.id not in answered)[:count]
+    pending.seen += len(found)
+    return found
+
+
+def _filter(pending: Pending, refused: tuple[str, ...]) -> tuple[Entry, ...]:
+    """Leave out candidates, each by the first stage that has a reason."""
+    course, query, hints = pending.course, pending.query, pending.query.profile.hints
+    weighted, barred, tried = pending.strategy.is_weighted, course.barred, query.tried
     kept: list[Entry] = []
     left_out = [LeftOut(provider, Exclusion.PIN) for provider in pending.route.pinned_out]
     for entry in pending.route.entries:
+        provider = entry.id
         missing = [tag for tag in hints.tags if tag not in entry.tags]
-        if entry.id in query.tried:
-            left_out.append(LeftOut(entry.id, Exclusion.TRIED))
-        elif entry.id in refused:
-            left_out.append(LeftOut(entry.id, Exclusion.REFUSED))
-        elif entry.id in hints.exclude:
-            left_out.append(LeftOut(entry.id, Exclusion.EXCLUDED))
+        if provider in tried:
+            left_out.append(LeftOut(provider, Exclusion.TRIED))
+        elif provider in refused:
+            left_out.append(LeftOut(provider, Exclusion.REFUSED))
+        elif provider in hints.exclude:
+            left_out.append(LeftOut(provider, Exclusion.EXCLUDED))
         elif missing:
-            left_out.append(LeftOut(entry.id, Exclusion.TAGS, f"lacks {', '.join(missing)}"))
+            left_out.append(LeftOut(provider, Exclusion.TAGS, f"lacks {', '.join(missing)}"))
+        elif provider in barred:
+            left_out.append(barred[provider])
         elif weighted and entry.spec.weight == 0:
-            left_out.append(LeftOut(entry.id, Exclusion.WEIGHT_ZERO))
+            left_out.append(LeftOut(provider, Exclusion.WEIGHT_ZERO))
         else:
             kept.append(entry)
     pending.left_out = tuple(left_out)
-    return tuple(kept)
+    return course.entries if len(kept) == len(course.entries) else tuple(kept)
 
 
-def in_place(pending: Pending, entries: list[Entry]) -> tuple[Entry, ...]:
+def in_place(pending: Pending, entries: Sequence[Entry]) -> tuple[Entry, ...]:
     """``entries`` in the order of their definition, so that nothing depends on the order of a sample."""
-    names = {entry.id for entry in entries}
-    return tuple(entry for entry in pending.route.entries if entry.id in names)
+    places = pending.route.places
+    return tuple(sorted(entries, key=lambda entry: places[entry.id]))
+
+
+READY, UNHEALTHY, OUTSIDE, OUTSIDE_UNHEALTHY, FULL = range(5)
+"""Tiers: an unhealthy provider is asked when no healthy one can take the call, one a rule does not name when none of those it
+names can, and one whose room is promised to open plans last."""
 
 
 @dataclass(slots=True)
 class Offers:
     """Bids that can be taken, by tier, each in the order of definition."""
 
-    ready: list[Bid]
-    unhealthy: list[Bid]
-    """Asked when no healthy one can take the call."""
-    full: list[Bid]
-    """What room they had is promised to others by open plans."""
+    tiers: tuple[list[Bid], ...]
+
+    def __bool__(self) -> bool:
+        return any(self.tiers)
 
 
 def all_ready(pending: Pending, answers: tuple[Bid | NoBid, ...], planned: dict[str, int]) -> list[Bid] | None:
@@ -106,42 +145,82 @@ def offers(pending: Pending, planned: dict[str, int], held: list[str]) -> Offers
 
     ``planned`` are the open plans by provider, ``held`` the providers for which earlier requests wait.
     """
-    found = Offers([], [], [])
-    ceiling = pending.query.profile.hints.max_cost_usd
+    found = Offers(([], [], [], [], []))
+    course = pending.course
     answers = pending.by_provider()
     for entry in pending.asked:
         bid = answers.get(entry.id)
         if type(bid) is not Bid:
             continue
-        if ceiling is not None and (bid.cost_usd is None or bid.cost_usd > ceiling):
-            pending.bar(bid.provider, Exclusion.MAX_COST)
-            continue
-        if held and bid.provider in held:
-            pending.bar(bid.provider, Exclusion.WAITERS_AHEAD)
+        reason, detail = _bar(pending, bid)
+        is_outside = bid.provider in course.outside
+        if reason is None and course.selective is not None and not is_outside and not course.suits(bid):
+            is_outside = course.allow_fallback
+            reason = None if is_outside else Exclusion.RULE
+            detail = f"rule {course.rule}"
+        if reason is None and held and bid.provider in held:
+            reason = Exclusion.WAITERS_AHEAD
+        if reason is not None:
+            pending.bar(bid.provider, reason, detail)
             continue
         count = planned.get(bid.provider)
         if count:
             bid = with_plans(bid, count)
+        tier = OUTSIDE if is_outside else READY
         if bid.room is not None and bid.room <= 0:
-            found.full.append(bid)
-        elif bid.healthy:
-            found.ready.append(bid)
-        else:
-            found.unhealthy.append(bid)
+            tier = FULL
+        elif not bid.healthy:
+            tier += 1
+        found.tiers[tier].append(bid)
     return found
 
 
+def _bar(pending: Pending, bid: Bid) -> tuple[Exclusion | None, str]:
+    """Why a bid is over a ceiling of the request, in words too. What is not known yet is under those of time."""
+    ceiling, hints = pending.course.ceiling_usd, pending.query.profile.hints
+    if ceiling is not None and (bid.cost_usd is None or bid.cost_usd > ceiling):
+        price = "price unknown" if bid.cost_usd is None else f"{bid.cost_usd:.6f} USD"
+        return Exclusion.MAX_COST, f"{price}, ceiling {ceiling:g} USD"
+    if hints is NO_HINTS:
+        return None, ""
+    latency_s, rate = hints.max_latency_s, hints.tokens_per_s
+    if latency_s is not None and bid.samples > 0 and bid.latency_p50_s > latency_s:
+        return Exclusion.MAX_LATENCY, f"median {bid.latency_p50_s * 1e3:.0f} ms, target {latency_s * 1e3:g} ms"
+    if rate is not None and 0 < bid.tokens_per_s < rate:
+        return Exclusion.THROUGHPUT, f"{bid.tokens_per_s:.0f} tokens/s, target {rate:g}"
+    return None, ""
+
+
 def rank(pending: Pending, found: Offers, ask: Ask, rng: Random) -> Ranked:
-    """Rank tier by tier. A preferred provider goes first in its tier: a preference, not a cage."""
-    strategy, memory = pending.strategy, pending.memory
-    prefer = ask.profile.hints.prefer
+    """Rank tier by tier. Whom request, tenant, region and zone prefer goes first in its tier: a preference, not a cage."""
+    hints = ask.profile.hints
+    is_partial = bool(pending.course.preferred or hints.region or hints.zone)
     ranked: Ranked = []
-    for tier in (found.ready, found.unhealthy, found.full):
+    for tier in found.tiers:
         if tier:
-            part = strategy.rank(tier, ask, memory, rng)
-            if prefer:
-                part.sort(key=lambda pair: pair[1].provider != prefer)
+            part = ranked_by(pending, tier, ask, rng)
+            if is_partial:
+                part.sort(key=lambda pair: _preference(pending, pair[1].provider))
             ranked += part
+    return ranked
+
+
+def _preference(pending: Pending, provider: str) -> tuple[int, bool, bool]:
+    """The least comes first: named by request or tenant, then in the zone, then in the region asked for."""
+    preferred, hints = pending.course.preferred, pending.query.profile.hints
+    place = preferred.index(provider) if provider in preferred else len(preferred)
+    spec = pending.route.entries[pending.route.places[provider]].spec
+    return place, bool(hints.region) and spec.region != hints.region, bool(hints.zone) and spec.zone != hints.zone
+
+
+def ranked_by(pending: Pending, bids: list[Bid], ask: Ask, rng: Random) -> Ranked:
+    """The ranking of the query's strategy. One of somebody else's making that fails is replaced by ``first``."""
+    strategy = pending.strategy
+    if not strategy.is_foreign:
+        return strategy.rank(bids, ask, pending.memory, rng)
+    ranked, why = guarded(strategy, bids, ask, pending.memory, rng)
+    if why:
+        pending.failure = why
     return ranked
 
 

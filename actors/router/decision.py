@@ -11,8 +11,10 @@ from actors.router.pending import Pending
 from actors.router.strategies.base import Ranked
 from messages.calls import CallEnded
 from messages.decisions import AttemptRecord, Candidate, Decision
-from messages.routing import Bid, Exclusion, NoBid, RouteQuery
+from messages.routing import Bid, Exclusion, NoBid, NoBidReason, RouteQuery
 
+LISTED_MAX = 64
+"""Candidates listed one by one; of the others a record tells how many there are for each reason."""
 CHOICES_MAX = 8
 """Winner and fall-back chain of a plan."""
 ATTEMPTS_KEPT = 64
@@ -40,29 +42,39 @@ class Kept:
     strategy: str = ""
     attempts: tuple[tuple[int, CallEnded], ...] = ()
     """Calls upstream, each with the round that led to it."""
+    known: tuple[str, ...] = ()
+    """All providers there were, where there is no ``pending`` to tell."""
     pardons: int = 0
     """Times that all its refusals were forgotten at once."""
 
     def message(self, seed: str) -> Decision:
         """The record for people. Costs some µs for each candidate, so only when asked."""
         pending, ranked = self.pending, self.ranked or []
+        profile = self.query.profile
+        found = _candidates(pending, ranked) if pending is not None else [_without_model(name) for name in self.known]
+        listed, rest = _bounded(found)
+        course = pending.course if pending is not None else None
         return Decision(
             decision_id=self.decision_id,
             query_id=self.query.query_id,
             at=self.at,
             generation=pending.generation if pending is not None else self.generation,
-            requested_model=self.query.profile.model,
+            requested_model=profile.model,
             model=pending.route.model if pending is not None else "",
             strategy=pending.strategy.name if pending is not None else self.strategy,
-            rule="",
+            rule=course.rule if course is not None else "",
             seed=seed,
-            candidates=_candidates(pending, ranked) if pending is not None else (),
+            candidates=listed,
             chosen=tuple(bid.provider for _, bid in ranked[:CHOICES_MAX]),
             error=self.error,
             selection_us=self.took_s * 1e6,
             round=self.round,
             attempts=tuple(_attempt(number, ended) for number, ended in self.attempts),
-            not_asked=len(pending.rest) if pending is not None else 0,
+            not_asked=max(0, len(pending.kept) - pending.seen) if pending is not None else 0,
+            rest=rest,
+            profile=profile,
+            priority=course.priority if course is not None else profile.hints.priority,
+            note=_note(pending) if pending is not None else "",
         )
 
 
@@ -128,29 +140,91 @@ def _attempt(number: int, ended: CallEnded) -> AttemptRecord:
     )
 
 
-def _candidates(pending: Pending, ranked: Ranked) -> tuple[Candidate, ...]:
-    """Everybody considered: in the order of definition, then those whom the name pins out, then those not asked."""
+def _note(pending: Pending) -> str:
+    failure = pending.failure
+    notes = (pending.course.note, f"{pending.strategy.name} failed ({failure}): first stood in" if failure else "")
+    return "; ".join(note for note in notes if note)
+
+
+def _candidates(pending: Pending, ranked: Ranked) -> list[Candidate]:
+    """Everybody there is: in the order of definition, those who do not serve the model too."""
     scores = {bid.provider: score for score, bid in ranked}
-    left_out = {left.provider: left for left in pending.left_out}
-    waiting = {entry.id for entry in pending.rest}
-    names = [entry.id for entry in pending.route.entries]
-    names.extend(name for name in pending.route.pinned_out if name not in names)
-    answers, barred = pending.by_provider(), dict(pending.barred)
+    left_out = {left.provider: left for left in pending.left_out} or pending.course.barred
+    waiting = {entry.id for entry in pending.kept}
+    answers = pending.by_provider()
+    barred = {provider: (reason, detail) for provider, reason, detail in pending.barred}
     found: list[Candidate] = []
-    for name in names:
+    for name in pending.known:
         answer = answers.get(name)
         if isinstance(answer, Bid):
-            found.append(_of_bid(answer, scores.get(name), barred.get(name)))
+            found.append(_of_bid(answer, scores.get(name), barred.get(name), name in pending.course.outside))
         elif isinstance(answer, NoBid):
-            found.append(Candidate(name, None, answer.reason, answer.detail, None))
+            found.append(_out(name, answer.reason, answer.detail))
         elif name in left_out:
-            found.append(Candidate(name, None, left_out[name].reason, left_out[name].detail, None))
+            found.append(_out(name, left_out[name].reason, left_out[name].detail))
         elif name in waiting:
-            found.append(Candidate(name, None, Exclusion.NOT_SAMPLED, "", None))
-    return tuple(found)
+            found.append(_out(name, Exclusion.NOT_SAMPLED))
+        elif name in pending.route.pinned_out:
+            found.append(_out(name, Exclusion.PIN))
+        else:
+            found.append(_without_model(name))
+    return found
 
 
-def _of_bid(bid: Bid, score: float | None, barred: Exclusion | None) -> Candidate:
+def _bounded(found: list[Candidate]) -> tuple[tuple[Candidate, ...], tuple[tuple[str, int], ...]]:
+    """The candidates to list, those who bid or answered before those who were not even asked, and counts of the rest."""
+    if len(found) <= LISTED_MAX:
+        return tuple(found), ()
+    places = sorted(range(len(found)), key=lambda place: (found[place].reason in _NOT_ASKED, place))
+    listed = frozenset(places[:LISTED_MAX])
+    counts: dict[str, int] = {}
+    for place in places[LISTED_MAX:]:
+        reason = str(found[place].reason)
+        counts[reason] = counts.get(reason, 0) + 1
+    return tuple(one for place, one in enumerate(found) if place in listed), tuple(sorted(counts.items()))
+
+
+def _of_bid(bid: Bid, score: float | None, barred: tuple[Exclusion, str] | None, is_outside: bool) -> Candidate:
     if barred is not None:
-        return Candidate(bid.provider, None, barred, "", bid)
-    return Candidate(bid.provider, score, "", "" if bid.healthy else "second tier: unhealthy", bid)
+        return Candidate(bid.provider, None, barred[0], barred[1], bid, stage_of(barred[0]))
+    notes = ("not named by the rule" if is_outside else "", "" if bid.healthy else "second tier: unhealthy")
+    return Candidate(bid.provider, score, "", "; ".join(note for note in notes if note), bid)
+
+
+def _out(name: str, reason: str, detail: str = "") -> Candidate:
+    return Candidate(name, None, reason, detail, None, stage_of(reason))
+
+
+def _without_model(name: str) -> Candidate:
+    return _out(name, Exclusion.MODEL)
+
+
+def stage_of(reason: str) -> str:
+    """The stage of a decision that leaves somebody out for ``reason``."""
+    return _STAGES.get(reason, "health")
+
+
+_NOT_ASKED = {Exclusion.MODEL, Exclusion.PIN, Exclusion.NOT_SAMPLED}
+_STAGES: dict[str, str] = {
+    Exclusion.MODEL: "candidates",
+    Exclusion.PIN: "candidates",
+    Exclusion.TRIED: "exclusions",
+    Exclusion.REFUSED: "exclusions",
+    Exclusion.EXCLUDED: "exclusions",
+    Exclusion.TAGS: "exclusions",
+    NoBidReason.CONTEXT_TOO_LONG: "requirements",
+    NoBidReason.MISSING_CAPABILITY: "requirements",
+    NoBidReason.MODEL_UNAVAILABLE: "requirements",
+    Exclusion.TENANT: "tenant",
+    Exclusion.LABELS: "pool",
+    Exclusion.RULE: "rules",
+    NoBidReason.AT_CAPACITY: "limits",
+    NoBidReason.RATE_LIMITED: "limits",
+    Exclusion.MAX_COST: "ceilings",
+    Exclusion.MAX_LATENCY: "ceilings",
+    Exclusion.THROUGHPUT: "ceilings",
+    Exclusion.WAITERS_AHEAD: "queue",
+    Exclusion.NOT_SAMPLED: "fan-out",
+    Exclusion.WEIGHT_ZERO: "strategy",
+}
+"""Where it is not ``health``, which has most."""

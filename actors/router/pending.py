@@ -4,11 +4,17 @@ from dataclasses import dataclass
 from enum import Enum
 
 from actors.kernel import ReplySlot
+from actors.router.policy import Course
 from actors.router.strategies.base import Memory, Strategy
 from actors.router.table import Entry, Route
+from messages.policy import NORMAL
 from messages.routing import Bid, Exclusion, LeftOut, NoBid, NoBidReason, RouteQuery
 
 _DRY_RUN = "explain-"
+
+HEAD_START_S = 5.0
+"""A step of priority counts as so much earlier an arrival: who is more urgent overtakes those who came up to so much before,
+and nobody is starved, for those who wait grow older (ageing)."""
 
 
 def is_dry_run(query: RouteQuery) -> bool:
@@ -40,7 +46,11 @@ class Pending:
     slot: ReplySlot
     strategy: Strategy
     memory: Memory
+    course: Course
     route: Route
+    """Of the course, and so is ``strategy``: both are read often."""
+    known: tuple[str, ...]
+    """All providers there are, for the record."""
     generation: int
     """Of the table the round was made from."""
     is_dry: bool
@@ -57,28 +67,40 @@ class Pending:
     """True: providers that refused are asked again."""
     asked: tuple[Entry, ...] = ()
     """Of the fan-out that is out now."""
-    rest: tuple[Entry, ...] = ()
-    """Not asked yet, in the order in which they will be."""
+    kept: tuple[Entry, ...] = ()
+    """Who may be asked in this round; more than are asked at once if there are many."""
+    seen: int = 0
+    """How many of them were asked."""
     left_out: tuple[LeftOut, ...] = ()
     """Not asked in this round, and why."""
     answers: tuple[Bid | NoBid, ...] = ()
     """As they came; ``by_provider`` indexes them where that is wanted."""
-    barred: tuple[tuple[str, Exclusion], ...] = ()
-    """Who made a bid that could not be taken, and why."""
+    barred: tuple[tuple[str, Exclusion, str], ...] = ()
+    """Who made a bid that could not be taken, why, and what more there is to say."""
     turn: str = ""
     """The provider whose turn the round is made for."""
     waits_on: tuple[str, ...] = ()
+    failure: str = ""
+    """Why the strategy of somebody else's making was replaced by ``first``."""
+    priority: int = NORMAL
+    """Of the course it began with: its place in line stays."""
 
     @property
     def order(self) -> tuple[float, int]:
-        """Its place in every line: the request's arrival, then the order in which queries came here."""
-        return self.query.arrived_at, self.number
+        """Its place in every line: the request's arrival, by its priority sooner or later, then the order of queries here."""
+        return self.query.arrived_at - HEAD_START_S * (self.priority - NORMAL), self.number
+
+    def set_out(self, course: Course, known: tuple[str, ...], generation: int) -> None:
+        """Go on by another course, which a new generation gave. The place in line stays."""
+        self.course, self.route, self.strategy = course, course.route, course.strategy
+        self.known, self.generation = known, generation
 
     def begin_again(self, now: float, mark: int) -> None:
         """Forget the round before."""
         self.began_at = now
         self.mark = mark
-        self.rest = ()
+        self.kept = ()
+        self.seen = 0
         self.left_out = ()
         self.answers = ()
         self.barred = ()
@@ -87,9 +109,9 @@ class Pending:
         """The answers of this round."""
         return {answer.provider: answer for answer in self.answers}
 
-    def bar(self, provider: str, reason: Exclusion) -> None:
+    def bar(self, provider: str, reason: Exclusion, detail: str = "") -> None:
         """Note a bid that cannot be taken."""
-        self.barred += ((provider, reason),)
+        self.barred += ((provider, reason, detail),)
 
     def refused_by(self) -> list[str]:
         """Providers not asked because they refused the award of the plan before."""
@@ -102,12 +124,10 @@ class Pending:
     def reasons(self) -> list[LeftOut]:
         """Everybody who is not in the plan, and why, in the order of definition of those asked."""
         found = list(self.left_out)
-        barred = dict(self.barred)
+        found += [LeftOut(provider, reason, detail) for provider, reason, detail in self.barred]
         for provider, answer in self.by_provider().items():
             if isinstance(answer, NoBid):
                 found.append(LeftOut(provider, answer.reason, answer.detail, answer.retry_at))
-            elif provider in barred:
-                found.append(LeftOut(provider, barred[provider]))
-        place = {entry.id: position for position, entry in enumerate(self.route.entries)}
+        place = self.route.places
         found.sort(key=lambda left: place.get(left.provider, len(place)))
         return found

@@ -103,6 +103,19 @@ class WaitingQueue:
             at = max(retry_at, now + PAUSE_S)
             line.wake_at = at if line.wake_at is None else min(line.wake_at, at)
 
+    def hear_all(self, pending: Pending, pause_s: float, now: float) -> float:
+        """Hear whoever ``pending`` waits for; who refused an award may be asked again ``pause_s`` later. When to look again."""
+        soonest = min(pending.until, now + RECHECK_S)
+        answers = pending.by_provider()
+        for provider in pending.waits_on:
+            answer = answers.get(provider)
+            if answer is None:
+                self.hear(provider, now + pause_s, pending.mark, now)
+            elif isinstance(answer, NoBid):
+                self.hear(provider, answer.retry_at, pending.mark, now)
+            soonest = min(soonest, self.lines[provider].wake_at or inf)
+        return soonest
+
     def first_idle(self, provider: str) -> Pending | None:
         """The first in line who is not having a turn."""
         line = self.lines.get(provider)
@@ -182,11 +195,11 @@ def waits_on(pending: Pending, now: float) -> tuple[str, ...]:
     if until <= now:
         return ()
     found = pending.refused_by()
-    barred = dict(pending.barred)
+    ahead = {provider for provider, reason, _ in pending.barred if reason == Exclusion.WAITERS_AHEAD}
     for provider, answer in pending.by_provider().items():
         if isinstance(answer, NoBid):
             if can_end(answer, until):
                 found.append(provider)
-        elif barred.get(provider) == Exclusion.WAITERS_AHEAD:
+        elif provider in ahead:
             found.append(provider)
     return tuple(found)

@@ -23,13 +23,14 @@ _SUCCESS, _FAILED, _NOT_SENT = Outcome.SUCCESS, Outcome.FAILED, Outcome.NOT_SENT
 class Recorder:
     """Keeps the records and the counts. ``seed`` is what the records name as the source of chance."""
 
-    __slots__ = ("_durations", "_failed", "_log", "_seed", "_succeeded", "total")
+    __slots__ = ("_durations", "_failed", "_hits", "_log", "_seed", "_succeeded", "strategy_errors", "total")
 
     def __init__(self, limit: int, seed: str) -> None:
         self._log = DecisionLog(limit)
         self._seed = seed
         self._durations = Histogram()
-        self._succeeded = self._failed = self.total = 0
+        self._succeeded = self._failed = self.total = self.strategy_errors = 0
+        self._hits: dict[str, int] = {}
 
     def plan(self, pending: Pending, ranked: Ranked, now: float, context: Context) -> str:
         """Record a plan; returns the decision's id."""
@@ -60,9 +61,12 @@ class Recorder:
             self._failed += error != WITHDRAWN
         return kept.decision_id
 
-    def no_start(self, query: RouteQuery, strategy: str, generation: int, error: str, context: Context) -> str:
+    def no_start(
+        self, query: RouteQuery, strategy: str, generation: int, known: tuple[str, ...], error: str, context: Context
+    ) -> str:
         """Record a query of which nothing could be made: its model or strategy does not exist. Returns the decision's id."""
         kept = self._of(query, context)
+        kept.known = known
         kept.pending, kept.strategy, kept.generation = None, strategy, generation
         kept.ranked, kept.error = None, error
         if not is_dry_run(query):
@@ -114,7 +118,17 @@ class Recorder:
     def stats(self, waiting: int) -> RouterStats:
         """The counts, and how long decisions took (from the query, or its turn, to the answer)."""
         p50, p95, p99 = (self._durations.quantile(share) for share in (0.5, 0.95, 0.99))
-        return RouterStats(self.total, self._succeeded, self._failed, p50, p95, p99, waiting)
+        hits = tuple(sorted(self._hits.items()))
+        return RouterStats(self.total, self._succeeded, self._failed, p50, p95, p99, waiting, hits, self.strategy_errors)
+
+    def hit(self, rules: tuple[str, ...]) -> None:
+        """Count a match for each of the rules."""
+        for rule in rules:
+            self._hits[rule] += 1
+
+    def keep_rules(self, names: tuple[str, ...]) -> None:
+        """Count these rules from now on; counts of those that stay go on."""
+        self._hits = {name: self._hits.get(name, 0) for name in names}
 
     def shrink(self, limit: int) -> None:
         """Keep no more than ``limit`` records from now on."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from actors.kernel import Ref
-from messages.control import ConfigSnapshot, ProviderSpec
+from messages.control import ConfigSnapshot, ModelSpec, ProviderSpec
 from messages.routing import CallForBids
 
 
@@ -22,6 +22,8 @@ class Entry:
     models: frozenset[str]
     """Public names it lists; asked for membership only."""
     tags: frozenset[str]
+    offers: Mapping[str, ModelSpec] = field(default_factory=dict, repr=False, compare=False)
+    """What it lists, by public name."""
 
     def can_take(self, model: str) -> bool:
         """Whether it lists ``model``, or takes any name."""
@@ -60,6 +62,8 @@ class RoutingTable:
     """Names to routes, as of one generation."""
 
     generation: int
+    ids: tuple[str, ...]
+    """Everybody, in the order of their definition."""
     by_id: dict[str, Entry]
     by_kind: dict[str, tuple[Entry, ...]]
     default: Entry | None
@@ -81,6 +85,7 @@ class RoutingTable:
         by_id = {entry.id: entry for entry in entries}
         table = RoutingTable(
             generation=snapshot.generation,
+            ids=tuple(by_id),
             by_id=by_id,
             by_kind={kind: tuple(found) for kind, found in by_kind.items()},
             default=by_id.get(snapshot.default_provider) or (entries[0] if entries else None),
@@ -91,6 +96,10 @@ class RoutingTable:
         for alias in aliases:
             table.aliased[alias] = _follow(alias, aliases, table)
         return table
+
+    def is_listed(self, name: str) -> bool:
+        """Whether the configuration itself has the name; of others there is no end."""
+        return name in self.listed or name in self.aliased
 
     def find(self, name: str) -> Route | None:
         """The route of a name as a client wrote it: exact, then alias, then pin, then the default that takes any; or None."""
@@ -121,8 +130,8 @@ class RoutingTable:
 
 
 def _entry(spec: ProviderSpec) -> Entry:
-    models = frozenset(model.name for model in spec.models)
-    return Entry(spec.id, spec, Ref(f"provider:{spec.id}"), models, frozenset(spec.tags))
+    offers = {model.name: model for model in spec.models}
+    return Entry(spec.id, spec, Ref(f"provider:{spec.id}"), frozenset(offers), frozenset(spec.tags), offers)
 
 
 def _follow(alias: str, aliases: dict[str, str], table: RoutingTable) -> Route | None:

@@ -13,6 +13,8 @@ LATER_S = 10.0
 _GONE = {NoBidReason.DISABLED, NoBidReason.DRAINING, NoBidReason.OUT}
 """Out of service for reasons of ours."""
 _DOWN = {NoBidReason.CIRCUIT_OPEN, NoBidReason.UNAVAILABLE, NoBidReason.CRASHED}
+_POLICY = {Exclusion.PIN, Exclusion.MODEL, Exclusion.TENANT, Exclusion.LABELS, Exclusion.RULE}
+"""Said before anybody is asked: counts only when there is nothing else."""
 _BUSY = {NoBidReason.AT_CAPACITY, NoBidReason.OVERLOADED}
 _PASSING = {NoBidReason.RATE_LIMITED, NoBidReason.AT_CAPACITY, NoBidReason.CIRCUIT_OPEN, NoBidReason.UNAVAILABLE}
 """Whose end is worth coming back for; that of a bad key or a missing model is a guess."""
@@ -39,6 +41,12 @@ _WORDS: dict[str, str] = {
     Exclusion.WEIGHT_ZERO: "has weight 0",
     Exclusion.PIN: "is not the one the name pins",
     Exclusion.MAX_COST: "is over the cost ceiling or has no known price",
+    Exclusion.MAX_LATENCY: "is slower than the request's target",
+    Exclusion.THROUGHPUT: "gives fewer tokens a second than the request's target",
+    Exclusion.MODEL: "does not serve the model",
+    Exclusion.TENANT: "is not allowed to the tenant",
+    Exclusion.LABELS: "is denied to callers with these labels",
+    Exclusion.RULE: "is not among those a rule allows",
     Exclusion.WAITERS_AHEAD: "has earlier requests waiting for it",
     NoBidReason.CIRCUIT_OPEN: "has its circuit open",
     NoBidReason.AT_CAPACITY: "is at capacity",
@@ -66,15 +74,18 @@ class Verdict:
     detail: str
 
 
-def judge(model: str, left_out: Sequence[LeftOut], now: float, error: RouteError | None = None) -> Verdict:
-    """Say why nobody is left. ``error`` overrides what the reasons amount to."""
-    found = error or _error({left.reason for left in left_out if left.reason != Exclusion.PIN})
-    return Verdict(found, _wait_s(found, left_out, now), _sentence(model, left_out, now))
+def judge(model: str, left_out: Sequence[LeftOut], now: float, error: RouteError | None = None, detail: str = "") -> Verdict:
+    """Say why nobody is left. ``error`` overrides what the reasons amount to, ``detail`` the sentence."""
+    found = error or _error({left.reason for left in left_out})
+    return Verdict(found, _wait_s(found, left_out, now), detail or _sentence(model, left_out, now))
 
 
 def _error(reasons: set[str]) -> RouteError:
     """What a set of reasons amounts to. What is out of use counts only when alone; what can change before what cannot."""
-    reasons = reasons - _GONE
+    others = reasons - _POLICY
+    if not others and reasons - {Exclusion.PIN}:
+        return RouteError.ALL_FILTERED
+    reasons = others - _GONE
     if reasons == {NoBidReason.TIMEOUT}:
         return RouteError.TIMEOUT
     reasons = reasons - {NoBidReason.TIMEOUT}

@@ -21,7 +21,8 @@ def snapshot(
 ) -> ConfigSnapshot:
     default = routing.pop("default", specs[0].id if specs else "")
     pairs = tuple(sorted((aliases or {}).items()))
-    return ConfigSnapshot(generation, specs, default, pairs, RoutingSpec(**routing))
+    policy: dict[str, Any] = {name: tuple(routing.pop(name, ())) for name in ("rules", "tenants", "pools")}
+    return ConfigSnapshot(generation, specs, default, pairs, RoutingSpec(**routing), **policy)
 
 
 BID = Bid("", 0, None, 1, 0, 50, 0.3, 0.6, 0.3, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, True, False)

@@ -67,7 +67,8 @@ def test_the_record_of_a_refusal_has_its_error_even_if_nobody_was_asked() -> Non
     desk = Desk(A)
     desk.ask("typo")
     found = record(desk, desk.context.replies[0].decision_id)
-    assert (found.error, found.requested_model, found.candidates) == (RouteError.MODEL_NOT_SUPPORTED, "typo", ())
+    assert (found.error, found.requested_model) == (RouteError.MODEL_NOT_SUPPORTED, "typo")
+    assert [(one.provider, one.stage, one.reason) for one in found.candidates] == [("a", "candidates", "model")]
 
 
 def test_pain_19_a_later_round_replaces_the_candidates_and_keeps_the_attempts() -> None:
