@@ -126,7 +126,7 @@ def action_of(entry: ActionEntry) -> Action:
     if name == "provider":
         return Action(ActionKind.PROVIDERS, (value,))
     if name == "providers":
-        return Action(ActionKind.PROVIDERS, tuple(dict.fromkeys(value)))
+        return Action(ActionKind.PROVIDERS, tuple(value))
     if name == "priority":
         return Action(ActionKind.PRIORITY, priority=value)
     return Action(ActionKind(name), (value,))

@@ -93,8 +93,10 @@ def _pattern(pattern: str) -> str:
 
 
 def _one_or_many(value: Any) -> Any:
-    if not isinstance(value, str):
+    if isinstance(value, list):
         return value
+    if not isinstance(value, str):
+        raise problem("expected a name or a list of names")
     if not value:
         raise problem("must not be empty")
     if len(value) > _LABEL_LENGTH_MAX:
@@ -143,6 +145,8 @@ def _deny(value: bool) -> bool:
 
 
 def _action_alone(value: Any) -> Any:
+    if not isinstance(value, dict | list):
+        raise problem("expected an action or a list of actions")
     return [value] if isinstance(value, dict) else value
 
 

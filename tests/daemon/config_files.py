@@ -13,6 +13,13 @@ providers:
     kind: openai
 """
 
+FLEET = """\
+providers:
+  - {id: west, kind: openai, models: [gpt-4o, mini]}
+  - {id: east, kind: openai, models: [gpt-4o]}
+"""
+"""Two providers whose models are known, so that names nobody serves can be told."""
+
 
 def load(text: str, environ: Mapping[str, str] | None = None, directory: Path = Path("/nowhere")) -> Loaded:
     return load_bytes(text.encode(), directory / "pointsman.yaml", environ or {})
