@@ -32,7 +32,7 @@ from messages.calls import Award, CallEnded, ContentStarted, Granted, Outcome, R
 from messages.control import Drain, HealthSpec, ProviderSpec, Reconfigure, Reset
 from messages.failures import Blame, Scope
 from messages.health import GetReport, ProbeCheck, Probed, ProbeWish, ProviderReport, PushMetrics, Status
-from messages.routing import Bid, CallForBids, CapacityFreed, NoBid, NoBidReason
+from messages.routing import CallForBids, CapacityFreed, NoBid, NoBidReason
 
 ProviderMail = (
     CallForBids
@@ -115,7 +115,10 @@ class ProviderActor:
         The four that every request brings are told by ``isinstance``, which costs a third of a ``case``.
         """
         if isinstance(message, CallForBids):
-            context.reply(self._offer(message, context.now()))
+            if self.is_shut:
+                context.reply(self._shut_bid())
+            else:
+                context.reply(offer(self.spec, self.catalog, self.standing, self.limits, message, context.now()))
         elif isinstance(message, Award):
             context.reply(self._on_award(message, context.now()))
         elif isinstance(message, CallEnded):
@@ -171,11 +174,6 @@ class ProviderActor:
         if isinstance(self.standing.circuit.state, Open):
             return Status.UNAVAILABLE
         return Status.UNCHECKED if self.standing.proved_at is None else Status.READY
-
-    def _offer(self, call: CallForBids, now: float) -> Bid | NoBid:
-        if self.is_shut:
-            return self._shut_bid()
-        return offer(self.spec, self.catalog, self.standing, self.limits, call, now)
 
     def _is_shut(self) -> bool:
         return self.is_draining or not self.spec.enabled or bool(self.spec.status)

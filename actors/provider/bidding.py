@@ -20,8 +20,9 @@ def offer(
     offered = catalog.models.get(model, catalog.otherwise)
     if offered is None:
         return NoBid(spec.id, NoBidReason.MODEL_UNAVAILABLE, None, "not among its models")
-    surplus = catalog.surplus.get(profile.needs)
-    if surplus is None:
+    try:
+        surplus = catalog.surplus[profile.needs]
+    except KeyError:
         if missing := catalog.missing(profile.needs):
             return NoBid(spec.id, NoBidReason.MISSING_CAPABILITY, None, missing)
         surplus = catalog.beyond(profile.needs)
