@@ -15,7 +15,7 @@ def gateway(upstream: ScriptedUpstream) -> Iterator[Gateway]:
     upstream.scripts["p"] = answers
     url = upstream.base_url("p")
     cheap = {"name": "m", "input_price": 1, "output_price": 1}
-    dear = {"name": "m", "input_price": 1000, "output_price": 1000}
+    dear = {"name": "m", "input_price": 100_000, "output_price": 100_000}
     configuration: dict[str, Any] = {
         "providers": [
             provider("dear", url, [dear], region="us", zone="us-1", tags=["fast", "us"]),
