@@ -122,6 +122,7 @@ aliases: {quick: plain, gpt4: public}
 routing:
   strategy: least_latency
   adaptive: {seconds_per_usd: 0}
+  least_latency: {quantile: p95}
   fanout: 4
   decision_timeout: 20ms
   deadline: 1m
@@ -157,6 +158,7 @@ def test_every_supported_key_arrives() -> None:
     assert routing == RoutingSpec(
         "least_latency", 0, 4, 0.02, 60,
         FailoverSpec(False, 5, ("408", "5xx", "429"), BackoffSpec("linear", 1, 3, 2, False), 0.5), 0, 0,
+        latency_quantile="p95",
     )  # fmt: skip
     assert loaded.snapshot.health == HealthSpec(0.5, 1, 3, 0.9, 2, 30, 0.1)
     assert loaded.telemetry == TelemetrySettings("http://localhost:4317", "grpc", 1, "gate")

@@ -1,6 +1,7 @@
 """Pools, rules and tenants in the file: what is written arrives, and what cannot be meant is told with its place."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,7 @@ from runtime.config.describe import describe, overview
 from runtime.config.kinds import SUPPORTED_STRATEGIES
 from runtime.config.schema import json_schema
 from tests.daemon.config_files import FLEET, load, said
+from tests.daemon.gateway import run_pointsman
 
 KNOWN_CONDITIONS = (
     "always, never, all, any, not, model, model_pattern, tenant, user, region, min_priority, has_tools, has_vision, "
@@ -394,3 +396,35 @@ def test_what_check_prints_of_policy_is_there_as_data_in_the_words_of_the_file()
     assert data["rules"][0]["when"] == {"any": [{"has_tools": True}, {"not": {"min_priority": "high"}}]}
     assert data["pools"]["mini"]["rules"][0] == {"labels": {"purpose": "batch"}, "deny": True}
     assert data["tenants"]["acme"]["max_cost_per_request"] == 0.5
+
+
+IMPOSSIBLE = """\
+providers:
+  - {id: west, kind: openai, models: [gpt-4o, mini], weight: -1}
+  - {id: west, kind: openai, models: [gpt-4o]}
+aliases: {a: b, b: a}
+rules:
+  - name: it
+    when: {all: [{time_range: {start: "22:00", end: "06:00", zone: Mars/Base}}, {model: mini}]}
+    then: [{provider: nobody}, {strategy: magic}, {redirect: mini}]
+pools:
+  gpt-4o: {}
+  mini: {rules: [{labels: {tier: free}, redirect: mini}]}
+"""
+
+
+def test_every_impossible_configuration_is_refused_by_the_command_with_path_line_and_reason(tmp_path: Path) -> None:
+    file = tmp_path / "impossible.yaml"
+    file.write_text(IMPOSSIBLE, encoding="utf-8")
+    ended = run_pointsman("check", "-c", str(file))
+    assert ended.returncode == 1
+    assert [line.removeprefix(f"{file}: ") for line in ended.stderr.splitlines() if line.startswith(str(file))] == [
+        "line 2: providers[0].weight: must be 0 or more",
+        "line 3: providers[1].id: is already the id of providers[0]",
+        "line 4: aliases.a: leads back to itself",
+        "line 7: rules[0].when.all[0].time_range.zone: is no known time zone; expected an IANA name such as UTC or Europe/Berlin",
+        "line 8: rules[0].then[0].provider: there is no provider 'nobody'",
+        f"line 8: rules[0].then[1].strategy: unknown strategy; known are: {KNOWN_STRATEGIES}",
+        "line 10: pools.gpt-4o: says nothing; give it a strategy or rules, or leave it out",
+        "line 11: pools.mini.rules[0].redirect: redirects 'mini' to itself",
+    ]
