@@ -1,4 +1,7 @@
-"""What is wrong with a configuration, said so that it can be found: path, line, reason. Never a value that was written."""
+"""What is wrong with a configuration, said so that it can be found: path, line, reason.
+
+Never a value that was written, except the names of providers and models that rules, tenants and pools give.
+"""
 
 import difflib
 import re

@@ -18,7 +18,7 @@ from actors.patterns import name_test, time_zone
 from messages.policy import CONDITION_DEPTH_MAX, PRIORITIES
 from runtime.config.schema_provider import Section
 from runtime.config.strategies import CHECKED_STRATEGY, KnownStrategy
-from runtime.config.values import Label, Real, Whole, problem
+from runtime.config.values import Label, Real, Whole, plain_text, problem
 
 NAMES_MAX = 1_000
 """Most names or parts of one condition or action."""
@@ -101,7 +101,7 @@ def _one_or_many(value: Any) -> Any:
         raise problem("must not be empty")
     if len(value) > _LABEL_LENGTH_MAX:
         raise problem(f"must have {_LABEL_LENGTH_MAX} or fewer characters")
-    return [value]
+    return [plain_text(value)]
 
 
 def _one_or_more_names(names: list[str]) -> list[str]:

@@ -141,6 +141,14 @@ def _checked_name(value: str) -> str:
     return value
 
 
+def plain_text(value: str) -> str:
+    """``value``, if it has no control characters but tabs. Raises ``PydanticCustomError``."""
+    # Names are printed, logged and sent in headers.
+    if _CONTROL.search(value):
+        raise problem("must not contain a line break or another control character")
+    return value
+
+
 def _not_bool(value: Any) -> Any:
     # To pydantic true is the number 1; in a configuration it is a slip.
     if isinstance(value, bool):
@@ -172,6 +180,6 @@ Real = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
 Share = Annotated[float, BeforeValidator(_not_bool), Field(ge=0, le=1, allow_inf_nan=False)]
 """A part of the whole, 0 to 1."""
 Name = Annotated[str, AfterValidator(_checked_name), WithJsonSchema({"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]*$"})]
-Label = Annotated[str, Field(min_length=1, max_length=200)]
+Label = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(plain_text)]
 """A name people choose: of a model, region, tag."""
 Url = Annotated[str, AfterValidator(checked_url), WithJsonSchema({"type": "string", "format": "uri"})]

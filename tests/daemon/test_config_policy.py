@@ -30,6 +30,7 @@ KNOWN_CONDITIONS = (
     "always, never, all, any, not, model, model_pattern, tenant, user, region, min_priority, has_tools, has_vision, "
     "token_count_over, time_range, cost_under, latency_under"
 )
+NO_ZONE = "is no known time zone; expected an IANA name such as UTC or Europe/Berlin"
 KNOWN_STRATEGIES = ", ".join(SUPPORTED_STRATEGIES)
 ONE_KEY = "a condition is a mapping of exactly one key"
 
@@ -250,6 +251,7 @@ def test_A4_D7_D2_every_error_of_policy_is_told_at_once_with_its_path_and_line()
         ("{has_vision: false}", "when.has_vision: can only be true; for the opposite use not: {...}"),
         ("{model: []}", "when.model: must name one at least"),
         ("{model: ''}", "when.model: must not be empty"),
+        ('{user: "a\\nb"}', "when.user: must not contain a line break or another control character"),
         ("{user: 7}", "when.user: expected a name or a list of names"),
         ("{region: [eu, '']}", "when.region[1]: must not be empty"),
         ("{model_pattern: /(/}", "when.model_pattern: what stands between the slashes is no regular expression"),
@@ -296,6 +298,7 @@ def test_conditions_may_be_nested_to_a_depth_that_can_be_read_and_no_deeper() ->
         ("{providers: []}", "then.providers: must name one at least"),
         ("{providers: [west, west]}", "then.providers: provider 'west' is named twice"),
         ("{reject: ''}", "then.reject: must not be empty"),
+        ('{reject: "a\\nb"}', "then.reject: must not contain a line break or another control character"),
         ("[{reject: no}, {strategy: cost}]", "then[0].reject: what is rejected goes nowhere: reject must be the only action"),
         ("{redirect: nothing}", "then.redirect: no provider serves a model 'nothing'"),
         ("{priority: urgent}", "then.priority: expected low, normal, high or critical, or 0 to 3"),
@@ -405,7 +408,7 @@ providers:
 aliases: {a: b, b: a}
 rules:
   - name: it
-    when: {all: [{time_range: {start: "22:00", end: "06:00", zone: Mars/Base}}, {model: mini}]}
+    when: {all: [{time_range: {start: "22:00", end: "06:00", zone: Mars/Base}}, {has_tools: true}]}
     then: [{provider: nobody}, {strategy: magic}, {redirect: mini}]
 pools:
   gpt-4o: {}
@@ -422,7 +425,7 @@ def test_every_impossible_configuration_is_refused_by_the_command_with_path_line
         "line 2: providers[0].weight: must be 0 or more",
         "line 3: providers[1].id: is already the id of providers[0]",
         "line 4: aliases.a: leads back to itself",
-        "line 7: rules[0].when.all[0].time_range.zone: is no known time zone; expected an IANA name such as UTC or Europe/Berlin",
+        f"line 7: rules[0].when.all[0].time_range.zone: {NO_ZONE}",
         "line 8: rules[0].then[0].provider: there is no provider 'nobody'",
         f"line 8: rules[0].then[1].strategy: unknown strategy; known are: {KNOWN_STRATEGIES}",
         "line 10: pools.gpt-4o: says nothing; give it a strategy or rules, or leave it out",
