@@ -79,7 +79,7 @@ class Tree:
             return RegistryActor(subscribers, describe, _same(RegistryActor, before), strategies=tuple(all_strategies()))
 
         def router(before: Actor | None) -> Actor:
-            return RouterActor(self._snapshot)
+            return RouterActor(self._snapshot, strategies=all_strategies())
 
         spawn("registry", registry, CORE)
         spawn("router", router, CORE)

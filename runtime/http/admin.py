@@ -37,7 +37,7 @@ class Admin:
         self._system = system
         self._directory = directory
         self._serials = count(1)
-        self.changes = Changes(self._ask, self._tell, lambda: directory.snapshot, credentials)
+        self.changes = Changes(self._ask, self._tell, system.clock.now, lambda: directory.snapshot, credentials)
 
     @property
     def snapshot(self) -> ConfigSnapshot:

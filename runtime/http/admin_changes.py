@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from actors.provider.pushed import PUSHED_FOR_S
 from messages.changes import (
     Change,
     Changed,
@@ -53,18 +54,25 @@ class Changes:
     """Writes through the registry. Every method raises ``AdminError``, and then nothing has changed."""
 
     def __init__(
-        self, ask: Ask, tell: Tell, snapshot: Callable[[], ConfigSnapshot], credentials: Credentials | None = None
+        self,
+        ask: Ask,
+        tell: Tell,
+        now: Callable[[], float],
+        snapshot: Callable[[], ConfigSnapshot],
+        credentials: Credentials | None = None,
     ) -> None:
         self._ask = ask
         self._tell = tell
+        self._now = now
         self._snapshot = snapshot
         self._credentials = credentials
-        self._pushed: dict[tuple[str, str], Pushed] = {}
-        """By provider and endpoint: another door is another provider."""
+        self._pushed: dict[tuple[str, str], tuple[float, Pushed]] = {}
+        """Until when (monotonic s) what is believed, by provider and endpoint: another door is another provider."""
 
     def pushed(self, provider: str, endpoint: str) -> Pushed | None:
-        """What was last pushed of a provider; None: nothing."""
-        return self._pushed.get((provider, endpoint))
+        """What was last pushed of a provider; None: nothing, or so long ago that the provider has forgotten it."""
+        until, pushed = self._pushed.get((provider, endpoint), (0.0, None))
+        return pushed if self._now() < until else None
 
     async def register(self, body: bytes) -> str:
         """Add a provider; returns its id."""
@@ -98,7 +106,7 @@ class Changes:
         if metrics is not None:
             self._tell(f"provider:{provider}", metrics)
             self._forget_pushed()
-            self._pushed[provider, endpoint] = self._pushed.get((provider, endpoint), {}) | _shown(metrics)
+            self._pushed[provider, endpoint] = (self._now() + PUSHED_FOR_S, _shown(metrics))
 
     async def set_default(self, body: bytes) -> dict[str, Any]:
         """Make a provider the default."""

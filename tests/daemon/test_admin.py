@@ -185,7 +185,11 @@ def test_pain_19_a_decision_tells_candidates_reasons_attempts_and_generation(gat
     assert (record["requested_model"], record["model"], record["strategy"]) == ("m", "m", "first")
     assert record["generation"] == gateway.get("/admin/providers").json()["generation"]
     assert record["chosen"] == ["good"]
-    bad, good = record["candidates"]
+    bad, good, *others = record["candidates"]
+    assert {(one["provider"], one["stage"] != "", one["reason"]) for one in others} == {
+        ("broken", True, "model"),
+        ("lists", True, "model"),
+    }
     assert (bad["provider"], bad["reason"], bad["score"]) == ("bad", "auth_failed", None)
     assert (good["provider"], good["reason"]) == ("good", "")
     assert good["bid"]["healthy"] is True
@@ -211,7 +215,8 @@ def test_explaining_decides_for_real_but_calls_nobody(gateway: Gateway, upstream
     record = gateway.post("/admin/explain", orjson.dumps(question)).json()
 
     assert record["chosen"] == ["good"]
-    assert {one["provider"]: one["reason"] for one in record["candidates"]} == {"bad": "excluded", "good": ""}
+    reasons = {one["provider"]: one["reason"] for one in record["candidates"]}
+    assert reasons == {"bad": "excluded", "good": "", "broken": "model", "lists": "model"}
     assert record["attempts"] == []
     assert upstream.requests("good") == []
     assert gateway.stats()["router"]["total"] == total_before

@@ -30,7 +30,7 @@ IMPOSSIBLE: dict[str, tuple[str, str, dict[str, Any], str, str]] = {
         "/admin/rules/r",
         {**ALWAYS, "then": [{"strategy": "cost"}, {"provider": "nobody"}]},
         "then[1].provider",
-        "unknown provider",
+        "there is no provider 'nobody'",
     ),
     "a rule names nobody": ("PUT", "/admin/rules/r", {**ALWAYS, "then": [{"providers": []}]}, "then[0].providers", "one"),
     "a rule knows a strategy nobody knows": (
@@ -50,7 +50,7 @@ IMPOSSIBLE: dict[str, tuple[str, str, dict[str, Any], str, str]] = {
     "a rule knows a time zone nobody knows": (
         "PUT",
         "/admin/rules/r",
-        {"when": {"time_range": {"start": "1:00", "end": "02:00", "zone": "Mars/Olympus"}}, "then": [{"provider": "one"}]},
+        {"when": {"time_range": {"start": "01:00", "end": "02:00", "zone": "Mars/Olympus"}}, "then": [{"provider": "one"}]},
         "when.time_range.zone",
         "time zone",
     ),
@@ -58,7 +58,7 @@ IMPOSSIBLE: dict[str, tuple[str, str, dict[str, Any], str, str]] = {
     "a weight below zero": ("PATCH", "/admin/providers/one", {"weight": -1}, "weight", "from 0"),
     "a provider without models": ("POST", "/admin/providers", {**ENTRY, "models": []}, "models", "1 or more"),
     "a cycle of aliases": ("PUT", "/admin/aliases/m2", {"target": "m2"}, "aliases", "m2"),
-    "a longer cycle of aliases": ("PUT", "/admin/aliases/loop", {"target": "looped"}, "aliases", "loop"),
+    "a longer cycle of aliases": ("PUT", "/admin/aliases/loop", {"target": "looped"}, "aliases", "itself"),
     "a strategy nobody knows": ("PUT", "/admin/strategy", {"strategy": "guess"}, "strategy", "guess"),
     "a strategy for a model and a tenant at once": (
         "PUT",
