@@ -21,28 +21,33 @@ def rank_least_latency(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -
     ever. With none at all it comes first while it has fewer than two exploring calls in flight, and last beyond that. Ties
     go to the less loaded, then to chance.
     """
-    is_by_p95 = ask.is_by_p95
-    slowest = max((_latency_s(bid, is_by_p95) for bid in bids if bid.samples), default=0.0)
-    keyed = [
-        (_score_s(bid, slowest, is_by_p95), bid.in_flight, rng.random(), position, bid) for position, bid in enumerate(bids)
-    ]
+    is_by_p95, draw = ask.is_by_p95, rng.random
+    slowest_s = 0.0
+    keyed = []
+    unknown: list[int] = []
+    for position, bid in enumerate(bids):
+        samples, health, in_flight = bid.samples, bid.health, bid.in_flight
+        score_s = 0.0
+        if samples >= SAMPLES_MIN:
+            score_s = (bid.latency_p95_s if is_by_p95 else bid.latency_p50_s) / (
+                health if health > _HEALTH_MIN else _HEALTH_MIN
+            )
+            if score_s > slowest_s:
+                slowest_s = score_s
+        elif samples > 0:
+            score_s = bid.latency_ewma_s / (health if health > _HEALTH_MIN else _HEALTH_MIN)
+            if score_s > slowest_s:
+                slowest_s = score_s
+            if in_flight < EXPLORING_MAX:
+                score_s = score_s * samples / SAMPLES_MIN
+        elif bid.exploring >= EXPLORING_MAX:
+            unknown.append(position)
+        keyed.append((score_s, in_flight, draw(), position, bid))
+    for position in unknown:
+        key = keyed[position]
+        keyed[position] = (1.5 * slowest_s + key[4].exploring, *key[1:])
     keyed.sort()
     return [(key[0], key[4]) for key in keyed]
-
-
-def _score_s(bid: Bid, slowest_s: float, is_by_p95: bool) -> float:
-    if bid.samples <= 0:
-        return 0.0 if bid.exploring < EXPLORING_MAX else 1.5 * slowest_s + float(bid.exploring)
-    latency_s = _latency_s(bid, is_by_p95)
-    if bid.samples < SAMPLES_MIN and bid.in_flight < EXPLORING_MAX:
-        return latency_s * bid.samples / SAMPLES_MIN
-    return latency_s
-
-
-def _latency_s(bid: Bid, is_by_p95: bool) -> float:
-    quantile_s = bid.latency_p95_s if is_by_p95 else bid.latency_p50_s
-    measured_s = quantile_s if bid.samples >= SAMPLES_MIN else bid.latency_ewma_s
-    return measured_s / max(bid.health, _HEALTH_MIN)
 
 
 LEAST_LATENCY = Strategy("least_latency", rank_least_latency, sampled)
