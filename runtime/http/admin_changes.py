@@ -84,9 +84,16 @@ class Changes:
         return spec.id
 
     async def _register(self, change: RegisterProvider, credentials: Credentials, credential: Credential) -> None:
-        # Who asks may leave, but the answer decides what becomes of the credential.
+        """Ask, and take the credential back once the registry has answered, also if who asked has left by then."""
+
+        def answered(done: asyncio.Future[int]) -> None:
+            credentials.withdraw(credential)
+            if not done.cancelled():
+                # Nobody may be left to hear of a refusal; that is no fault of ours to be logged.
+                done.exception()
+
         asking = asyncio.ensure_future(self._change(change))
-        asking.add_done_callback(lambda _: credentials.withdraw(credential))
+        asking.add_done_callback(answered)
         await asyncio.shield(asking)
 
     async def unregister(self, provider: str) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """What is served: the list of models in OpenAI's shape, and the description of the API."""
 
+import re
 from typing import Any
 
 from messages.control import ConfigSnapshot
+from runtime.http.admin_bodies import STATUSES, WEIGHT_MAX
 
 
 def model_list(snapshot: ConfigSnapshot) -> list[dict[str, Any]]:
@@ -25,14 +27,21 @@ def openapi(version: str) -> dict[str, Any]:
     """The description of the HTTP API (OpenAPI 3.1)."""
     error = {"description": "An error in OpenAI's shape", "content": {"application/json": {"schema": _ERROR}}}
     paths: dict[str, Any] = {}
-    for method, path, summary in _PATHS:
-        operation: dict[str, Any] = {"summary": summary, "responses": {"200": {"description": "OK"}, "default": error}}
-        if "{id}" in path:
-            operation["parameters"] = [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}]
-        if method == "post" and path.startswith("/v1/"):
-            operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _CALL}}}
+    for method, path, summary, *more in _PATHS:
+        status = {"post /admin/providers": "201", "delete /admin/providers/{id}": "202"}.get(f"{method} {path}", "200")
+        operation: dict[str, Any] = {"summary": summary, "responses": {status: {"description": "OK"}, "default": error}}
+        for name in re.findall(r"{(\w+)}", path):
+            operation["parameters"] = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}}]
+        if more:
+            operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": more[0]}}}
         paths.setdefault(path, {})[method] = operation
     return {"openapi": "3.1.0", "info": {"title": "Pointsman", "version": version}, "paths": paths}
+
+
+def _object(required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
+    """The schema of an object with these properties and no others."""
+    schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    return schema | ({"required": list(required)} if required else {})
 
 
 _ERROR = {
@@ -56,18 +65,50 @@ _CALL = {
     "properties": {"model": {"type": "string"}, "stream": {"type": "boolean"}},
     "additionalProperties": True,
 }
-_PATHS = (
-    ("post", "/v1/chat/completions", "OpenAI's chat completions, streaming and not"),
-    ("post", "/v1/completions", "OpenAI's legacy completions, streaming and not"),
-    ("post", "/v1/embeddings", "OpenAI's embeddings"),
+_TEXT = {"type": "string"}
+_FLAG = {"type": "boolean"}
+_SHARE = {"type": "number", "minimum": 0, "maximum": 1}
+_METRICS = _object(average_latency_ms={"type": "number", "minimum": 0}, error_rate=_SHARE, load=_SHARE)
+_PATCH = _object(
+    enabled=_FLAG,
+    status={"enum": list(STATUSES)},
+    reason=_TEXT,
+    weight={"type": "integer", "minimum": 0, "maximum": WEIGHT_MAX},
+    priority={"type": "integer"},
+    metrics=_METRICS,
+)
+_ENTRY = {"type": "object", "description": "As in the configuration file", "required": ["id", "kind"]}
+_RULE = {"type": "object", "description": "As in the configuration file; the name is in the path", "required": ["then"]}
+_SET_STRATEGY = _object(("strategy",), strategy={"type": ["string", "null"]}, model=_TEXT, tenant=_TEXT)
+_ASKED = {"type": "object", "required": ["model"], "properties": {"model": _TEXT}, "additionalProperties": True}
+_PATHS: tuple[tuple[Any, ...], ...] = (
+    ("post", "/v1/chat/completions", "OpenAI's chat completions, streaming and not", _CALL),
+    ("post", "/v1/completions", "OpenAI's legacy completions, streaming and not", _CALL),
+    ("post", "/v1/embeddings", "OpenAI's embeddings", _CALL),
     ("get", "/v1/models", "The models that are served"),
     ("get", "/v1/models/{id}", "One model"),
     ("get", "/healthz", "Liveness"),
     ("get", "/readyz", "Readiness: at least one provider can take calls, and not draining"),
     ("get", "/admin/providers", "Providers and how they stand"),
+    ("post", "/admin/providers", "Register a provider", _ENTRY),
+    ("get", "/admin/providers/{id}", "One provider and how it stands"),
+    ("patch", "/admin/providers/{id}", "Change a provider, or tell what was measured of it", _PATCH),
+    ("delete", "/admin/providers/{id}", "Take a provider out; calls in flight finish"),
     ("post", "/admin/providers/{id}/probe", "Probe a provider now"),
+    ("put", "/admin/default", "Set the default provider", _object(("provider",), provider=_TEXT)),
+    ("get", "/admin/strategy", "The strategies in force, and those there are"),
+    ("put", "/admin/strategy", "Set the strategy of all, of a model's pool or of a tenant", _SET_STRATEGY),
+    ("get", "/admin/aliases", "Names that stand for others"),
+    ("put", "/admin/aliases/{name}", "Let a name stand for another", _object(("target",), target=_TEXT)),
+    ("delete", "/admin/aliases/{name}", "Forget an alias"),
+    ("get", "/admin/rules", "Rules in the order in which they are asked, with their matches"),
+    ("get", "/admin/rules/{name}", "One rule with its matches"),
+    ("put", "/admin/rules/{name}", "Add or replace a rule", _RULE),
+    ("patch", "/admin/rules/{name}", "Switch a rule on or off", _object(("enabled",), enabled=_FLAG)),
+    ("delete", "/admin/rules/{name}", "Forget a rule"),
     ("get", "/admin/stats", "Usage by provider and model, router, system"),
     ("get", "/admin/decisions", "The last decisions, newest first"),
     ("get", "/admin/decisions/{id}", "Why a request went where it went"),
-    ("post", "/admin/explain", "A dry run of a decision"),
+    ("post", "/admin/explain", "A dry run of a decision", _ASKED),
 )
+"""Method, path, summary and, where one is taken, the schema of the body."""

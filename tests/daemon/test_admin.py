@@ -280,6 +280,9 @@ def test_the_api_describes_itself(gateway: Gateway) -> None:
     assert described["openapi"].startswith("3.1")
     for path in ("/v1/chat/completions", "/v1/models/{id}", "/admin/providers", "/healthz", "/readyz"):
         assert path in described["paths"]
+    assert list(described["paths"]["/admin/rules/{name}"]) == ["get", "put", "patch", "delete"]
+    assert described["paths"]["/admin/rules/{name}"]["put"]["parameters"][0]["name"] == "name"
+    assert list(described["paths"]["/admin/providers"]["post"]["responses"]) == ["201", "default"]
 
 
 @pytest.mark.parametrize(("name", "status"), [("bad", "auth_failed"), ("broken", "unavailable")])
