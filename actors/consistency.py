@@ -174,6 +174,9 @@ def _pool_circles(pools: Sequence[PoolSpec], known: _Known) -> Iterator[Fault]:
         yield Fault(paths[start], f"leads back to {start!r} through the redirects of other pools")
 
 
+_BEFORE_BIDS = (ActionKind.REJECT, ActionKind.REDIRECT)
+
+
 def _unconditional(pool: PoolSpec) -> tuple[int, PoolRule | None]:
     for index, rule in enumerate(pool.rules):
         if not rule.labels:
@@ -183,8 +186,6 @@ def _unconditional(pool: PoolSpec) -> tuple[int, PoolRule | None]:
 
 def _rule_faults(path: Path, rule: Rule, known: _Known) -> Iterator[Fault]:
     yield from _condition_faults((*path, "when"), rule.when, 1)
-    if not rule.then:
-        yield Fault((*path, "then"), "has no action")
     kinds = [action.kind for action in rule.then]
     for index, action in enumerate(rule.then):
         at: Path = (*path, "then", index, action.kind.value)
@@ -193,6 +194,12 @@ def _rule_faults(path: Path, rule: Rule, known: _Known) -> Iterator[Fault]:
             yield Fault(at, "what is rejected goes nowhere: reject must be the only action")
         if action.kind is ActionKind.REDIRECT and ActionKind.REDIRECT in kinds[:index]:
             yield Fault(at, "is the second redirect of this rule")
+        if action.kind in _BEFORE_BIDS and _asks_latency(rule.when):
+            yield Fault(at, "comes before anybody is asked, when latency_under is not known yet")
+
+
+def _asks_latency(condition: Condition) -> bool:
+    return condition.kind is ConditionKind.LATENCY_UNDER or any(_asks_latency(part) for part in condition.parts)
 
 
 def _action_faults(path: Path, action: Action, rule: Rule, known: _Known) -> Iterator[Fault]:

@@ -16,6 +16,8 @@ class RefusalReason(StrEnum):
     RATE_LIMITED = "rate_limited"
     CIRCUIT_OPEN = "circuit_open"
     AUTH_FAILED = "auth_failed"
+    UNAVAILABLE = "unavailable"
+    """The admin API said so."""
     DISABLED = "disabled"
     DRAINING = "draining"
     MODEL_UNAVAILABLE = "model_unavailable"

@@ -58,6 +58,8 @@ MAILBOX_WAIT_MS: Final = "pointsman.mailbox.wait_ms"
 MESSAGE_TYPE: Final = "pointsman.message.type"
 PROVIDER_ID: Final = "pointsman.provider.id"
 ATTEMPT: Final = "pointsman.attempt"
+TENANT: Final = "pointsman.tenant"
+PRIORITY: Final = "pointsman.priority"
 PUBLIC_MODEL: Final = "pointsman.model"
 USAGE_ESTIMATED: Final = "pointsman.usage.estimated"
 

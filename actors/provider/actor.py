@@ -190,8 +190,10 @@ class ProviderActor:
     def _shut_refusal(self, permit_id: str) -> Refused:
         if self.is_draining:
             return Refused(permit_id, RefusalReason.DRAINING)
-        is_key = self.spec.enabled and self.spec.status == AUTH_FAILED_SAID
-        return Refused(permit_id, RefusalReason.AUTH_FAILED if is_key else RefusalReason.DISABLED)
+        if not self.spec.enabled:
+            return Refused(permit_id, RefusalReason.DISABLED)
+        is_key = self.spec.status == AUTH_FAILED_SAID
+        return Refused(permit_id, RefusalReason.AUTH_FAILED if is_key else RefusalReason.UNAVAILABLE)
 
     def _on_award(self, award: Award, now: float) -> Granted | Refused:
         permit_id, model, standing, limits = award.permit_id, award.model, self.standing, self.limits

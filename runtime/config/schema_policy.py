@@ -110,12 +110,6 @@ def _one_or_more_names(names: list[str]) -> list[str]:
     return names
 
 
-def _one_or_more_actions(actions: list["ActionEntry"]) -> list["ActionEntry"]:
-    if not actions:
-        raise problem("must name one action at least")
-    return actions
-
-
 def _priority(value: Any) -> Any:
     if isinstance(value, str) and value in PRIORITIES:
         return PRIORITIES.index(value)
@@ -288,9 +282,8 @@ class RuleEntry(Section):
         list[ActionEntry],
         Field(max_length=NAMES_MAX),
         BeforeValidator(_action_alone),
-        AfterValidator(_one_or_more_actions),
         _OneOrMany(),
-    ]
+    ] = Field(default_factory=list)
     allow_fallback: bool = True
 
 

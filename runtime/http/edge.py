@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from messages.policy import NORMAL, PRIORITIES
+from otel import names
 from otel.propagation import IncomingTrace, parse_baggage, parse_traceparent
 from otel.spans import Tracing
 from runtime.config.settings import ServerSettings
@@ -136,6 +138,10 @@ class Edge:
                 return
             if span is not None:
                 call.span, call.trace = span, span.context
+                if call.tenant:
+                    span.set(names.TENANT, call.tenant)
+                if call.hints.priority != NORMAL:
+                    span.set(names.PRIORITY, PRIORITIES[call.hints.priority])
             task = call.task = _this_task()
             self._under_way[task] = call
             ended = await Courier(self._house, call, sink).carry()

@@ -104,8 +104,17 @@ def test_two_rules_of_one_name_are_found_at_the_second() -> None:
     assert where(rules=rules) == [(("rules", 2, "name"), "is already the name of rules[0]")]
 
 
-def test_a_rule_without_actions_is_found() -> None:
-    assert where(rules=(Rule("r"),)) == [(("rules", 0, "then"), "has no action")]
+def test_A4_a_rule_without_actions_is_allowed_and_keeps_those_after_it_away() -> None:
+    assert where(rules=(Rule("r"),)) == []
+
+
+def test_A4_latency_under_cannot_decide_what_comes_before_the_bids() -> None:
+    latency = Condition(ConditionKind.LATENCY_UNDER, number=100.0)
+    when = Condition(ConditionKind.NOT, parts=(latency,))
+    too_early = "comes before anybody is asked, when latency_under is not known yet"
+    for action in (Action(ActionKind.REJECT, ("maintenance_mode",)), redirect("claude")):
+        assert where(rules=(Rule("r", when=when, then=(action,)),)) == [(("rules", 0, "then", 0, action.kind), too_early)]
+    assert where(rules=(Rule("r", when=when, then=(FIRST,)),)) == []
 
 
 def test_a_reject_beside_other_actions_and_a_second_redirect_are_found() -> None:

@@ -158,6 +158,14 @@ def test_A4_the_first_rule_that_matches_wins_highest_priority_first() -> None:
     assert (chain(without)[0], record(router, without.decision_id).rule) == ("a", "low")
 
 
+def test_A4_a_rule_without_actions_leaves_all_as_it_is_and_keeps_lower_rules_away() -> None:
+    router = desk(rules=[Rule("vip", 9, when=tenant_is("acme")), Rule("others", 1, then=(to("c"),))])
+
+    free = router.decide(*ALL, profile=asking(tenant="acme"))
+    assert (chain(free), record(router, free.decision_id).rule) == (["a", "b", "c"], "vip")
+    assert chain(router.decide(*ALL))[0] == "c"
+
+
 def test_A4_with_fallback_others_that_serve_the_model_come_after_those_the_rule_names() -> None:
     router = desk(rules=[Rule("to-c", then=(to("c"),))])
 

@@ -116,7 +116,7 @@ def test_D1_more_output_than_the_model_gives_gets_no_bid_that_says_why() -> None
 @pytest.mark.parametrize(
     ("said", "bids_not", "refused", "status"),
     [
-        ("unavailable", NoBidReason.UNAVAILABLE, RefusalReason.DISABLED, Status.UNAVAILABLE),
+        ("unavailable", NoBidReason.UNAVAILABLE, RefusalReason.UNAVAILABLE, Status.UNAVAILABLE),
         ("auth_failed", NoBidReason.AUTH_FAILED, RefusalReason.AUTH_FAILED, Status.AUTH_FAILED),
     ],
 )

@@ -120,9 +120,9 @@ def test_a_prompt_that_fits_nobody_is_refused_as_such(gateway: Gateway) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("region", "eu"),
-        ("tenant", "acme"),
-        ("priority", "high"),
+        ("throughput", "0"),
+        ("tenant", ""),
+        ("priority", "urgent"),
         ("strategie", "first"),
         ("deadline", "soon"),
         ("deadline", "-5"),

@@ -221,7 +221,6 @@ def test_A4_D7_D2_every_error_of_policy_is_told_at_once_with_its_path_and_line()
         "15 rules[1].when.all[1].time_range.end: expected a time of day such as 22:00 or 06:30:00",
         "16 rules[1].when.all[1].time_range.zone: is no known time zone; expected an IANA name such as UTC or Europe/Berlin",
         "21 rules[2].then.redirect: redirects 'gpt-4o' to itself",
-        "22 rules[3].then: must name one action at least",
         "23 rules[4].name: is missing",
         "23 rules[4].then.provider: there is no provider 'c'",
         "26 tenants.acme.allowed_providers: there is no provider 'z'",

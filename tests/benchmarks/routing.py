@@ -1,0 +1,162 @@
+"""What a decision costs: from a ``RouteQuery`` put to the router to its plan, bids of real provider actors included.
+
+    python -m tests.benchmarks.routing [--quick]
+
+Three tables, all in µs for one decision on one core: strategies by number of providers of one model; rules that cannot match by
+their number; models by their number. Each figure is the least of the means of several rounds, for on a shared machine the
+smallest is the one that others disturbed least. Between decisions, not timed, the winner is called: it grants a permit and the
+call ends well, so that bids are made from live evidence.
+"""
+
+import asyncio
+import gc
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import uvloop
+
+from actors.provider.actor import ProviderActor
+from actors.router.actor import RouterActor
+from actors.router.strategies import STRATEGIES
+from messages.calls import Award, CallEnded, ContentStarted, Outcome, Usage
+from messages.control import ConfigSnapshot, HealthSpec, ModelSpec, ProviderSpec, RoutingSpec
+from messages.policy import Action, ActionKind, Condition, ConditionKind, Rule
+from messages.routing import Claimed, RequestProfile, RoutePlan, RouteQuery
+from runtime.system.clock import real_clock
+from runtime.system.system import ActorSystem
+from runtime.tree import CORE, PROVIDER
+
+SIZES = (1, 3, 10, 16, 50, 200, 500)
+RULES = (0, 10, 1000)
+MODELS = (10, 10_000)
+MODEL = "gpt-4o"
+PROFILE = RequestProfile(MODEL, prompt_tokens=200, max_tokens=100, needs=("chat",))
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long is measured."""
+
+    decisions: int
+    rounds: int
+
+
+FULL, QUICK = Effort(1500, 5), Effort(100, 1)
+
+
+def providers(count: int, models: int = 1) -> tuple[ProviderSpec, ...]:
+    """``count`` providers of one model at different prices; the first of them has ``models`` models in all."""
+    price = [ModelSpec(MODEL, MODEL, 1.0 + number % 7, 2.0 + number % 5, 128_000) for number in range(count)]
+    more = tuple(ModelSpec(f"model-{number}", f"model-{number}", 1.0, 2.0) for number in range(models - 1))
+    return tuple(
+        ProviderSpec(f"p{n}", "openai", "http://x", "c", (price[n], *(() if n else more)), weight=1 + n % 3, priority=n % 2)
+        for n in range(count)
+    )
+
+
+def rules(count: int) -> tuple[Rule, ...]:
+    """Rules that cannot match: each demands another model or another tenant, some with more to it."""
+    found: list[Rule] = []
+    for number in range(count):
+        name = ConditionKind.MODEL if number % 2 else ConditionKind.TENANT
+        demand = Condition(name, names=(f"other-{number}",))
+        tools = Condition(ConditionKind.HAS_TOOLS)
+        when = Condition(ConditionKind.ALL, (demand, tools)) if number % 3 else demand
+        found.append(Rule(f"rule-{number}", number, True, when, (Action(ActionKind.STRATEGY, ("first",)),)))
+    return tuple(found)
+
+
+class House:
+    """A router and its providers, as the daemon has them, without couriers and HTTP."""
+
+    def __init__(self, snapshot: ConfigSnapshot) -> None:
+        self._clock = real_clock()
+        self._system = ActorSystem("seed", self._clock)
+        router = self._system.spawn("router", lambda before: RouterActor(snapshot), CORE)
+        self._router = router
+        for spec in snapshot.providers:
+            self._spawn(spec)
+        self._count = 0
+
+    def _spawn(self, spec: ProviderSpec) -> None:
+        def make(before: object) -> ProviderActor:
+            return ProviderActor(spec, HealthSpec(), 1, None, self._router)
+
+        self._system.spawn(f"provider:{spec.id}", make, PROVIDER)
+
+    async def decide(self) -> float:
+        """One decision in seconds; then, not timed, the call it leads to."""
+        self._count += 1
+        query_id = f"q{self._count:x}"
+        now = self._clock.now()
+        query = RouteQuery(query_id, PROFILE, now + 600.0, now)
+        started = perf_counter()
+        asked = self._system.put("router", query, now + 600.0)
+        plan = await self._system.wait_for(asked) if asked.is_open else asked.outcome()
+        took_s = perf_counter() - started
+        assert isinstance(plan, RoutePlan), plan
+        self._call(plan, query_id)
+        return took_s
+
+    def _call(self, plan: RoutePlan, query_id: str) -> None:
+        choice, tell = plan.choices[0], self._system.tell
+        name = f"provider:{choice.provider}"
+        self._system.put(name, Award(query_id, query_id, MODEL, choice.tokens, True, 100), self._clock.now() + 60.0)
+        tell("router", Claimed(query_id, choice.provider, True))
+        first_s = 0.2 + 0.01 * (self._count % 5)
+        tell(name, ContentStarted(query_id, first_s))
+        usage = Usage(200, 90)
+        ended = CallEnded(query_id, query_id, choice.provider, MODEL, Outcome.SUCCESS, True, 1.0, first_s, None, usage)
+        tell(name, ended)
+        tell("router", ended)
+
+    async def stop(self) -> None:
+        """End all actors."""
+        await self._system.stop()
+
+
+async def measure(snapshot: ConfigSnapshot, effort: Effort) -> float:
+    """µs for a decision."""
+    house = House(snapshot)
+    await asyncio.sleep(0)
+    try:
+        for _ in range(3 * len(snapshot.providers)):
+            await house.decide()
+        gc.collect()
+        rounds = [sum([await house.decide() for _ in range(effort.decisions)]) for _ in range(effort.rounds)]
+        return min(rounds) / effort.decisions * 1e6
+    finally:
+        await house.stop()
+
+
+def snapshot_of(specs: Sequence[ProviderSpec], strategy: str, more: tuple[Rule, ...] = ()) -> ConfigSnapshot:
+    """A configuration with these providers, this strategy and these rules."""
+    return ConfigSnapshot(1, tuple(specs), specs[0].id, (), RoutingSpec(strategy), rules=more)
+
+
+async def run(effort: Effort) -> None:
+    """Measure and print everything."""
+    print("providers of the model".ljust(30) + "".join(f"{size:>9}" for size in SIZES))
+    for strategy in STRATEGIES:
+        figures = [await measure(snapshot_of(providers(size), strategy), effort) for size in SIZES]
+        print(strategy.ljust(30) + "".join(f"{figure:>9.1f}" for figure in figures), flush=True)
+    print()
+    print("rules that cannot match".ljust(30) + "".join(f"{count:>9}" for count in RULES))
+    figures = [await measure(snapshot_of(providers(3), "adaptive", rules(count)), effort) for count in RULES]
+    print("adaptive, 3 providers".ljust(30) + "".join(f"{figure:>9.1f}" for figure in figures))
+    print()
+    print("models configured".ljust(30) + "".join(f"{count:>9}" for count in MODELS))
+    figures = [await measure(snapshot_of(providers(3, count), "adaptive"), effort) for count in MODELS]
+    print("adaptive, 3 providers".ljust(30) + "".join(f"{figure:>9.1f}" for figure in figures))
+
+
+def main() -> None:
+    """Run on the loop the daemon runs on."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(QUICK if "--quick" in sys.argv else FULL))
+
+
+if __name__ == "__main__":
+    main()
