@@ -199,3 +199,18 @@ def test_D2_what_says_what_is_so_already_is_no_new_generation(gateway: Gateway) 
 
     assert everything(gateway) == before
     assert generation(gateway) == before[0]["generation"]
+
+
+def test_A1_a_provider_that_a_rule_names_is_not_taken_out(gateway: Gateway) -> None:
+    before = everything(gateway)
+
+    refused = send(gateway, "DELETE", "/admin/providers/two")
+
+    assert (refused.status, refused.error["code"]) == (400, "invalid_request")
+    assert refused.error["param"] == "rules[0].then[0].providers"
+    assert "two" in refused.error["message"]
+    assert everything(gateway) == before
+
+    done(gateway, "DELETE", "/admin/rules/from-file")
+    done(gateway, "DELETE", "/admin/providers/two", status=202)
+    assert list(gateway.providers()) == ["one"]

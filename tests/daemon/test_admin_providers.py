@@ -1,6 +1,7 @@
 """Providers at run time (FEATURES A1, C2, D2): registered, changed and taken out through the admin API."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import orjson
@@ -85,6 +86,32 @@ def test_A1_an_id_is_registered_once_and_the_first_key_stays(gateway: Gateway, u
     assert everything(gateway) == before
     gateway.chat("fresh")
     assert upstream.requests("new")[-1].header("authorization") == f"Bearer {KEY}"
+
+
+def test_A1_of_many_who_register_one_id_at_once_one_wins_with_its_own_key(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    keys = [f"sk-racing-number-{number}" for number in range(8)]
+    with ThreadPoolExecutor(len(keys)) as pool:
+        entries = [entry(upstream) | {"api_key": key} for key in keys]
+        found = list(pool.map(lambda one: send(gateway, "POST", "/admin/providers", one).status, entries))
+
+    assert sorted(found) == [201, *[409] * 7]
+    gateway.chat("fresh")
+    assert upstream.requests("new")[-1].header("authorization") == f"Bearer {keys[found.index(201)]}"
+
+
+def test_A1_the_last_provider_can_be_taken_out_and_another_put_in_its_place(
+    gateway: Gateway, upstream: ScriptedUpstream
+) -> None:
+    for name in ("one", "two"):
+        done(gateway, "DELETE", f"/admin/providers/{name}", status=202)
+    assert gateway.get("/readyz").status == 503
+    assert gateway.chat("m").status in (404, 503)
+    assert gateway.get("/").status == 200
+
+    done(gateway, "POST", "/admin/providers", entry(upstream), status=201)
+
+    assert gateway.get("/admin/providers").json()["default"] == "new"
+    assert who(gateway.chat("fresh")) == "new"
 
 
 def test_A1_one_that_was_taken_out_comes_back_with_its_new_key(gateway: Gateway, upstream: ScriptedUpstream) -> None:
