@@ -128,6 +128,36 @@ def test_a_preference_now_and_then_takes_nobodys_share_for_ever(strategy: str) -
     assert counted["c"] > 20
 
 
+@pytest.mark.parametrize("strategy", ["smooth_weighted_round_robin", "weighted"])
+def test_weights_hold_among_those_whom_all_requests_prefer(strategy: str) -> None:
+    memory, chosen, counted = Memory(), STRATEGIES[strategy], Counter[str]()
+    for _ in range(600):
+        ranked = chosen.rank([bid("other", weight=9), *FIVE_ONE_ONE], ASK, memory, Random(0))
+        ranked.sort(key=lambda pair: pair[1].provider == "other")
+        assert chosen.learn is not None
+        chosen.learn(memory, ranked)
+        memory.note(ranked[0][1].provider)
+        counted[memory.winner] += 1
+    assert counted["other"] == 0
+    assert 420 <= counted["a"] <= 435
+    assert 82 <= counted["b"] <= 90
+
+
+@pytest.mark.parametrize("strategy", ["smooth_weighted_round_robin", "weighted"])
+def test_weights_hold_among_those_a_rule_names_while_others_stand_behind_them(strategy: str) -> None:
+    memory, chosen, counted = Memory(), STRATEGIES[strategy], Counter[str]()
+    for _ in range(600):
+        tiers = [chosen.rank(tier, ASK, memory, Random(0)) for tier in (list(FIVE_ONE_ONE), [bid("other", weight=9)])]
+        ranked = [pair for tier in tiers for pair in tier]
+        assert chosen.learn is not None
+        chosen.learn(memory, ranked)
+        memory.note(ranked[0][1].provider)
+        counted[memory.winner] += 1
+    assert counted["other"] == 0
+    assert 425 <= counted["a"] <= 432
+    assert 84 <= counted["b"] <= 88
+
+
 def test_credits_of_providers_that_are_gone_are_forgotten() -> None:
     memories = Memories()
     memory = memories.of("smooth_weighted_round_robin", "m")

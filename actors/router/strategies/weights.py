@@ -42,17 +42,23 @@ def rank_weighted(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> Ran
 def learn_weighted(memory: Memory, ranked: Ranked) -> None:
     """Count the winner's calls of this round; the round ends where the first in turn has none left.
 
-    A winner with another score than 0 was preferred to the first in turn: it counts, but ends no round.
+    A winner with another score than 0 was preferred to the first in turn: it counts, but ends no round. Where several are
+    preferred and none of them has any left, they begin anew among themselves.
     """
     if not ranked:
         return
     score, bid = ranked[0]
-    provider = bid.provider
-    spent = memory.credits.get(provider, 0.0) if memory.served.get(provider, 0) > memory.mark else 0.0
-    if spent >= bid.weight and score == 0.0:
-        memory.mark = memory.turn
-        spent = 0.0
-    memory.credits[provider] = spent + 1.0
+    provider, credits = bid.provider, memory.credits
+    spent = credits.get(provider, 0.0) if memory.served.get(provider, 0) > memory.mark else 0.0
+    if spent >= bid.weight:
+        if score == 0.0:
+            memory.mark = memory.turn
+            spent = 0.0
+        elif len(peers := _peers(ranked)) > 1:
+            for _, peer in peers:
+                credits[peer.provider] = 0.0
+            spent = 0.0
+    credits[provider] = spent + 1.0
 
 
 def rank_smooth(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> Ranked:
@@ -83,24 +89,16 @@ def rank_smooth(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> Ranke
 def learn_smooth(memory: Memory, ranked: Ranked) -> None:
     """Give each what its score says, and let the winner pay.
 
-    Bids of another tier than the winner's had no part in it. Nor has a call that was sent elsewhere for a preference: who
-    did not win by credit does not pay, and nobody is given anything, or the rest of the traffic would leave its shares.
+    Only those take part who lost to the winner by credit. Bids of a lower tier did not, nor those that were passed over for
+    a preference: if they saved up credit meanwhile, the rest of the traffic would leave its shares.
     """
     if not ranked:
         return
-    best, winner = ranked[0]
-    tier, total = _tier(winner), 0
-    peers = []
-    for score, bid in ranked:
-        if _tier(bid) == tier:
-            if score < best:
-                return
-            peers.append((score, bid))
-            total += bid.weight
-    credits = memory.credits
+    peers, credits, total = _peers(ranked), memory.credits, 0
     for score, bid in peers:
         credits[bid.provider] = -score
-    credits[winner.provider] -= total
+        total += bid.weight
+    credits[peers[0][1].provider] -= total
 
 
 def rank_weighted_random(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> Ranked:
@@ -123,12 +121,24 @@ def _total(bids: list[Bid]) -> int:
     return total
 
 
-def _tier(bid: Bid) -> int:
-    """As the router ranks them: ready, unhealthy, full."""
-    room = bid.room
-    if room is not None and room <= 0:
-        return 2
-    return 0 if bid.healthy else 1
+def _peers(ranked: Ranked) -> Ranked:
+    """The winner and those behind it for their score: as long as scores do not fall, health and room being the same.
+
+    The router ranks tier by tier and puts preferred bids first in each, so a falling score tells where another reason begins.
+    """
+    before, winner = ranked[0]
+    is_healthy, is_full = winner.healthy, _is_full(winner)
+    count = 0
+    for score, bid in ranked:
+        if score < before or bid.healthy != is_healthy or _is_full(bid) != is_full:
+            break
+        before = score
+        count += 1
+    return ranked[:count]
+
+
+def _is_full(bid: Bid) -> bool:
+    return bid.room is not None and bid.room <= 0
 
 
 WEIGHTED = Strategy(
