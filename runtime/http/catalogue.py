@@ -3,24 +3,37 @@
 import re
 from typing import Any
 
+from actors.router.table import RoutingTable
 from messages.control import ConfigSnapshot
 from runtime.http.admin_bodies import STATUSES, WEIGHT_MAX
 
 
-def model_list(snapshot: ConfigSnapshot) -> list[dict[str, Any]]:
-    """The public names, aliases included, sorted. ``owned_by`` names the providers."""
+class Catalogue:
+    """The models in OpenAI's shape, made once for each generation."""
+
+    def __init__(self) -> None:
+        self._of: ConfigSnapshot | None = None
+        self._models: dict[str, dict[str, Any]] = {}
+
+    def models(self, snapshot: ConfigSnapshot) -> dict[str, dict[str, Any]]:
+        """By public name, sorted, aliases included. ``owned_by`` names the providers."""
+        if self._of is not snapshot:
+            self._of, self._models = snapshot, _models(snapshot)
+        return self._models
+
+
+def _models(snapshot: ConfigSnapshot) -> dict[str, dict[str, Any]]:
+    table = RoutingTable.build(snapshot)
     owners: dict[str, list[str]] = {}
-    for spec in snapshot.providers:
-        if spec.enabled:
-            for model in spec.models:
-                owners.setdefault(model.name, []).append(spec.id)
-    for alias, target in snapshot.aliases:
-        if alias not in owners and target in owners:
-            owners[alias] = owners[target]
-    return [
-        {"id": name, "object": "model", "created": 0, "owned_by": ",".join(providers)}
+    for name, route in {**table.aliased, **table.listed}.items():
+        # What a provider that takes any name would make of an alias is not known.
+        found = [entry.id for entry in route.entries if entry.spec.enabled and route.model in entry.models] if route else []
+        if found:
+            owners[name] = found
+    return {
+        name: {"id": name, "object": "model", "created": 0, "owned_by": ",".join(providers)}
         for name, providers in sorted(owners.items())
-    ]
+    }
 
 
 def openapi(version: str) -> dict[str, Any]:
@@ -78,7 +91,7 @@ _PATCH = _object(
     metrics=_METRICS,
 )
 _ENTRY = {"type": "object", "description": "As in the configuration file", "required": ["id", "kind"]}
-_RULE = {"type": "object", "description": "As in the configuration file; the name is in the path", "required": ["then"]}
+_RULE = {"type": "object", "description": "As in the configuration file; the name is in the path"}
 _SET_STRATEGY = _object(("strategy",), strategy={"type": ["string", "null"]}, model=_TEXT, tenant=_TEXT)
 _ASKED = {"type": "object", "required": ["model"], "properties": {"model": _TEXT}, "additionalProperties": True}
 _PATHS: tuple[tuple[Any, ...], ...] = (

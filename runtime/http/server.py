@@ -26,7 +26,7 @@ from runtime.http.admin import Admin
 from runtime.http.admin_bodies import AdminError
 from runtime.http.admin_routes import BODILESS, AdminCall, AdminHandler, AdminRoutes, must_be_json
 from runtime.http.admin_routes import PREFIX as ADMIN
-from runtime.http.catalogue import model_list, openapi
+from runtime.http.catalogue import Catalogue, openapi
 from runtime.http.edge import ROUTES, Edge
 from runtime.http.guard import why_not_admin
 from runtime.http.lines import Lines
@@ -180,6 +180,7 @@ class HttpServer:
             ("/", self._page),
         ):
             self._routes[path] = {"GET": handler, "HEAD": handler}
+        self._catalogue = Catalogue()
         self._admin_routes = AdminRoutes(admin, edge.shown)
 
     async def start(self, host: str, port: int) -> int:
@@ -306,12 +307,13 @@ class HttpServer:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def _models(self, request: web.BaseRequest, rest: str) -> web.Response:
-        return _json({"object": "list", "data": model_list(self._admin.snapshot)})
+        models = self._catalogue.models(self._admin.snapshot)
+        return _json({"object": "list", "data": list(models.values())})
 
     async def _model(self, request: web.BaseRequest, rest: str) -> web.Response:
-        for entry in model_list(self._admin.snapshot):
-            if entry["id"] == rest:
-                return _json(entry)
+        entry = self._catalogue.models(self._admin.snapshot).get(rest)
+        if entry is not None:
+            return _json(entry)
         self._edge.refused(404)
         return _problem(Problem(404, "model_not_found", f"The model '{_shown(rest)}' does not exist here.", "model"))
 

@@ -140,7 +140,7 @@ def test_A1_everything_that_is_wrong_with_an_entry_is_told_at_once(gateway: Gate
         ("PUT", f"/admin/aliases/{'x' * 201}", {"target": "m"}, "name"),
         ("PUT", "/admin/aliases/%ff", {"target": "m"}, "name"),
         ("PUT", "/admin/aliases/%0a", {"target": "m"}, "name"),
-        ("PUT", "/admin/rules/r", {**ALWAYS}, "then"),
+        ("PUT", "/admin/rules/r", {**ALWAYS, "then": [{"fly": True}]}, "then[0].fly"),
         ("PUT", "/admin/rules/r", {**ALWAYS, "name": "other", "then": [{"provider": "one"}]}, "name"),
         ("PUT", "/admin/rules/r", {"when": {"moon": "full"}, "then": [{"provider": "one"}]}, "when.moon"),
         ("PATCH", "/admin/rules/first-rule", {"priority": 3}, "priority"),

@@ -79,6 +79,9 @@ def test_A7_aliases_are_listed_set_and_forgotten(gateway: Gateway) -> None:
     assert who(answer) == "two"
     assert gateway.decision(answer)["generation"] == told["generation"]
     assert gateway.get("/admin/aliases").json()["aliases"]["mine"] == "two:m"
+    assert gateway.get("/v1/models/mine").json()["owned_by"] == "two"
+    assert gateway.get("/v1/models/short").json()["owned_by"] == "one,two"
+    assert gateway.get("/v1/models/gpt4").status == 404, "nobody here has it"
 
     done(gateway, "DELETE", "/admin/aliases/mine")
     assert gateway.chat("mine").status == 404
