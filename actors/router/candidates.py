@@ -43,9 +43,13 @@ def _sample(pending: Pending, policy: Policy, count: int, rng: Random) -> list[E
             others = [entry for entry in kept if entry.id in course.outside]
             return named + others[: count - len(named)]
         kept = tuple(named) or kept
-    order = policy.order(course) if kept is course.entries else kept
+    order, pending.failure = policy.order(course)
+    if kept is not course.entries:
+        places = {entry.id for entry in kept}
+        order = [entry for entry in order if entry.id in places]
     if strategy.is_foreign:
-        first, pending.failure = guarded_narrow(strategy, order, memory, rng, count)
+        first, why = guarded_narrow(strategy, order, memory, rng, count)
+        pending.failure = pending.failure or why
     else:
         first = strategy.narrow(order, memory, rng, count)
     winner = memory.winner
@@ -125,10 +129,10 @@ def all_ready(pending: Pending, answers: tuple[Bid | NoBid, ...], planned: dict[
     route = pending.route
     if pending.asked is not route.entries or len(answers) != len(pending.asked):
         return None
-    places = route.places
+    places, is_weighted = route.places, pending.strategy.is_weighted
     ready: list[Any] = list(answers)
     for answer in answers:
-        if type(answer) is not Bid or not answer.healthy:
+        if type(answer) is not Bid or not answer.healthy or (is_weighted and not answer.weight):
             return None
         bid = answer
         if planned and (count := planned.get(bid.provider)):
@@ -153,6 +157,9 @@ def offers(pending: Pending, planned: dict[str, int], held: list[str]) -> Offers
         if type(bid) is not Bid:
             continue
         reason, detail = _bar(pending, bid)
+        if not bid.weight and pending.strategy.is_weighted:
+            # The table knew of another weight when it was asked: a new configuration is on its way.
+            reason = Exclusion.WEIGHT_ZERO
         is_outside = bid.provider in course.outside
         if reason is None and course.selective is not None and not is_outside and not course.suits(bid):
             is_outside = course.allow_fallback

@@ -263,24 +263,24 @@ class Policy:
         course.rules = tuple(chain.names)
         return course
 
-    def order(self, course: Course) -> Sequence[Entry]:
-        """The candidates of a course in the static order of its strategy; of definition where one of others fails at that."""
-        strategy = course.strategy
+    def order(self, course: Course) -> tuple[Sequence[Entry], str]:
+        """The candidates of a course in the static order of its strategy, and why one of others could not give it, if so."""
+        strategy, why = course.strategy, ""
         if strategy.index is None:
-            return course.entries
+            return course.entries, why
         key = (strategy.name, course.route.model)
         is_whole = course.entries is course.route.entries
         order = self._orders.get(key) if is_whole else None
         if order is None:
             if strategy.is_foreign:
-                order, _ = guarded_index(strategy, course.entries, course.route.model)
+                order, why = guarded_index(strategy, course.entries, course.route.model)
             else:
                 order = strategy.index(course.entries, course.route.model)
             if is_whole:
                 if len(self._orders) >= ORDERS_MAX:
                     del self._orders[next(iter(self._orders))]
                 self._orders[key] = order
-        return order
+        return order, why
 
 
 def _may_hold(rule: CompiledRule, entry: Entry, facts: Facts) -> bool:

@@ -1,12 +1,16 @@
 """The router's stages before the bids: tenant, pool rules, routing rules; and what they make of bids."""
 
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
 
+from actors.router.actor import RouterActor
+from actors.router.strategies import STRATEGIES
+from actors.router.strategies.base import Ask, Memory, Ranked, Strategy
 from messages.control import Configured, ProviderSpec
-from messages.decisions import Candidate, Decision, DecisionFound, GetDecision, GetRouterStats
+from messages.decisions import Candidate, Decision, DecisionFound, GetDecision, GetRouterStats, StrategyFailed
 from messages.policy import (
     CRITICAL,
     HIGH,
@@ -20,7 +24,7 @@ from messages.policy import (
     Rule,
     TenantSpec,
 )
-from messages.routing import CapacityFreed, Exclusion, Hints, NoBidReason, RequestProfile, RouteError
+from messages.routing import Bid, CapacityFreed, Exclusion, Hints, NoBidReason, RequestProfile, RouteError
 from tests.actors.router_kit import Desk, bid, chain, full, no, provider, snapshot
 
 A, B, C = provider("a", "m"), provider("b", "m"), provider("c", "m", "cheap")
@@ -424,3 +428,35 @@ def test_D12_the_record_holds_every_configured_provider_with_the_stage_that_remo
         "c": ("health", NoBidReason.CIRCUIT_OPEN),
         "other": ("candidates", Exclusion.MODEL),
     }
+
+
+def test_D11_beyond_the_fan_out_the_static_order_counts_among_those_a_request_leaves() -> None:
+    specs = [provider(f"p{n:02}", "m", priority=n) for n in range(40)]
+    router = Desk(*specs, strategy="priority")
+    router.ask(profile=asking(hints=Hints(exclude=("p39",))))
+
+    assert set(router.asked()) == {f"p{n}" for n in range(23, 39)}
+
+
+def test_trap_a_weight_that_became_zero_while_a_round_was_out_takes_nothing() -> None:
+    router = desk(strategy="least_connections")
+
+    assert chain(router.decide(bid("a", weight=0), bid("b"), bid("c", weight=0))) == ["b"]
+    refusal = router.decide(*(bid(name, weight=0) for name in "abc"))
+    assert refusal.error is RouteError.NO_PROVIDERS_AVAILABLE
+
+
+def test_A5_a_strategy_of_others_that_fails_is_replaced_by_first_and_told_and_counted() -> None:
+    def broken(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> Ranked:
+        raise ValueError("no idea")
+
+    router = desk()
+    strategy = Strategy("theirs", broken, is_foreign=True)
+    router.actor = RouterActor(snapshot(A, B, C, strategy="theirs"), strategies={**STRATEGIES, "theirs": strategy})
+    plan = router.decide(*ALL)
+
+    assert chain(plan) == ["a", "b", "c"]
+    assert record(router, plan.decision_id).note == "theirs failed (ValueError: no idea): first stood in"
+    assert router.context.take_told() == [("faults", StrategyFailed("theirs", "ValueError: no idea"))]
+    (stats,) = router.give(GetRouterStats())
+    assert stats.strategy_errors == 1
