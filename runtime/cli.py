@@ -25,6 +25,9 @@ from runtime.config.schema import json_schema
 from runtime.config.settings import Loaded
 from runtime.daemon import Daemon
 from runtime.demo import run_demo
+from runtime.simulation import report_table
+from runtime.simulation.play import play
+from runtime.simulation.scenario import load_scenario
 
 log = logging.getLogger("pointsman")
 
@@ -228,6 +231,35 @@ def explain(
     else:
         explain_table.show(decision, explain_table.console())
     return EXIT_FAILED if decision.get("error") else 0
+
+
+@app.command
+def simulate(scenario: Path, *, config: ConfigPath = None, seed: int | None = None, json: AsJson = False) -> int:
+    """Play a scenario with your configuration under virtual time: success, latency, cost and share by provider.
+
+    No provider is called and no key leaves this machine; docs/simulation.md describes the scenario file.
+
+    Parameters
+    ----------
+    scenario
+        The scenario, a YAML file: load, providers' behaviour, faults.
+    seed
+        Another seed than the scenario's; the same seed gives the same table.
+    """
+    if seed is not None and seed < 0:
+        raise Failed("pointsman: --seed must be 0 or more", EXIT_USAGE)
+    logs.configure((), "ERROR")
+    try:
+        loaded = _loaded(config)
+        played = load_scenario(scenario, loaded.snapshot, os.environ)
+        report = play(loaded, played if seed is None else played.model_copy(update={"seed": seed}))
+    except ConfigError as error:
+        return _invalid(error, json)
+    if json:
+        print(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode())
+    else:
+        report_table.show(report, explain_table.console())
+    return EXIT_FAILED if report["fatal"] else 0
 
 
 def _pairs(option: str, given: tuple[str, ...]) -> dict[str, str]:

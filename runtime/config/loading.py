@@ -19,17 +19,31 @@ _REDACTED_LENGTH_MIN = 6
 
 def load_file(path: FilePath, environ: Mapping[str, str]) -> Loaded:
     """The configuration in the file at ``path``, with variables from ``environ``. Raises ``ConfigError``."""
+    return load_bytes(read_bytes(path), path, environ)
+
+
+def read_bytes(path: FilePath) -> bytes:
+    """What is in a file; of one that is too large, enough to see it. Raises ``ConfigError``."""
     try:
         with path.open("rb") as file:
-            raw = file.read(TEXT_BYTES_MAX + 1)
+            return file.read(TEXT_BYTES_MAX + 1)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigError([ConfigProblem("", None, f"cannot be read: {reason}")], str(path)) from None
-    return load_bytes(raw, path, environ)
 
 
 def load_bytes(raw: bytes, path: FilePath, environ: Mapping[str, str]) -> Loaded:
     """The same from the bytes of a file; ``path`` is where they come from. Raises ``ConfigError``."""
+    document = document_in(raw, path)
+    expanded = expand(document, environ, path.parent)
+    file, problems = validate(document, expanded)
+    if file is None:
+        raise ConfigError(problems, str(path))
+    return build(file, path)
+
+
+def document_in(raw: bytes, path: FilePath) -> Document:
+    """The document in the bytes of the file at ``path``. Raises ``ConfigError``."""
     if len(raw) > TEXT_BYTES_MAX:
         raise ConfigError([ConfigProblem("", None, f"is larger than {TEXT_BYTES_MAX >> 20} MiB")], str(path))
     try:
@@ -38,14 +52,9 @@ def load_bytes(raw: bytes, path: FilePath, environ: Mapping[str, str]) -> Loaded
         line = raw.count(b"\n", 0, error.start) + 1
         raise ConfigError([ConfigProblem("", line, "is no UTF-8 text")], str(path)) from None
     try:
-        document = read_document(text)
+        return read_document(text)
     except ConfigError as error:
         raise ConfigError(error.problems, str(path)) from None
-    expanded = expand(document, environ, path.parent)
-    file, problems = validate(document, expanded)
-    if file is None:
-        raise ConfigError(problems, str(path))
-    return build(file, path)
 
 
 def validate(document: Document, expanded: Expanded) -> tuple[File | None, list[ConfigProblem]]:

@@ -36,6 +36,8 @@ def output_tokens(request: Generation | Embeddings, luck: Luck) -> int:
         return 0
     if request.tool is not None:
         return len(openai_api.argument_tokens(request.tool))
+    if request.wanted_tokens is not None:
+        return request.wanted_tokens if request.max_tokens is None else min(request.wanted_tokens, request.max_tokens)
     return answer_tokens(luck.seed, luck.key) if request.max_tokens is None else request.max_tokens
 
 
@@ -61,7 +63,8 @@ def _answer(request: Generation, service: Service) -> openai_api.Answer:
         tokens, reason = openai_api.argument_tokens(request.tool), "tool_calls"
     else:
         tokens = openai_api.text_tokens(luck.behaviour.name, luck.key, output_tokens(request, luck))
-        reason = "stop" if request.max_tokens is None else "length"
+        is_ended = request.max_tokens is not None and (request.wanted_tokens or request.max_tokens) >= request.max_tokens
+        reason = "length" if is_ended else "stop"
     prefix = "chatcmpl" if request.chat else "cmpl"
     return openai_api.Answer(
         id=f"{prefix}-{luck.behaviour.name}-{luck.key}-{luck.attempt}",

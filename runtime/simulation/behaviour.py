@@ -44,6 +44,8 @@ class Behaviour:
     """USD per million tokens."""
     output_price: float = 1.5
     """USD per million tokens."""
+    model_prices: tuple[tuple[str, float, float], ...] = ()
+    """(model, input, output) where a model has prices of its own, USD per million tokens."""
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     burst_s: float = 3.0
@@ -77,9 +79,13 @@ class Behaviour:
         """Seconds from the first token to the one that makes it ``tokens``."""
         return max(0, tokens - 1) / self.tokens_per_second
 
-    def cost_usd(self, input_tokens: int, output_tokens: int) -> float:
-        """List price of a call in USD."""
-        return (input_tokens * self.input_price + output_tokens * self.output_price) / 1e6
+    def cost_usd(self, input_tokens: int, output_tokens: int, model: str = "") -> float:
+        """List price of a call of ``model`` in USD."""
+        input_price, output_price = self.input_price, self.output_price
+        for name, own_input_price, own_output_price in self.model_prices:
+            if name == model:
+                input_price, output_price = own_input_price, own_output_price
+        return (input_tokens * input_price + output_tokens * output_price) / 1e6
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from runtime.simulation.behaviour import ANSWER_TOKENS_MAX
 INPUTS_MAX = 2048
 DIMENSIONS_MAX = 3072
 _CHARS_PER_TOKEN = 4
+ANSWER_TOKENS_FIELD = "simulated_output_tokens"
+"""In ``metadata``, as text: how long the answer would be if ``max_tokens`` did not end it. Real providers pay no heed."""
 
 
 class BadRequest(Exception):
@@ -45,6 +47,8 @@ class Generation:
     max_tokens: int | None
     prompt_tokens: int
     tool: ToolChoice | None
+    wanted_tokens: int | None = None
+    """How long the answer would be without ``max_tokens``; None: as chance has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,15 @@ def _generation(chat: bool, model: str, data: dict[str, Any]) -> Generation:
         max_tokens=_max_tokens(data),
         prompt_tokens=tokens_of(prompt),
         tool=_tool(data) if chat else None,
+        wanted_tokens=_wanted_tokens(data.get("metadata")),
     )
+
+
+def _wanted_tokens(metadata: Any) -> int | None:
+    wanted = metadata.get(ANSWER_TOKENS_FIELD) if isinstance(metadata, dict) else None
+    if not isinstance(wanted, str) or not wanted.isascii() or not wanted.isdecimal() or len(wanted) > 9:
+        return None
+    return min(max(1, int(wanted)), ANSWER_TOKENS_MAX)
 
 
 def _flag(data: Mapping[str, Any], name: str) -> bool:

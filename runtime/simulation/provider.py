@@ -49,6 +49,11 @@ class Call:
         """Whether it must wait for one of the provider's places."""
         return not isinstance(self.work, AnswerPlan)
 
+    @property
+    def model(self) -> str:
+        """The model that serves it; empty where none does."""
+        return "" if isinstance(self.work, AnswerPlan) else self.work.model
+
 
 class ProviderSimulation:
     """One provider. ``now`` at construction is when it starts, in seconds of whatever clock the frame has."""
@@ -89,14 +94,14 @@ class ProviderSimulation:
         cut = self._struck(FaultKind.CUT, call.record, call.luck, now)
         service = answers.Service(call.luck, slowness, cut is not None, self._created(now))
         plan = answers.planned(call.work, service)
-        self.billed_usd += self.behaviour.cost_usd(plan.input_tokens, 0)
+        self.billed_usd += self.behaviour.cost_usd(plan.input_tokens, 0, call.model)
         return replace(plan, headers=(*plan.headers, *self._limits.headers(now), *extra))
 
     def sent(self, call: Call, data_bytes: int, tokens: int) -> None:
         """Note that so much of the answer is on its way."""
         call.record.sent_bytes += data_bytes
         call.record.output_tokens += tokens
-        self.billed_usd += self.behaviour.cost_usd(0, tokens)
+        self.billed_usd += self.behaviour.cost_usd(0, tokens, call.model)
 
     def end(self, call: Call, outcome: str, now: float) -> None:
         """A call is over. A second time is ignored."""
