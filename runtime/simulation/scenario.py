@@ -38,9 +38,7 @@ def load_scenario(path: FilePath, snapshot: ConfigSnapshot, environ: Mapping[str
     except ValidationError as error:
         findings += from_pydantic(error, Scenario)
     problems = document.problems + expanded.problems
-    problems += [
-        ConfigProblem(path_text(at), document.line(at), text) for at, text in findings if at not in expanded.missing
-    ]
+    problems += [ConfigProblem(path_text(at), document.line(at), text) for at, text in findings if at not in expanded.missing]
     if scenario is None or problems:
         raise ConfigError(sorted(dict.fromkeys(problems), key=lambda one: (one.line or 0, one.path)), str(path))
     return scenario

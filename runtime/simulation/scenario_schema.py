@@ -133,7 +133,7 @@ class ProviderEntry(Section):
     capacity: Whole = Field(64, ge=1, le=1_000_000)
     limits: ProviderLimits = ProviderLimits()
     error_share: Share = 0.0
-    chunk_tokens: Whole = Field(16, ge=1, le=ANSWER_TOKENS_MAX)
+    chunk_tokens: Whole = Field(32, ge=1, le=ANSWER_TOKENS_MAX)
     faults: list[FaultEntry] = Field(default_factory=list, max_length=1_000)
 
 

@@ -126,7 +126,9 @@ class Tally:
                 "share": share(len(self.waits_s), self.all.requests),
                 "wait_ms": quantiles_ms(self.waits_s),
             },
-            "errors": [{"status": status, "code": code, "count": self.errors[status, code]} for status, code in sorted(self.errors)],
+            "errors": [
+                {"status": status, "code": code, "count": self.errors[status, code]} for status, code in sorted(self.errors)
+            ],
             "providers": [self._provider(name, calls, billed_usd.get(name)) for name, calls in self.calls.items()],
             "tenants": [{"tenant": name, **self.tenants[name].report()} for name in sorted(self.tenants)],
         }

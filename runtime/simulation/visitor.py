@@ -14,7 +14,19 @@ BROKEN = "stream_broken"
 class Visitor:
     """The sink of one request."""
 
-    __slots__ = ("_body", "_loop", "at", "attempts", "done_at", "first_at", "is_stream", "is_whole", "provider", "status", "tenant")
+    __slots__ = (
+        "_body",
+        "_loop",
+        "at",
+        "attempts",
+        "done_at",
+        "first_at",
+        "is_stream",
+        "is_whole",
+        "provider",
+        "status",
+        "tenant",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, tenant: str, is_stream: bool) -> None:
         self._loop = loop
