@@ -98,13 +98,8 @@ class SimulatedAnswer:
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes; to be read once. Raises ``CallFailed`` when it breaks or pauses longer than ``idle_s``."""
         try:
-            async with aclosing(self._performance.pieces()) as pieces:
-                while True:
-                    # Each pause has its own deadline: the time the reader takes over a chunk does not count.
-                    async with _timeout(self._idle_s):
-                        data = await anext(pieces, None)
-                    if data is None:
-                        break
+            async with aclosing(self._performance.pieces(self._idle_s)) as pieces:
+                async for data in pieces:
                     if data:
                         yield data
             self._performance.complete()

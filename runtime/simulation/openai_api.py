@@ -17,6 +17,7 @@ _WORDS = (
     *("suits", "it", "best", "today", "while", "the", "points", "are", "swept", "of", "snow", "and", "the", "lamps"),
     *("are", "lit", "before", "the", "night", "mail", "comes", "through"),
 )
+_SPOKEN = tuple(f" {word}" for word in _WORDS)
 _ARGUMENT_CHARS = 4
 
 
@@ -47,7 +48,8 @@ class Answer:
 def text_tokens(provider: str, key: str, count: int) -> tuple[str, ...]:
     """``count`` tokens of text that begin with the provider's name and depend on ``key``."""
     offset = int(unit(key, "words") * len(_WORDS))
-    return (f"[{provider}]", *(" " + _WORDS[(offset + index) % len(_WORDS)] for index in range(count - 1)))
+    repeats = (offset + count) // len(_SPOKEN) + 1
+    return (f"[{provider}]", *(_SPOKEN * repeats)[offset : offset + count - 1])
 
 
 def argument_tokens(tool: ToolChoice) -> tuple[str, ...]:

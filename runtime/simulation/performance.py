@@ -5,6 +5,7 @@ Owns: one call's place, its waits, and its end. Always: whatever happens, ``fini
 
 import asyncio
 from collections.abc import AsyncGenerator
+from math import inf
 
 from runtime.simulation.plan import AnswerPlan, Ending
 from runtime.simulation.provider import Call, ProviderSimulation
@@ -50,11 +51,12 @@ class Performance:
             raise Broken
         return plan
 
-    async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """The body as it comes. Raises ``Broken`` where the plan is cut or the provider goes down."""
+    async def pieces(self, idle_s: float = inf) -> AsyncGenerator[bytes, None]:
+        """The body as it comes. Raises ``Broken`` where the plan is cut or the provider goes down, ``TimeoutError`` in a pause
+        longer than ``idle_s``; the time the reader takes over a piece does not count."""
         assert self._plan is not None
         for piece in self._plan.pieces:
-            await self._until(piece.at_s)
+            await self._until(piece.at_s, idle_s)
             self._provider.sent(self._call, len(piece.data), piece.tokens)
             yield piece.data
         if self._plan.ending is Ending.CUT:
@@ -83,10 +85,12 @@ class Performance:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def _until(self, at_s: float) -> None:
+    async def _until(self, at_s: float, longest_s: float = inf) -> None:
         delay_s = self._begun_at + at_s - self._loop.time()
         if delay_s > 0 or self._is_broken:
-            await self._wait(delay_s)
+            await self._wait(min(delay_s, longest_s))
+        if delay_s > longest_s:
+            raise TimeoutError
 
     async def _wait(self, delay_s: float | None) -> None:
         """Wait so long, or until woken if None. Raises ``Broken`` if the provider has gone down."""

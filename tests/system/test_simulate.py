@@ -19,13 +19,19 @@ from runtime.simulation.tally import quantiles_ms
 EXAMPLES = Path(__file__).parents[2] / "examples" / "simulation"
 
 
+def entry(name: str, **more: Any) -> dict[str, Any]:
+    """A provider of the configuration, whose models have no prices."""
+    return {"id": name, "kind": "openai_compatible", "base_url": "http://same.test/v1", "models": ["m"]} | more
+
+
+def configured(providers: list[dict[str, Any]], **more: Any) -> Loaded:
+    return load_bytes(json.dumps({"providers": providers, **more}).encode(), Path("pointsman.yaml"), {})
+
+
 def loaded(*names: str, **more: Any) -> Loaded:
-    model = {"name": "m", "input_price": 1.0, "output_price": 2.0}
-    entries = [
-        {"id": name, "kind": "openai_compatible", "base_url": "http://same.test/v1", "models": [model], "api_key": f"sk-{name}"}
-        for name in names
-    ]
-    return load_bytes(json.dumps({"providers": entries, **more}).encode(), Path("pointsman.yaml"), {})
+    """Providers at one address, with prices and keys."""
+    models = [{"name": "m", "input_price": 1.0, "output_price": 2.0}]
+    return configured([entry(name, models=models, api_key=f"sk-{name}") for name in names], **more)
 
 
 def scenario(**said: Any) -> Scenario:
@@ -63,8 +69,7 @@ def test_who_is_not_mentioned_behaves_by_defaults() -> None:
 
 
 def test_prices_that_are_not_known_are_not_invented() -> None:
-    entry = {"id": "a", "kind": "openai_compatible", "base_url": "http://a.test/v1", "models": ["m"]}
-    report = play(load_bytes(json.dumps({"providers": [entry]}).encode(), Path("pointsman.yaml"), {}), scenario())
+    report = play(configured([entry("a")]), scenario())
 
     assert of(report, "a")["cost_usd"] is None
     assert not report["is_cost_known"]
@@ -73,7 +78,7 @@ def test_prices_that_are_not_known_are_not_invented() -> None:
 def test_an_outage_of_the_only_provider_is_what_the_clients_see_and_only_while_it_lasts() -> None:
     outage = {"faults": [{"fault": "outage", "at": "1m", "for": "20s"}]}
     config = loaded("a", routing={"queue": {"max_wait": "100ms"}, "failover": {"max_attempts": 1}})
-    report = play(config, scenario(duration="10m", providers={"a": outage}))
+    report = play(config, scenario(duration="4m", providers={"a": outage}))
 
     assert report["errors"] != []
     assert 10 < sum(error["count"] for error in report["errors"]) < 150
@@ -81,16 +86,10 @@ def test_an_outage_of_the_only_provider_is_what_the_clients_see_and_only_while_i
 
 
 def test_a_burst_makes_the_others_wait_and_tells_for_how_long() -> None:
-    config = loaded("a", routing={"queue": {"max_wait": "60s"}})
-    entry = {"limits": {"max_concurrency": 2}}
-    config = load_bytes(
-        json.dumps({"providers": [{"id": "a", "kind": "openai_compatible", "base_url": "http://a.test/v1", "models": ["m"]} | entry]
-                    }).encode(), Path("pointsman.yaml"), {})  # fmt: skip
-    calm = play(config, scenario(load={"rate": 0.2, "output_tokens": 50}))
-    busy = play(
-        config,
-        scenario(load={"rate": 0.2, "output_tokens": 50, "bursts": [{"at": "30s", "for": "2s", "rate": 10, "tenant": "loud"}]}),
-    )
+    config = configured([entry("a", limits={"max_concurrency": 2})])
+    load = {"rate": 0.2, "output_tokens": 50}
+    calm = play(config, scenario(load=load))
+    busy = play(config, scenario(load=load | {"bursts": [{"at": "30s", "for": "2s", "rate": 10, "tenant": "loud"}]}))
 
     assert calm["queue"]["waited"] < 3
     assert busy["queue"]["waited"] > 5
@@ -99,10 +98,7 @@ def test_a_burst_makes_the_others_wait_and_tells_for_how_long() -> None:
 
 
 def test_providers_that_name_no_models_have_those_that_are_asked_for() -> None:
-    entry = {"id": "a", "kind": "openai_compatible", "base_url": "http://a.test/v1"}
-    config = load_bytes(json.dumps({"providers": [entry]}).encode(), Path("pointsman.yaml"), {})
-
-    report = play(config, scenario(load={"rate": 1, "models": {"a:x": 1, "y": 1}}))
+    report = play(configured([entry("a", models=None)]), scenario(load={"rate": 1, "models": {"a:x": 1, "y": 1}}))
 
     assert report["answered"] == report["requests"] > 60
 
@@ -143,9 +139,10 @@ def test_the_load_is_what_was_ordered() -> None:
 
 
 def test_flapping_is_a_chain_of_outages_and_ends_with_its_time() -> None:
-    entry = ProviderEntry.model_validate({"faults": [{"fault": "flapping", "at": 10, "for": 50, "down": 10, "up": 20}]})
+    flapping = {"fault": "flapping", "at": 10, "for": 50, "down": 10, "up": 20}
+    behaviour = ProviderEntry.model_validate({"faults": [flapping]})
 
-    assert [(at, str(fault.kind), fault.for_s) for at, fault in faults_of(entry, 100.0)] == [
+    assert [(at, str(fault.kind), fault.for_s) for at, fault in faults_of(behaviour, 100.0)] == [
         (10.0, "outage", 10.0),
         (40.0, "outage", 10.0),
     ]
@@ -172,6 +169,16 @@ providers:
 """
 
 
+MISFIT = """\
+duration: 1m
+providers:
+  b: {}
+  a:
+    faults: [{fault: cut, at: 2m}]
+load: {bursts: [{at: 2m, for: 1s, rate: 1}]}
+"""
+
+
 def problems_of(text: str, tmp_path: Path) -> list[str]:
     file = tmp_path / "scenario.yaml"
     file.write_text(text)
@@ -187,15 +194,13 @@ def test_every_error_of_a_scenario_is_told_at_once_with_path_and_line(tmp_path: 
         "line 5: load.models: one at least must have a share above 0",
         "line 8: providers.a.ttfb: expected a duration such as 250ms, 30s, 5m or 2h",
         "line 10: providers.a.faults[0]: outage does not take 'share'; it takes at, for",
-        "line 11: providers.a.faults[1].fault: expected 'outage', 'slow', 'brownout', 'rate_limited', 'bad_key', 'cut', 'hang', "
-        "'garbage' or 'flapping'",
+        "line 11: providers.a.faults[1].fault: expected 'outage', 'slow', 'brownout', 'rate_limited', 'bad_key', 'cut', "
+        "'hang', 'garbage' or 'flapping'",
     ]
 
 
 def test_a_scenario_must_fit_the_configuration_and_its_own_duration(tmp_path: Path) -> None:
-    text = "duration: 1m\nproviders:\n  b: {}\n  a:\n    faults: [{fault: cut, at: 2m}]\nload: {bursts: [{at: 2m, for: 1s, rate: 1}]}\n"
-
-    assert problems_of(text, tmp_path) == [
+    assert problems_of(MISFIT, tmp_path) == [
         "line 3: providers.b: the configuration has no such provider; it has a",
         "line 5: providers.a.faults[0].at: is not within the duration",
         "line 6: load.bursts[0].at: is not within the duration",
@@ -204,7 +209,7 @@ def test_a_scenario_must_fit_the_configuration_and_its_own_duration(tmp_path: Pa
 
 def test_a_scenario_of_a_million_hours_is_refused(tmp_path: Path) -> None:
     assert problems_of("load: {rate: 10000}\n", tmp_path) == [
-        "this comes to more than 2000000 requests; make the duration or the rate smaller"
+        "line 1: this comes to more than 2000000 requests; make the duration or the rate smaller"
     ]
 
 
