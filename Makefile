@@ -3,9 +3,11 @@ PYTHON ?= python3
 PORT ?= 8080
 BIN := .venv/bin
 WORKERS ?= auto
+SEEDS ?= 200
+SEED ?=
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo test check bench lock clean
+.PHONY: demo test check simulate bench lock clean
 
 demo: .venv/runtime.stamp
 	exec $(BIN)/pointsman demo --port $(PORT)
@@ -18,6 +20,10 @@ check: .venv/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Random storms over the whole house under virtual time; one that breaks a law names itself. SEED=7 plays that one alone.
+simulate: .venv/dev.stamp
+	POINTSMAN_STORM_SEEDS=$(SEEDS) POINTSMAN_STORM_SEED=$(SEED) $(BIN)/pytest $(if $(SEED),-k test_no_storm,-n $(WORKERS) -k test_no_) tests/system/test_storms.py
 
 bench: .venv/dev.stamp
 	$(BIN)/python -m tests.benchmarks.overhead

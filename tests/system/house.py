@@ -13,8 +13,9 @@ from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
-from actors.kernel import Actor, ActorFactory
+from actors.kernel import Actor, ActorFactory, Ref
 from actors.provider.actor import ProviderActor
+from messages.calls import CallEnded
 from messages.decisions import GetRouterStats, RouterStats
 from messages.envelope import Envelope
 from messages.health import GetReport, ProviderReport
@@ -30,6 +31,7 @@ from runtime.simulation.provider import ProviderSimulation
 from runtime.system.cell import Cell, CellState
 from runtime.system.clock import loop_clock
 from runtime.system.virtual_loop import VirtualLoop
+from tests.system.house_books import Books
 from tests.system.house_watch import PermitWatch
 
 T = TypeVar("T")
@@ -79,6 +81,8 @@ class Client:
     is_whole: bool = False
     is_aborted: bool = False
     has_left: bool = False
+    has_arrived: bool = False
+    """Its request came before it left."""
     wrongs: list[str] = field(default_factory=list)
     """What was done to it that must not be."""
     task: "asyncio.Task[None] | None" = None
@@ -238,16 +242,20 @@ class World:
         )
         self.wire = Wire(self.upstream)
         self.watch = PermitWatch(config.snapshot.providers, self.loop.time)
+        self.books = Books()
         self.fatal: list[str] = []
         self.clients: list[Client] = []
         self._also = journal
         self._sabotages: dict[str, list[Sabotage]] = {}
         self._away: set[str] = set()
+        self.uncounted: list[CallEnded] = []
+        """Ends the aggregator fell over before it counted them."""
         self.house = House(config, self.wire, Tracing.off(), loop_clock(self.loop), seed, self.fatal.append, self._journal)
         self.watch.follow(self.house)
 
     def _journal(self, to: str, envelope: Envelope) -> None:
         self.watch.see(to, envelope)
+        self.books.see(to, envelope, self.loop.time())
         if self._also is not None:
             self._also(to, envelope)
 
@@ -281,6 +289,7 @@ class World:
     async def _serve(self, request: EdgeRequest, client: Client) -> None:
         """What the listener does with a request."""
         edge = self.house.edge
+        client.has_arrived = True
         refusal = edge.admit()
         if refusal is not None:
             client.status, client.is_whole = refusal.status, True
@@ -347,14 +356,19 @@ class World:
         return frozen
 
     def undermine(self) -> None:
-        """Put the saboteur between every actor and its mail."""
-        for name, cell in self.house.system._dispatcher.cells.items():
-            self._sabotages[name] = []
-            cell.factory = partial(self._successor, name, cell.factory)
-            self._undermined(name, cell.actor)
+        """Put the saboteur between every actor to come and its mail."""
+        spawn = self.house.system.spawn
 
-    def _successor(self, name: str, factory: ActorFactory, before: Actor | None) -> Actor:
-        return self._undermined(name, factory(before))
+        def undermined(name: str, factory: ActorFactory, *more: Any, **named: Any) -> Ref[Any]:
+            self._sabotages.setdefault(name, [])
+            return spawn(name, partial(self._incarnation, name, factory), *more, **named)
+
+        vars(self.house.system)["spawn"] = undermined
+
+    def _incarnation(self, name: str, factory: ActorFactory, before: Actor | None) -> Actor:
+        actor = factory(before)
+        self.watch.meet(actor, is_first=before is None)
+        return self._undermined(name, actor)
 
     def _undermined(self, name: str, actor: Actor) -> Actor:
         """``actor`` with the saboteur between it and its mail."""
@@ -369,6 +383,8 @@ class World:
             struck.struck += 1
             if struck.mode == "after":
                 self.watch.guard(actor, message, lambda: handle(message, context))
+            elif name == "aggregator" and isinstance(message, CallEnded):
+                self.uncounted.append(message)
             state["broken"] = struck.is_broken
             raise RuntimeError("sabotage")
 
@@ -449,8 +465,8 @@ def run(
 
     async def play() -> T:
         world = World(config, behaviours, seed, journal)
-        await world.house.start()
         world.undermine()
+        await world.house.start()
         try:
             result = await scene(world)
         finally:

@@ -1,16 +1,19 @@
 """What must hold in every run of the whole house, whatever happens in it: permits, limits, circuits.
 
-It knows the mail and the answers to awards, and counts for itself; it does not believe the actors.
+It knows the mail and the answers to awards, and counts for itself; of the actors it believes only which limits they were
+given when, and in which epoch a circuit is.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
+from actors.kernel import Actor
 from actors.provider.actor import ProviderActor
 from actors.provider.circuit import Circuit, Open
 from messages.calls import Award, CallEnded, Granted, Outcome, Refused
-from messages.control import LimitsSpec, ProviderSpec
+from messages.control import LimitsSpec, ProviderSpec, Reconfigure
 from messages.envelope import Envelope
 from runtime.daemon import House
 from runtime.system.replies import Ask
@@ -29,12 +32,42 @@ class Permit:
     ends: int = 0
 
 
+@dataclass
+class Terms:
+    """Limits of one provider over time."""
+
+    since: list[tuple[float, LimitsSpec]] = field(default_factory=list)
+
+    def change(self, now: float, limits: LimitsSpec) -> None:
+        """From ``now`` on (virtual s) others hold."""
+        if not self.since or self.since[-1][1] != limits:
+            self.since.append((now, limits))
+
+    def begin_anew(self, now: float) -> None:
+        """Another actor of the name begins, with full buckets: no window reaches over this moment."""
+        if self.since:
+            self.since.append((now, LimitsSpec()))
+
+    def most(self, since: float, until: float) -> float:
+        """Requests that may be admitted within a window: what a bucket can hold at its start, and what flows in."""
+        ends = [at for at, _ in self.since[1:]] + [inf]
+        held = [(limits, at, end) for (at, limits), end in zip(self.since, ends, strict=True) if end >= since and at <= until]
+        if any(limits.requests_per_minute is None for limits, _, _ in held):
+            return inf
+        flow = sum((min(end, until) - max(at, since)) * (limits.requests_per_minute or 0.0) / 60.0 for limits, at, end in held)
+        return flow + max((burst_of(limits) for limits, at, _ in held if at <= since), default=inf)
+
+
 class PermitWatch:
     """Follows every permit, and keeps what breaks a law."""
 
     def __init__(self, specs: Sequence[ProviderSpec], now: Callable[[], float]) -> None:
         self._now = now
         self._limits = {spec.id: spec.limits for spec in specs}
+        """In force, by provider."""
+        self._terms: dict[str, Terms] = {}
+        self._trials: dict[tuple[str, str, int], dict[str, None]] = {}
+        """Trial calls that are out, by provider, circuit and its epoch."""
         self._house: House | None = None
         self._out: dict[str, int] = {}
         """Permits granted and not ended, by provider."""
@@ -42,6 +75,7 @@ class PermitWatch:
         self.wrongs: list[str] = []
         self.longest_mailbox = 0
         self.most_out: dict[str, int] = {}
+        self.most_trials = 0
 
     def follow(self, house: House) -> None:
         """See the answers to awards too: they go to whoever asked, not through the journal."""
@@ -73,17 +107,47 @@ class PermitWatch:
         elif isinstance(message, CallEnded) and to.startswith("provider:"):
             self._ended(message)
 
+    def meet(self, actor: Actor, is_first: bool) -> None:
+        """An incarnation of an actor begins. ``is_first``: it has no predecessor."""
+        if isinstance(actor, ProviderActor):
+            terms = self._terms.setdefault(actor.spec.id, Terms())
+            if is_first:
+                terms.begin_anew(self._now())
+            self._note_limits(actor)
+
     def guard(self, actor: Any, message: Any, handle: Callable[[], None]) -> None:
-        """Let a provider take an award; it must grant nothing while one of its circuits is open and its time is not come."""
-        if not (isinstance(actor, ProviderActor) and isinstance(message, Award)):
+        """Let an actor take a message.
+
+        A provider must grant nothing while one of its circuits is open and its time is not come, nor more trials than it has.
+        """
+        if not (isinstance(actor, ProviderActor) and isinstance(message, Award | Reconfigure)):
             handle()
             return
         now = self._now()
         held = is_held(actor.standing.circuit, now) or is_held(actor.standing.credential, now)
         before = actor.requests
         handle()
-        if held and actor.requests != before:
-            self.wrongs.append(f"{actor.spec.id} granted {message.permit_id} at {now} while its circuit was open")
+        if isinstance(message, Reconfigure):
+            self._note_limits(actor)
+        elif actor.requests != before:
+            if held:
+                self.wrongs.append(f"{actor.spec.id} granted {message.permit_id} at {now} while its circuit was open")
+            self._note_trials(actor, message.permit_id)
+
+    def _note_limits(self, actor: ProviderActor) -> None:
+        name, limits = actor.spec.id, actor.spec.limits
+        self._limits[name] = limits
+        self._terms.setdefault(name, Terms()).change(self._now(), limits)
+
+    def _note_trials(self, actor: ProviderActor, permit_id: str) -> None:
+        permit, most = actor.permits[permit_id], max(1, actor.spec.circuit.half_open_calls)
+        for circuit, ticket in (("circuit", permit.circuit), ("credential", permit.credential)):
+            if ticket.is_trial:
+                out = self._trials.setdefault((actor.spec.id, circuit, ticket.epoch), {})
+                out[permit_id] = None
+                self.most_trials = max(self.most_trials, len(out))
+                if len(out) > most:
+                    self.wrongs.append(f"{actor.spec.id} has {len(out)} trials out, {most} are allowed")
 
     def granted(self, provider: str) -> list[Permit]:
         """Permits a provider granted, in order."""
@@ -93,6 +157,8 @@ class PermitWatch:
         permit = self.permits[award.permit_id]
         if isinstance(answer, Refused):
             permit.refusal = answer.reason
+            # It may have been granted in a turn that came to nothing.
+            self._forget_trial(award.permit_id)
         elif isinstance(answer, Granted):
             permit.granted_at = self._now()
             name = permit.provider
@@ -111,6 +177,11 @@ class PermitWatch:
         permit.ended_at, permit.outcome = self._now(), end.outcome
         if permit.granted_at is not None:
             self._out[permit.provider] -= 1
+        self._forget_trial(end.permit_id)
+
+    def _forget_trial(self, permit_id: str) -> None:
+        for out in self._trials.values():
+            out.pop(permit_id, None)
 
     def at_the_end(self) -> list[str]:
         """What is wrong when all is over."""
@@ -119,9 +190,9 @@ class PermitWatch:
             owed = 0 if permit.refusal else 1
             if permit.ends != owed:
                 wrongs.append(f"permit {permit_id} has {permit.ends} ends, not {owed}: {permit}")
-        for name, limits in self._limits.items():
+        for name, terms in self._terms.items():
             sent = [p.granted_at for p in self.granted(name) if p.outcome is not Outcome.NOT_SENT and p.granted_at is not None]
-            wrongs.extend(f"{name}: {wrong}" for wrong in over_rate(sent, limits))
+            wrongs.extend(f"{name}: {wrong}" for wrong in over_rate(sent, terms))
         return wrongs
 
 
@@ -130,15 +201,21 @@ def is_held(circuit: Circuit, now: float) -> bool:
     return isinstance(circuit.state, Open) and now < circuit.state.until
 
 
-def over_rate(sent: Sequence[float], limits: LimitsSpec) -> list[str]:
+def burst_of(limits: LimitsSpec) -> float:
+    """Requests the bucket of ``limits`` can hold; ``inf`` if they limit none."""
+    return inf if limits.requests_per_minute is None else limits.requests_per_minute if limits.burst is None else limits.burst
+
+
+def over_rate(sent: Sequence[float], terms: Terms) -> list[str]:
     """Windows in which more was sent than limit x window + burst."""
-    if limits.requests_per_minute is None:
+    if all(limits.requests_per_minute is None for _, limits in terms.since):
         return []
-    burst = limits.requests_per_minute if limits.burst is None else limits.burst
     wrongs = []
     for first, since in enumerate(sent):
         for last in range(first, len(sent)):
-            most = burst + (sent[last] - since) * limits.requests_per_minute / 60.0
+            most = terms.most(since, sent[last])
+            if most == inf:
+                break
             if last - first + 1 > most + 1e-3:
                 wrongs.append(f"{last - first + 1} requests between {since} and {sent[last]}, at most {most} may be")
                 break
