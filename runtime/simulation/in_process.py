@@ -71,7 +71,7 @@ class SimulatedUpstream:
                 call.break_off()
 
     def _base_url(self, url: str) -> str | None:
-        fitting = [base_url for base_url in self._behaviours if url.startswith((base_url + "/", base_url + "?"))]
+        fitting = [base for base in self._behaviours if url == base or url.startswith((base + "/", base + "?"))]
         return max(fitting, key=len, default=None)
 
 

@@ -29,7 +29,7 @@ def _head(report: Report) -> list[tuple[str, str]]:
     queue = report["queue"]
     cost = f"${report['cost_usd']:.4f}" + ("" if report["is_cost_known"] else " and what has no price")
     return [
-        ("played", f"{report['duration_s']:g} s, seed {report['seed']}"),
+        ("played", f"{report['duration_s']:g} s, seed {report['seed']}; times are p50 / p95 / p99"),
         ("requests", f"{report['requests']}, answered {report['answered']} ({_percent(report['success'])})"),
         ("first content", _quantiles(report["first_content_ms"])),
         ("whole answer", _quantiles(report["whole_ms"])),

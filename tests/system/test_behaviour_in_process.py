@@ -202,6 +202,13 @@ def test_an_outage_breaks_calls_in_flight_and_refuses_new_ones() -> None:
     virtually(scene)
 
 
+def test_the_base_url_itself_is_answered_so_that_a_probe_finds_somebody_there() -> None:
+    async def scene(upstream: SimulatedUpstream) -> int:
+        return (await upstream.call(UpstreamRequest("GET", URL, (), b"", 2.0, 10.0, 10.0))).status
+
+    assert virtually(scene) == 404
+
+
 def test_an_address_where_nobody_lives_fails_to_connect() -> None:
     async def scene(upstream: SimulatedUpstream) -> str:
         return (await failure_of(upstream.call(request(url="http://nobody.test/v1")))).failure.code
