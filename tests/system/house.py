@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from actors.kernel import Actor, ActorFactory, Ref
 from actors.provider.actor import ProviderActor
 from messages.calls import CallEnded
+from messages.control import Drain
 from messages.decisions import GetRouterStats, RouterStats
 from messages.envelope import Envelope
 from messages.health import GetReport, ProviderReport
@@ -213,7 +214,10 @@ class FrozenMail(deque[Envelope]):
 
     def append(self, envelope: Envelope) -> None:
         super().append(envelope)
-        if self._on is not None and isinstance(envelope.message, self._on):
+        if isinstance(envelope.message, Drain):
+            # Whoever drains may be stopped at any moment, and what lies unread then is lost.
+            self.thaw()
+        elif self._on is not None and isinstance(envelope.message, self._on):
             self.is_frozen = True
 
     def __len__(self) -> int:

@@ -171,8 +171,7 @@ class Storm:
         elif what < 0.66:
             actor, on = rng.choice(((f"provider:{name}", Award), (f"provider:{name}", CallEnded), ("router", RouteQuery)))
             if is_there or actor == "router":
-                # For less than a provider has until it is reaped: a frozen mailbox looks empty to whoever empties it.
-                world.loop.call_later(rng.uniform(0.0, 0.9), world.freeze(actor, on).thaw)
+                world.loop.call_later(rng.uniform(0.0, 1.0), world.freeze(actor, on).thaw)
         elif what < 0.85:
             mode, is_broken = rng.choice(("before", "after")), rng.random() < 0.7
             world.crash(f"provider:{name}", rng.choice(PROVIDER_MAIL), rng.choice((1, 1, 2, 8)), mode, is_broken)
