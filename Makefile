@@ -25,8 +25,11 @@ check: .venv/dev.stamp
 simulate: .venv/dev.stamp
 	POINTSMAN_STORM_SEEDS=$(SEEDS) POINTSMAN_STORM_SEED=$(SEED) $(BIN)/pytest $(if $(SEED),-k test_no_storm,-n $(WORKERS) -k test_no_) tests/system/test_storms.py
 
+# ``make bench PEERS=FOLDER`` installs other gateways there and measures them too. Needs nginx and wrk.
 bench: .venv/dev.stamp
-	$(BIN)/python -m tests.benchmarks.overhead
+	$(BIN)/python -m tests.benchmarks.gateways $(if $(PEERS),--peers $(PEERS))
+	$(BIN)/python -m tests.benchmarks.streams
+	$(BIN)/python -m tests.benchmarks.routing
 	$(BIN)/python -m tests.benchmarks.mailbox
 
 # Writes both locks anew from pyproject.toml; needs uv.
