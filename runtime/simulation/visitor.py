@@ -18,7 +18,6 @@ class Visitor:
         "_body",
         "_loop",
         "at",
-        "attempts",
         "done_at",
         "first_at",
         "is_stream",
@@ -36,7 +35,6 @@ class Visitor:
         self.at = loop.time()
         self.status = 0
         self.provider = ""
-        self.attempts = 0
         self.first_at: float | None = None
         """When the first content came; of an answer in one piece, when it was there."""
         self.done_at = self.at
@@ -73,11 +71,8 @@ class Visitor:
         """Take status and headers; a stream's come with its first content."""
         self.status = status
         for name, value in headers:
-            match name.lower():
-                case "x-pointsman-provider":
-                    self.provider = value
-                case "x-pointsman-attempts":
-                    self.attempts = int(value)
+            if name.lower() == "x-pointsman-provider":
+                self.provider = value
         if status == 200:
             self.first_at = self._loop.time()
 

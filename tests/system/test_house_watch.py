@@ -1,0 +1,92 @@
+"""That the laws of every run are looked at by something that would see them broken."""
+
+import pytest
+
+from messages.calls import Award, CallEnded, Outcome
+from messages.control import FailoverSpec, LimitsSpec
+from messages.envelope import Envelope
+from messages.failures import Blame, Failure, Retry, Scope
+from messages.routing import RequestProfile, RouteQuery
+from tests.system.house_books import Books, documented_errors
+from tests.system.house_watch import Terms, over_rate
+
+TEN = LimitsSpec(requests_per_minute=60.0, burst=10.0)
+TWO = LimitsSpec(requests_per_minute=30.0, burst=2.0)
+FOR_NOW = Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.LATER, "http_503", retry_after_s=2.0)
+FOR_GOOD = Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.ELSEWHERE, "http_503")
+
+
+def terms(*since: tuple[float, LimitsSpec]) -> Terms:
+    found = Terms()
+    for at, limits in since:
+        found.change(at, limits)
+    return found
+
+
+def test_a_window_that_admitted_more_than_limit_and_burst_is_seen() -> None:
+    held = terms((0.0, TEN))
+
+    assert over_rate([0.0] * 10 + [1.0, 2.0, 3.0], held) == []
+    assert over_rate([0.0] * 10 + [1.0, 1.5], held) != []
+
+
+def test_a_window_in_which_limits_changed_is_measured_by_each_for_its_time() -> None:
+    held = terms((0.0, TEN), (60.0, TWO))
+
+    assert over_rate([60.0] * 10 + [62.0], held) == []
+    assert over_rate([60.0] * 10 + [61.0], held) != []
+    assert over_rate([100.0] * 3, held) != []
+
+
+def test_no_window_reaches_over_a_time_without_limits_or_the_begin_of_another_actor() -> None:
+    held = terms((0.0, TEN))
+    held.begin_anew(5.0)
+    held.change(5.0, TEN)
+
+    assert over_rate([0.0] * 10 + [5.0] * 10, held) == []
+    assert over_rate([6.0] * 11, held) != []
+
+
+def told(books: Books, to: str, message: Award | CallEnded | RouteQuery, now: float) -> None:
+    books.see(to, Envelope(message, "courier"), now)
+
+
+def award(number: int, provider: str) -> tuple[str, Award]:
+    return f"provider:{provider}", Award(f"q/{number}", "q", "m", 1, False)
+
+
+def failed(number: int, provider: str, failure: Failure) -> tuple[str, CallEnded]:
+    return f"provider:{provider}", CallEnded(f"q/{number}", "q", provider, "m", Outcome.FAILED, False, 1.0, failure=failure)
+
+
+@pytest.mark.parametrize(("failure", "at", "is_seen"), [(FOR_NOW, 2.9, True), (FOR_NOW, 3.0, False), (FOR_GOOD, 99.0, True)])
+def test_pain_11_who_is_asked_again_before_its_time_is_seen(failure: Failure, at: float, is_seen: bool) -> None:
+    books = Books()
+    told(books, *award(1, "a"), 0.0)
+    told(books, *failed(1, "a", failure), 1.0)
+    told(books, *award(2, "a"), at)
+
+    assert bool(books.wrongs) == is_seen
+
+
+def test_pain_11_who_is_asked_although_it_is_in_the_tried_set_is_seen() -> None:
+    books = Books()
+    told(books, "router", RouteQuery("q", RequestProfile("m"), 9.0, 0.0, ("a",)), 0.0)
+    told(books, *award(1, "b"), 0.0)
+    assert books.wrongs == []
+    told(books, *award(2, "a"), 0.0)
+    assert books.wrongs != []
+
+
+def test_pain_13_calls_beyond_the_attempts_and_repeats_beyond_their_share_are_seen() -> None:
+    books = Books()
+    for number in range(1, 14):
+        told(books, *failed(number, "a", FOR_NOW), 10.0 * number)
+
+    found = books.at_the_end(FailoverSpec(max_attempts=12, retry_share=0.5))
+    assert found == ["q made 13 calls, 12 may be", "a was called again 12 times, 10.5 may be"]
+    assert books.at_the_end(FailoverSpec(max_attempts=13, retry_share=2.0)) == []
+
+
+def test_the_errors_that_are_documented_are_found() -> None:
+    assert {(503, "overloaded"), (500, "internal_error"), (504, "deadline_exceeded")} <= documented_errors()
