@@ -86,6 +86,8 @@ class Storm:
             "timeouts": {"first_byte": "1s", "idle": "1s", "total": rng.choice(("2s", "10s"))},
             "probe": {"kind": rng.choice(("off", "models", "http")), "interval": "2s"},
             "weight": rng.randint(1, 3),
+            # One that names no models has those it lists itself, once a probe has found them.
+            "models": rng.choice(([MODEL], [MODEL], [MODEL], None)),
         }
 
     def behaviours(self) -> dict[str, Behaviour]:
@@ -122,12 +124,12 @@ class Storm:
             for name in self.providers:
                 world.heal(name)
             await world.all_done()
-        await changes.settled()
         await world.house.edge.drain(rng.choice((0.0, 0.3, 10.0)))
         await world.house.edge.settled(5.0)
         world.end_sabotage()
         out_s = 310.0 if any(world.is_out(f"provider:{name}") for name in self.providers) else 0.0
         await asyncio.sleep(2 * STALE_S + 1.0 + out_s)
+        await changes.settled()
         return replace(await Aftermath.of(world), answers=changes.answers)
 
     def _request(self, world: World, hurry: float) -> None:

@@ -24,6 +24,11 @@ from runtime.system.replies import ActorGone
 from tests.system.house import MODEL, World
 
 
+def moved(endpoint: str) -> str:
+    """Where else a provider can be."""
+    return f"{endpoint}/moved"
+
+
 class Changes:
     """Asks for changes, and keeps what became of them."""
 
@@ -32,15 +37,23 @@ class Changes:
         self._rng = rng
         self._file: ConfigSnapshot = world.house.loaded.snapshot
         self._specs: Sequence[ProviderSpec] = self._file.providers
+        for spec in self._specs:
+            upstream = world.upstream._behaviours
+            upstream[moved(spec.endpoint)] = upstream[spec.endpoint]
         self._asked: list[asyncio.Task[None]] = []
         self.answers: Counter[str] = Counter()
 
     def ask(self) -> None:
         """Ask for one that the seed picks; the answer comes when it comes."""
-        change = self._drawn()
-        self._asked.append(self._world.loop.create_task(self._answered(change)))
+        change, undo = self._drawn()
+        self._ask(change)
+        if undo is not None:
+            self._world.loop.call_later(self._rng.uniform(0.0, 6.0), self._ask, undo)
         if self._rng.random() < 0.1:
             self._reset_one()
+
+    def _ask(self, change: Message) -> None:
+        self._asked.append(self._world.loop.create_task(self._answered(change)))
 
     def _reset_one(self) -> None:
         present = self._world.house.directory.snapshot.providers
@@ -61,31 +74,31 @@ class Changes:
         assert isinstance(answer, Changed | Configured | ChangeRefused), answer
         self.answers[type(answer).__name__] += 1
 
-    def _drawn(self) -> Message:
+    def _drawn(self) -> tuple[Message, Message | None]:
+        """A change, and what undoes it a while later if it takes somebody out."""
         rng = self._rng
         spec = rng.choice(self._specs)
+        back = RegisterProvider(replace(spec, limits=self._limits(spec)))
         draw = rng.random()
-        if draw < 0.3:
-            return Propose(self._next_file())
-        if draw < 0.45:
-            return UnregisterProvider(spec.id)
-        if draw < 0.65:
-            return RegisterProvider(replace(spec, limits=self._limits(spec)))
+        if draw < 0.35:
+            return Propose(self._next_file()), None
+        if draw < 0.55:
+            return UnregisterProvider(spec.id), back
+        if draw < 0.6:
+            return back, None
+        if draw < 0.7:
+            said = rng.choice(("unavailable", "disabled", "auth_failed"))
+            return PatchProvider(spec.id, status=said), PatchProvider(spec.id, status="ready")
         if draw < 0.8:
-            return self._patch(spec.id)
+            return PatchProvider(spec.id, weight=rng.choice((None, 0, 3)), priority=rng.choice((None, 0, 2))), None
         if draw < 0.88:
-            return SetStrategy(rng.choice(SUPPORTED_STRATEGIES))
+            return SetStrategy(rng.choice(SUPPORTED_STRATEGIES)), None
         if draw < 0.92:
-            return SetDefault(spec.id)
-        return rng.choice((PutAlias("best", f"{spec.id}:{MODEL}"), DeleteAlias("best")))
-
-    def _patch(self, provider: str) -> PatchProvider:
-        rng = self._rng
-        status = rng.choice((None, "ready", "ready", "ready", "unavailable", "disabled", "auth_failed"))
-        return PatchProvider(provider, status=status, weight=rng.choice((None, 0, 3)), priority=rng.choice((None, 0, 2)))
+            return SetDefault(spec.id), None
+        return rng.choice((PutAlias("best", f"{spec.id}:{MODEL}"), DeleteAlias("best"))), None
 
     def _next_file(self) -> ConfigSnapshot:
-        """The file anew: somebody gone or back, another key, other limits."""
+        """The file anew: somebody gone, back or moved, another key, other limits."""
         rng = self._rng
         kept = [spec for spec in self._specs if rng.random() < 0.85] or self._specs[:1]
         providers = tuple(
@@ -93,6 +106,7 @@ class Changes:
                 spec,
                 limits=self._limits(spec),
                 credential=rng.choice((spec.credential, f"{spec.credential}, rotated")),
+                endpoint=rng.choice((spec.endpoint, spec.endpoint, moved(spec.endpoint))),
                 weight=rng.randint(0, 3),
             )
             for spec in kept

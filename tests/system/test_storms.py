@@ -59,7 +59,7 @@ def test_storms_are_storms() -> None:
     outcomes: Counter[str] = Counter()
     answers: Counter[str] = Counter()
     crashes = restarts = swallowed = late = expired = trials = 0
-    for seed in range(12):
+    for seed in range(15):
         aftermath = play(seed)
         world = aftermath.world
         fates.update(client.fate for client in world.clients)
