@@ -1,19 +1,16 @@
 """What a provider may be given: requests and tokens per minute, and calls at once.
 
-Buckets refill continuously. A bucket holds ``burst`` (default: the limit of a whole minute), full at the start and empty
-after a restart, so that no window admits more than limit x window + burst. A request larger than the bucket is admitted
-when the bucket is full and leaves a debt. A reservation takes all it needs or nothing. Tokens are reserved by estimate and
-settled to real usage; what comes back never fills a bucket above its size.
-
-Source: the token bucket of Turner, "New directions in communications", 1986; debt as in Guava's ``SmoothBursty``.
+A reservation takes all it needs or nothing. Tokens are reserved by estimate and settled to real usage. The law of the buckets
+themselves stands in ``actors.buckets``.
 """
 
 from enum import Enum
 from math import isfinite
 from typing import NamedTuple
 
+from actors.buckets import request_bucket, resized, token_bucket
 from messages.calls import LimitsSeen
-from messages.control import LimitsSpec
+from messages.limits import LimitsSpec
 
 BLOCK_S_MAX = 600.0
 """However long a ``Retry-After`` is, after this many s one call finds out."""
@@ -23,8 +20,6 @@ first request is admitted long before that."""
 BACKOFF_S = 1.0
 """Wait after a 429 that names none; doubles with each one in a row."""
 BACKOFF_S_MAX = 30.0
-_HAIR = 1e-6
-"""Rounding, as a share of a bucket: what is taken by it stays on the books as debt."""
 
 
 class Hindrance(Enum):
@@ -44,64 +39,6 @@ class Hold(NamedTuple):
 _FULL = Hold(Hindrance.CAPACITY, None)
 
 
-class Bucket:
-    """``level`` as of ``at`` (s); fills by ``rate_per_s`` up to ``size``; below zero it is a debt."""
-
-    __slots__ = ("at", "level", "rate_per_s", "size")
-
-    def __init__(self, size: float, rate_per_s: float, now: float, is_full: bool) -> None:
-        self.size = size
-        self.rate_per_s = rate_per_s
-        self.level = size if is_full else 0.0
-        self.at = now
-
-    def level_at(self, now: float) -> float:
-        """What is in it at ``now``."""
-        level = self.level
-        if now > self.at:
-            level += (now - self.at) * self.rate_per_s
-        return level if level < self.size else self.size
-
-    def ready_at(self, amount: float, now: float) -> float | None:
-        """When (s) ``amount`` can be taken: ``now`` or earlier means at once; None: never."""
-        if self.size <= 0.0 or self.rate_per_s <= 0.0:
-            return None
-        missing = min(amount, self.size) - self.level_at(now)
-        return now if missing <= _HAIR * self.size else now + missing / self.rate_per_s
-
-    def has(self, amount: float, now: float) -> bool:
-        """``amount`` can be taken at once."""
-        ready = self.ready_at(amount, now)
-        return ready is not None and ready <= now
-
-    def take(self, amount: float, now: float) -> None:
-        """Take ``amount``, into debt if need be."""
-        level = self.level
-        if now > self.at:
-            level += (now - self.at) * self.rate_per_s
-            self.at = now
-        self.level = (level if level < self.size else self.size) - amount
-
-    def give(self, amount: float, now: float) -> None:
-        """Give ``amount`` back; what does not fit is lost."""
-        level = self.level + amount
-        if now > self.at:
-            level += (now - self.at) * self.rate_per_s
-            self.at = now
-        self.level = level if level < self.size else self.size
-
-    def lower_to(self, level: float, now: float) -> None:
-        """There is no more than ``level`` in it."""
-        self.level = min(self.level_at(now), level)
-        self.at = max(self.at, now)
-
-    def flaw(self) -> str | None:
-        """What is broken, or None."""
-        if not isfinite(self.level) or self.level > self.size * (1 + _HAIR):
-            return f"level {self.level} of {self.size}"
-        return None
-
-
 class Limits:
     """All limits of one provider, taken together or not at all."""
 
@@ -113,8 +50,8 @@ class Limits:
         self.blocked_until = 0.0
         """Monotonic s until which the provider itself said it takes nothing."""
         self.max_concurrency = spec.max_concurrency
-        self.requests = _bucket(_request_sizes(spec), now, is_full)
-        self.tokens = _bucket(_token_sizes(spec), now, is_full)
+        self.requests = request_bucket(spec, now, is_full)
+        self.tokens = token_bucket(spec, now, is_full)
         self.refusals_in_a_row = 0
 
     def __repr__(self) -> str:
@@ -219,8 +156,8 @@ class Limits:
         """Live under new limits with what is out and what is in the buckets. A limit that is new starts full."""
         self.spec = spec
         self.max_concurrency = spec.max_concurrency
-        self.requests = _resized(self.requests, _request_sizes(spec), now)
-        self.tokens = _resized(self.tokens, _token_sizes(spec), now)
+        self.requests = resized(self.requests, request_bucket(spec, now, is_full=True), now)
+        self.tokens = resized(self.tokens, token_bucket(spec, now, is_full=True), now)
 
     def flaw(self) -> str | None:
         """What is broken, or None."""
@@ -228,31 +165,3 @@ class Limits:
             if bucket is not None and (flaw := bucket.flaw()) is not None:
                 return f"{name} bucket: {flaw}"
         return f"{self.in_flight} in flight" if self.in_flight < 0 else None
-
-
-def _request_sizes(spec: LimitsSpec) -> tuple[float, float] | None:
-    limit = spec.requests_per_minute
-    if limit is None:
-        return None
-    return (limit if spec.burst is None else spec.burst, limit / 60.0)
-
-
-def _token_sizes(spec: LimitsSpec) -> tuple[float, float] | None:
-    limit = spec.tokens_per_minute
-    if limit is None:
-        return None
-    share = 1.0 if spec.burst is None or not spec.requests_per_minute else spec.burst / spec.requests_per_minute
-    return (limit * share, limit / 60.0)
-
-
-def _bucket(sizes: tuple[float, float] | None, now: float, is_full: bool) -> Bucket | None:
-    return None if sizes is None else Bucket(sizes[0], sizes[1], now, is_full)
-
-
-def _resized(old: Bucket | None, sizes: tuple[float, float] | None, now: float) -> Bucket | None:
-    if sizes is None or old is None:
-        return _bucket(sizes, now, is_full=True)
-    level = old.level_at(now)
-    new = Bucket(sizes[0], sizes[1], now, is_full=True)
-    new.lower_to(level, now)
-    return new

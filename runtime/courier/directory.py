@@ -55,6 +55,9 @@ class Directory:
         """Put a new generation in force."""
         self.snapshot = snapshot
         self.routing: RoutingSpec = snapshot.routing
+        self.tenant_quotas = {spec.name: f"tenant:{spec.name}" for spec in snapshot.tenants if spec.limits.is_limited}
+        self.pool_quotas = {spec.model: f"pool:{spec.model}" for spec in snapshot.pools if spec.limits.is_limited}
+        """Names of the quotas, by tenant and by public model name; who has no limits has none."""
         self._tracks = {spec.id: self._track(spec) for spec in snapshot.providers}
 
     def track(self, provider: str) -> Track | None:
