@@ -1,14 +1,14 @@
 """What a provider may be given: requests and tokens per minute, and calls at once.
 
-A reservation takes all it needs or nothing. Tokens are reserved by estimate and settled to real usage. The law of the buckets
-themselves stands in ``actors.buckets``.
+A reservation takes all it needs or nothing. Tokens are reserved by estimate and settled to real usage by the law of
+``actors.buckets``. What the provider itself says, by a 429 or in its headers, is believed where it makes us more cautious.
 """
 
 from enum import Enum
 from math import isfinite
 from typing import NamedTuple
 
-from actors.buckets import request_bucket, resized, token_bucket
+from actors.buckets import Drawn, Rates
 from messages.calls import LimitsSeen
 from messages.limits import LimitsSpec
 
@@ -39,19 +39,18 @@ class Hold(NamedTuple):
 _FULL = Hold(Hindrance.CAPACITY, None)
 
 
-class Limits:
+class Limits(Rates):
     """All limits of one provider, taken together or not at all."""
 
-    __slots__ = ("blocked_until", "in_flight", "max_concurrency", "refusals_in_a_row", "requests", "spec", "tokens")
+    __slots__ = ("blocked_until", "in_flight", "max_concurrency", "refusals_in_a_row", "spec")
 
     def __init__(self, spec: LimitsSpec, now: float, is_full: bool) -> None:
+        super().__init__(spec, now, is_full)
         self.spec = spec
         self.in_flight = 0
         self.blocked_until = 0.0
         """Monotonic s until which the provider itself said it takes nothing."""
         self.max_concurrency = spec.max_concurrency
-        self.requests = request_bucket(spec, now, is_full)
-        self.tokens = token_bucket(spec, now, is_full)
         self.refusals_in_a_row = 0
 
     def __repr__(self) -> str:
@@ -77,55 +76,24 @@ class Limits:
         return self._rate_hold(tokens, now)
 
     def _rate_hold(self, tokens: int, now: float) -> Hold | None:
-        at = self.blocked_until
-        for bucket, amount in ((self.requests, 1.0), (self.tokens, float(tokens))):
-            if bucket is not None:
-                ready = bucket.ready_at(amount, now)
-                if ready is None:
-                    return Hold(Hindrance.RATE, None)
-                if ready > at:
-                    at = ready
-        return Hold(Hindrance.RATE, at)
+        late = self.late(tokens, now)
+        if late is None:
+            return Hold(Hindrance.RATE, self.blocked_until)
+        return Hold(Hindrance.RATE, None if late.ready_at is None else max(late.ready_at, self.blocked_until))
 
-    def take(self, tokens: int, now: float) -> None:
-        """Take what ``hold`` has just said can be taken."""
+    def take(self, tokens: int, now: float) -> Drawn | None:
+        """Take what ``hold`` has just said can be taken; what is returned is settled when the call ends."""
         self.in_flight += 1
-        requests, bucket = self.requests, self.tokens
-        if requests is not None:
-            requests.take(1.0, now)
-        if bucket is not None:
-            bucket.take(tokens, now)
+        return self.draw(tokens, now)
 
-    def empty(self, now: float) -> None:
-        """Empty the buckets: after a restart nobody knows what was in them."""
-        for bucket in (self.requests, self.tokens):
-            if bucket is not None:
-                bucket.lower_to(0.0, now)
-
-    def restore(self) -> None:
-        """A call that was out before a restart; what it took, it took from the bucket before."""
+    def restore(self, tokens: int) -> Drawn | None:
+        """A call that was out before a restart; what it took, it took from the buckets before."""
         self.in_flight += 1
+        return self.drawn_before(tokens)
 
     def release(self) -> None:
-        """A call is over. Its reservation is settled by ``settle`` or ``give_back``."""
+        """A call is over. What it has drawn is settled by itself."""
         self.in_flight -= 1
-
-    def settle(self, reserved: int, used: int, now: float) -> None:
-        """A call reserved ``reserved`` tokens and used ``used``."""
-        bucket = self.tokens
-        if bucket is None or reserved == used:
-            return
-        if used < reserved:
-            bucket.give(reserved - used, now)
-        else:
-            bucket.take(used - reserved, now)
-
-    def give_back(self, reserved: int, now: float) -> None:
-        """Nothing was sent: the request and its tokens are as if never taken."""
-        if self.requests is not None:
-            self.requests.give(1.0, now)
-        if self.tokens is not None:
-            self.tokens.give(float(reserved), now)
 
     def block(self, wait_s: float | None, now: float) -> None:
         """The provider refused for its rate limit and named a wait in s, or None."""
@@ -156,12 +124,8 @@ class Limits:
         """Live under new limits with what is out and what is in the buckets. A limit that is new starts full."""
         self.spec = spec
         self.max_concurrency = spec.max_concurrency
-        self.requests = resized(self.requests, request_bucket(spec, now, is_full=True), now)
-        self.tokens = resized(self.tokens, token_bucket(spec, now, is_full=True), now)
+        self.resize(spec, now)
 
     def flaw(self) -> str | None:
         """What is broken, or None."""
-        for name, bucket in (("request", self.requests), ("token", self.tokens)):
-            if bucket is not None and (flaw := bucket.flaw()) is not None:
-                return f"{name} bucket: {flaw}"
-        return f"{self.in_flight} in flight" if self.in_flight < 0 else None
+        return super().flaw() or (f"{self.in_flight} in flight" if self.in_flight < 0 else None)

@@ -7,9 +7,10 @@ request holds is given back when it ends, in reverse: whole if nothing was sent 
 
 from typing import TYPE_CHECKING, Any
 
+from actors.usage import tokens_used
 from messages.calls import Outcome, Usage
 from messages.envelope import Fault
-from messages.failures import Failure, Scope
+from messages.failures import Failure
 from messages.quota import QuotaRefused, Reservation, Reserve, Reserved, Settle
 from runtime.courier import problems
 from runtime.courier.problems import Problem
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 OUTPUT_TOKENS = 1000
 """Reserved for an output of which the request says no ``max_tokens`` and no provider has made a bid yet."""
 
-_NOT_SENT = Outcome.NOT_SENT
 _AGAIN = (Fault.CRASHED, Fault.RESTARTING, Fault.SILENT)
 
 
@@ -72,15 +72,15 @@ class ReservationTable:
 class Reservations:
     """What one request holds. ``take`` as often as need be, ``spent`` for each call upstream, ``give_back`` once."""
 
-    __slots__ = ("_call", "_has_sent", "_house", "_quotas", "_used")
+    __slots__ = ("_call", "_house", "_quotas", "_used")
 
     def __init__(self, house: "CourierHouse", call: "ClientCall") -> None:
         self._house = house
         self._call = call
         self._quotas: dict[str, str] = {}
         """Quota by reservation, in the order in which they were asked; those that may be out."""
-        self._has_sent = False
-        self._used = 0
+        self._used: int | None = None
+        """Tokens; None: nothing was sent."""
 
     async def take(self, quota: str, tokens: int) -> Problem | None:
         """Reserve ``tokens`` of ``quota``, unless this request has done so before. A problem: it may not have them."""
@@ -116,19 +116,15 @@ class Reservations:
         return None
 
     def spent(self, outcome: Outcome, usage: Usage | None, failure: Failure | None, reserved: int) -> None:
-        """A call upstream has ended: what it used, or ``reserved`` where nobody can tell. One that was never sent is none."""
-        if outcome is _NOT_SENT:
-            return
-        self._has_sent = True
-        if usage is not None:
-            self._used += max(0, usage.input_tokens + usage.output_tokens)
-        elif failure is None or not (failure.scope is Scope.BUCKET or failure.code == "connect"):
-            self._used += reserved
+        """A call upstream has ended: what it used, ``reserved`` where nobody can tell, nothing if it was never sent."""
+        used = tokens_used(outcome, usage, failure, reserved)
+        if used is not None:
+            self._used = (self._used or 0) + used
 
     def give_back(self) -> None:
         """The end of all that is held. Never waits; a second call does nothing."""
-        house, used = self._house, self._used if self._has_sent else None
+        house = self._house
         while self._quotas:
             reservation_id, quota = self._quotas.popitem()
             house.reservations.end(quota, reservation_id)
-            house.system.tell(f"quota:{quota}", Settle(reservation_id, used), self._call.trace, "courier")
+            house.system.tell(f"quota:{quota}", Settle(reservation_id, self._used), self._call.trace, "courier")
