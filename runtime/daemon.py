@@ -77,8 +77,8 @@ class House:
         self.tree = Tree(self.system, self.directory, self.permits, self.probes.take, self.credentials, self.reservations)
         budgets = RetryBudgets(loaded.snapshot.routing.failover.retry_share)
         rng = Random(f"{seed}/couriers")
-        self.couriers = CourierHouse(self.system, upstream, self.directory, self.permits, budgets, tracing, clock, rng)
-        self.couriers.reservations = self.reservations
+        parts = (self.system, upstream, self.directory, self.permits, budgets, tracing, clock, rng)
+        self.couriers = CourierHouse(*parts, reservations=self.reservations)
         self.edge = Edge(self.couriers, loaded.server, Random(f"{seed}/edge"))
         self.admin = Admin(self.system, self.directory, self.credentials)
 

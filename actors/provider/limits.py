@@ -34,9 +34,11 @@ class Hold(NamedTuple):
 
     why: Hindrance
     retry_at: float | None
+    detail: str
+    """Which limit it is and who set it, for people."""
 
 
-_FULL = Hold(Hindrance.CAPACITY, None)
+_FULL = Hold(Hindrance.CAPACITY, None, "our limit max_concurrency")
 
 
 class Limits(Rates):
@@ -77,9 +79,9 @@ class Limits(Rates):
 
     def _rate_hold(self, tokens: int, now: float) -> Hold | None:
         late = self.late(tokens, now)
-        if late is None:
-            return Hold(Hindrance.RATE, self.blocked_until)
-        return Hold(Hindrance.RATE, None if late.ready_at is None else max(late.ready_at, self.blocked_until))
+        if late is None or (late.ready_at is not None and late.ready_at < self.blocked_until):
+            return Hold(Hindrance.RATE, self.blocked_until, "it said so itself")
+        return Hold(Hindrance.RATE, late.ready_at, f"our limit {late.limit}")
 
     def take(self, tokens: int, now: float) -> Drawn | None:
         """Take what ``hold`` has just said can be taken; what is returned is settled when the call ends."""
