@@ -1,8 +1,8 @@
 """The quotas of tenants and pools that have limits: actors that come and go with the configuration.
 
 Owns: their lives.
-Always: a quota that stays is told its new limits and keeps what is out; one whose limits are gone limits nothing from then on
-and is stopped when its last request has ended, unless it comes back before.
+Always: a quota that stays is told its new limits and keeps what is out and what is in its buckets. One whose limits are gone is
+asked no more and is stopped when its last request has ended, unless its limits come back before.
 """
 
 import asyncio
@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from actors.kernel import Actor, SupervisionSpec
 from actors.quota import QuotaActor
 from messages.control import ConfigSnapshot
-from messages.limits import NO_LIMITS, LimitsSpec
+from messages.limits import LimitsSpec
 from messages.quota import QuotaReconfigured, ReservationsRestored
+from runtime.config.quotas import quotas_of
 from runtime.courier.reservations import ReservationTable
 from runtime.system.system import ActorSystem
 
@@ -30,18 +31,17 @@ class Quotas:
         """By quota, those that were spawned; one that is to go is among them until it is stopped."""
         self._leaving: dict[str, None] = {}
         self._generation = 0
-        self._is_reaping = False
+        self._reaper: asyncio.TimerHandle | None = None
 
     @property
     def addresses(self) -> list[str]:
         """Of all that live."""
-        return [f"quota:{name}" for name in self._limits]
+        return [_address(name) for name in self._limits]
 
     def publish(self, snapshot: ConfigSnapshot) -> None:
         """A generation is in force."""
         self._generation = snapshot.generation
-        wanted = {f"tenant:{tenant.name}": tenant.limits for tenant in snapshot.tenants if tenant.limits.is_limited}
-        wanted |= {f"pool:{pool.model}": pool.limits for pool in snapshot.pools if pool.limits.is_limited}
+        wanted = quotas_of(snapshot)
         for name, limits in wanted.items():
             self._leaving.pop(name, None)
             is_new = name not in self._limits
@@ -49,28 +49,23 @@ class Quotas:
             if is_new:
                 self._spawn(name)
             else:
-                self._tell(name)
-        for name in self._limits:
-            if name not in wanted and name not in self._leaving:
-                self._leaving[name] = None
-                self._limits[name] = NO_LIMITS
-                self._tell(name)
-        if self._leaving and not self._is_reaping:
-            self._is_reaping = True
-            asyncio.get_running_loop().call_later(REAP_S, self._reap)
+                self._system.tell(_address(name), QuotaReconfigured(limits, self._generation), sender="quotas")
+        self._leaving |= dict.fromkeys(name for name in self._limits if name not in wanted)
+        self._reap_later()
 
-    def _tell(self, name: str) -> None:
-        self._system.tell(f"quota:{name}", QuotaReconfigured(self._limits[name], self._generation), sender="quotas")
+    def _reap_later(self) -> None:
+        """One alarm, however many changes come while some leave."""
+        if self._leaving and self._reaper is None:
+            self._reaper = asyncio.get_running_loop().call_later(REAP_S, self._reap)
 
     def _reap(self) -> None:
         """Stop those that nobody needs any more and whose mail is read, and look again while there are others."""
+        self._reaper = None
         mail = self._system.mailbox_lengths()
-        for name in [name for name in self._leaving if not (self._table.has_any(name) or mail.get(f"quota:{name}"))]:
+        for name in [name for name in self._leaving if not (self._table.has_any(name) or mail.get(_address(name)))]:
             del self._leaving[name], self._limits[name]
-            self._system.stop_actor(f"quota:{name}")
-        self._is_reaping = bool(self._leaving)
-        if self._is_reaping:
-            asyncio.get_running_loop().call_later(REAP_S, self._reap)
+            self._system.stop_actor(_address(name))
+        self._reap_later()
 
     def _spawn(self, name: str) -> None:
         def make(before: Actor | None) -> Actor:
@@ -80,4 +75,8 @@ class Quotas:
         def first_mail() -> Sequence[ReservationsRestored]:
             return (ReservationsRestored(self._table.held_of(name)),)
 
-        self._system.spawn(f"quota:{name}", make, self._spec, first_mail=first_mail)
+        self._system.spawn(_address(name), make, self._spec, first_mail=first_mail)
+
+
+def _address(name: str) -> str:
+    return f"quota:{name}"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Optional
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic.annotated_handlers import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue, WithJsonSchema
 from pydantic_core import CoreSchema
@@ -301,10 +301,16 @@ class QuotaLimits(Section):
     max_concurrency: Annotated[Whole | None, BeforeValidator(_fixed_concurrency)] = Field(None, ge=1, le=1_000_000)
     burst: Real | None = Field(None, ge=1, le=10**9)
 
+    @field_validator("burst")
+    @classmethod
+    def _sizes_a_bucket(cls, value: float | None, info: ValidationInfo) -> float | None:
+        # A number of requests that is wrong itself is not among the data.
+        if value is not None and info.data.get("requests_per_minute", value) is None:
+            raise problem("needs requests_per_minute, whose bucket it sizes")
+        return value
+
     @model_validator(mode="after")
-    def _can_be_meant(self) -> "QuotaLimits":
-        if self.requests_per_minute is None and self.burst is not None:
-            raise problem("burst needs requests_per_minute, whose bucket it sizes")
+    def _says_something(self) -> "QuotaLimits":
         if self.requests_per_minute is None and self.tokens_per_minute is None and self.max_concurrency is None:
             raise problem("says nothing; give it a limit, or leave it out")
         return self
