@@ -4,7 +4,10 @@ from math import inf
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from actors.buckets import Drawn
 from actors.provider.limits import BLOCK_S_MAX, Hindrance, Hold, Limits
 from messages.calls import LimitsSeen
 from messages.control import LimitsSpec
@@ -170,3 +173,48 @@ def test_what_was_taken_before_a_restart_comes_back_to_nobody_but_is_charged_for
     assert after.tokens.level == 0.0
     overdrawn.settle(150, 0.0)
     assert after.tokens.level == -50.0
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.floats(0.0, 20.0),
+        st.sampled_from(["reserve", "reserve", "end", "end unsent", "see"]),
+        st.integers(0, 3000),
+    ),
+    max_size=80,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(STEPS, st.floats(1.0, 600.0), st.floats(10.0, 6000.0), st.one_of(st.none(), st.floats(1.0, 100.0)))
+def test_B3_D1_no_window_sends_more_than_limit_and_burst_whatever_the_order(
+    steps: list[tuple[float, str, int]], per_minute: float, tokens_per_minute: float, burst: float | None
+) -> None:
+    both = Limits(LimitsSpec(per_minute, tokens_per_minute, None, burst), 0.0, is_full=True)
+    now, out, sent = 0.0, list[tuple[float, Drawn]](), list[float]()
+    for passed_s, what, amount in steps:
+        now += passed_s
+        if what == "reserve":
+            hold = both.hold(amount, now)
+            if hold is None:
+                drawn = both.take(amount, now)
+                assert drawn is not None
+                out.append((now, drawn))
+            else:
+                assert hold.retry_at is not None
+                assert hold.retry_at > now
+        elif what == "see":
+            both.see(LimitsSeen(amount, 1.0, amount, 1.0), now)
+        elif out:
+            taken_at, drawn = out.pop(amount % len(out))
+            both.release()
+            drawn.settle(amount if what == "end" else None, now)
+            if what == "end":
+                sent.append(taken_at)
+        assert both.flaw() is None
+        assert both.in_flight == len(out)
+    sent = sorted([*sent, *(taken_at for taken_at, _ in out)])
+    size = per_minute if burst is None else burst
+    for first, since in enumerate(sent):
+        for count, until in enumerate(sent[first:], start=1):
+            assert count <= size + (until - since) * per_minute / 60.0 + 1e-3 + 1e-4 * size

@@ -140,6 +140,8 @@ def test_pain_28_a_refusal_says_whose_limit_it_is_waits_for_nothing_and_blames_n
             assert client.headers["retry-after"] == "10"
             assert "x-should-retry" not in client.headers
             assert client.attempts == 0
+        # What was refused is owed no end.
+        assert quota(world).unknown_ends == 0
         for name in "ab":
             report = await world.report(name)
             assert (report.failures, report.circuit, report.health) == (0, "closed", 1.0)

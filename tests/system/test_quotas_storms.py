@@ -56,7 +56,9 @@ class Watch:
             self.used[to.removeprefix("quota:")].pop(message.reservation_id, None)
 
     def at_the_end(self) -> list[str]:
-        over = [f"{name}: {wrong}" for name, spec in QUOTAS.items() for wrong in over_rate(list(self.used[name].values()), spec)]
+        over = [
+            f"{name}: {wrong}" for name, spec in QUOTAS.items() for wrong in over_rate(list(self.used[name].values()), spec)
+        ]
         return [*self.wrongs, *over, *(f"{name}: {count} out" for name, count in self.out.items() if count)]
 
 
