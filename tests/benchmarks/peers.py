@@ -53,10 +53,15 @@ def litellm(folder: Path, upstream_port: int) -> Iterator[Target]:
     bin_folder, port = _installed(folder, "litellm[proxy]"), free_port()
     parameters = {"model": f"openai/{MODEL}", "api_base": f"http://127.0.0.1:{upstream_port}/v1", "api_key": "key"}
     configuration = folder / "litellm.yaml"
-    configuration.write_text(json.dumps({"model_list": [{"model_name": MODEL, "litellm_params": parameters}] * 3}))
+    master_key = "sk-benchmark-on-loopback"  # It does not start without one.
+    told = {
+        "model_list": [{"model_name": MODEL, "litellm_params": parameters}] * 3,
+        "general_settings": {"master_key": master_key},
+    }
+    configuration.write_text(json.dumps(told))
     argv = [str(bin_folder / "litellm"), "--config", str(configuration), "--host", "127.0.0.1", "--port", str(port)]
     with process(pinned(GATEWAY_CORE, argv), port, folder / "litellm.log", _START_S) as pid:
-        yield Target(f"litellm {version_of(bin_folder, 'litellm')}", port, pid)
+        yield Target(f"litellm {version_of(bin_folder, 'litellm')}", port, pid, {"Authorization": f"Bearer {master_key}"})
 
 
 @contextlib.contextmanager
