@@ -38,6 +38,11 @@ class Terms:
 
     since: list[tuple[float, LimitsSpec]] = field(default_factory=list)
 
+    @classmethod
+    def always(cls, limits: LimitsSpec) -> "Terms":
+        """The same from the beginning on."""
+        return cls([(0.0, limits)])
+
     def change(self, now: float, limits: LimitsSpec) -> None:
         """From ``now`` on (virtual s) others hold."""
         if not self.since or self.since[-1][1] != limits:

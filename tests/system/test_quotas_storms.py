@@ -11,7 +11,7 @@ from messages.envelope import Envelope
 from messages.quota import QuotaReconfigured, Reserve, Settle
 from runtime.simulation.faults import FaultKind
 from tests.system.house import Client, World, provider, run
-from tests.system.house_watch import over_rate
+from tests.system.house_watch import Terms, over_rate
 from tests.system.test_quotas import change, limited
 
 TENANT = LimitsSpec(requests_per_minute=300, tokens_per_minute=60_000, max_concurrency=12, burst=10)
@@ -57,7 +57,9 @@ class Watch:
 
     def at_the_end(self) -> list[str]:
         over = [
-            f"{name}: {wrong}" for name, spec in QUOTAS.items() for wrong in over_rate(list(self.used[name].values()), spec)
+            f"{name}: {wrong}"
+            for name, spec in QUOTAS.items()
+            for wrong in over_rate(list(self.used[name].values()), Terms.always(spec))
         ]
         return [*self.wrongs, *over, *(f"{name}: {count} out" for name, count in self.out.items() if count)]
 
