@@ -1,15 +1,15 @@
-"""Fair turns between tenants: deficit round robin by tokens, in which a tenant's place in the round grows with its age.
+"""Fair turns between tenants: deficit round robin by tokens, in which priority counts as it does within a tenant.
 
 Owns: of one line, the waiters nobody has called yet, sorted by tenant, and what each tenant may still take in its round.
-Always: tenants that have somebody waiting all the time get, of any stretch of turns of equal priority, the same tokens but for
-a round's allowance and two of the largest requests, whatever the sizes and the number of their requests. A tenant without
-waiters leaves nothing behind. Nobody is starved: whoever waits falls behind only those that begin a round sooner than its
-priority's head start after it.
+Always: tenants of which somebody waits all the time get the same tokens in any stretch of turns, but for an allowance, two
+of the largest requests, and once the head start of a priority. Nobody is starved: whoever waits for its first turn
+falls behind only those that come before its head start is over. A tenant without waiters leaves nothing behind.
 
 Deficit round robin (Shreedhar and Varghese, SIGCOMM 1995): a tenant takes turns while its allowance pays for them, and then
-goes behind the others with a new allowance on top of what is left. Behind the others is here a matter of time, so that the law
-of priority holds between tenants as it does within one: they stand in the order in which they came, less the head start of
-their first in line, and one whose allowance is used up comes anew. So a flood never grows old as a whole.
+goes behind the others with a new one on top of what is left. Where a tenant stands is a time here, so that the law of
+priority holds between tenants as it does within one: it joins where its first in line stands by arrival and head start,
+and behind the others is where the last of them stands, but no later than if that first came now. So a flood is not the
+older for being long, and who is more urgent goes first until the others have waited as long as its head start is.
 
 The allowance is the mean of all that wait here, so that a round is about one request of each tenant at any scale, and no pick
 passes more tenants by than there are waiters (k rounds in vain mean that every first costs more than k means). Putting,
@@ -18,7 +18,9 @@ picking and cancelling find their place by bisection.
 
 from bisect import bisect_left, insort
 from dataclasses import dataclass, field
-from math import inf
+
+OVERDRAFT = 0.25
+"""Of an allowance a tenant may take ahead, so that requests of about the same size take turns one by one."""
 
 Place = tuple[float, int]
 """Of a waiter: the time (monotonic s) it counts as having come, which is earlier by its head start, and its number."""
@@ -29,47 +31,55 @@ class Account:
     """A tenant with waiters."""
 
     tenant: str
-    turn: int
-    """Who came first of those that came at the same time."""
+    stand: Place
+    """Where it stands in the round: a time as of a waiter, and a number that tells those of the same time apart."""
+    early_s: float
+    """The head start of its first, which is part of that."""
     left: float
     """Tokens it may still take in this round."""
-    came_at: float
-    """When its round began: the arrival of its first, or when the allowance before was used up. Monotonic s."""
     is_first_round: bool = True
     tokens: int = 0
     """Of all its waiters."""
     places: list[Place] = field(default_factory=list)
     """Sorted."""
-    stand: tuple[float, int] = (inf, 0)
-    """Where it stands in the round."""
+
+    def start(self) -> Place:
+        """When its round began, monotonic s, and its number: where it stands without its head start."""
+        return self.stand[0] + self.early_s, self.stand[1]
+
+    def has_begun_by(self, start: Place) -> None:
+        """Let it stand no later than with that start."""
+        self.stand = min(self.stand, (start[0] - self.early_s, start[1]))
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
     """What a turn cost its tenant, to be given back if nothing came of it."""
 
-    tokens: int
-    came_at: float
+    tokens: float
+    """Taken from the allowance; nothing if the tenant was alone and had used it up."""
+    start: Place
+    """Of the round it was taken in."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiter:
     account: Account
     tokens: int
-    head_start_s: float
+    early_s: float
 
 
 class FairQueue:
     """Who is next. Times are monotonic seconds; nothing here knows a clock."""
 
-    __slots__ = ("_accounts", "_round", "_tokens", "_turns", "_waiters")
+    __slots__ = ("_accounts", "_count", "_round", "_tokens", "_waiters")
 
     def __init__(self) -> None:
         self._waiters: dict[Place, _Waiter] = {}
         self._accounts: dict[str, Account] = {}
-        self._round: list[tuple[tuple[float, int], Account]] = []
+        self._round: list[tuple[Place, Account]] = []
         """The tenants in order. No two have the same stand, so that accounts are never compared."""
-        self._turns = 0
+        self._count = 0
         self._tokens = 0
 
     def __len__(self) -> int:
@@ -78,25 +88,25 @@ class FairQueue:
     def __contains__(self, place: Place) -> bool:
         return place in self._waiters
 
-    def put(self, place: Place, tenant: str, tokens: int, head_start_s: float, back: Charge | None = None) -> None:
-        """Let somebody wait. ``back``: it had its turn and nothing came of it, so its tenant gets that back."""
+    def put(self, place: Place, tenant: str, tokens: int, early_s: float, back: Charge | None = None) -> None:
+        """Let somebody wait, with a head start of ``early_s``. ``back``: its turn came to nothing and is to cost nothing."""
         self._tokens += tokens
         allowance = self._tokens / (len(self._waiters) + 1)
         account = self._accounts.get(tenant)
         if account is None:
-            self._turns += 1
-            account = self._accounts[tenant] = Account(tenant, self._turns, allowance, place[0] + head_start_s)
+            self._count += 1
+            account = self._accounts[tenant] = Account(tenant, (place[0], self._count), early_s, allowance)
             if back is not None:
                 account.left = max(allowance, back.tokens)
         else:
             self._step_out(account)
-            if account.is_first_round:
-                account.came_at = min(account.came_at, place[0] + head_start_s)
             if back is not None:
                 account.left = min(account.left, allowance) + back.tokens
+            if account.is_first_round:
+                account.has_begun_by((place[0] + early_s, account.stand[1]))
         if back is not None:
-            account.came_at = min(account.came_at, back.came_at)
-        self._waiters[place] = _Waiter(account, tokens, head_start_s)
+            account.has_begun_by(back.start)
+        self._waiters[place] = _Waiter(account, tokens, early_s)
         account.tokens += tokens
         insort(account.places, place)
         self._step_in(account)
@@ -122,18 +132,16 @@ class FairQueue:
             account = self._round[0][1]
             place = account.places[0]
             tokens = self._waiters[place].tokens
+            allowance = self._tokens / len(self._waiters)
             # A tenant alone owes nobody anything.
-            if tokens <= account.left or len(self._round) == 1:
-                account.left = max(account.left - tokens, 0.0)
-                charge = Charge(tokens, account.came_at)
+            if tokens <= account.left + OVERDRAFT * allowance or len(self._round) == 1:
+                left = max(account.left - tokens, min(account.left, -OVERDRAFT * allowance))
+                charge = Charge(account.left - left, account.start())
+                account.left = left
                 self.discard(place)
                 return place, charge
-            self._step_out(account)
-            self._turns += 1
-            account.turn = self._turns
-            account.left += self._tokens / len(self._waiters)
-            account.came_at, account.is_first_round = now, False
-            self._step_in(account)
+            account.left += allowance
+            self._go_behind(account, now)
         return None
 
     def ahead_of(self, tenant: str, tokens: int) -> int:
@@ -153,8 +161,20 @@ class FairQueue:
             return f"{len(self._round)} tenants in the round, {len(self._accounts)} with waiters"
         return None
 
+    def _go_behind(self, account: Account, now: float) -> None:
+        """Begin a new round for a tenant."""
+        self._step_out(account)
+        self._count += 1
+        last = min(self._round[-1][0][0], now - account.early_s)
+        account.stand = (max(account.stand[0], last), self._count)
+        account.is_first_round = False
+        self._step_in(account)
+
     def _step_in(self, account: Account) -> None:
-        account.stand = (account.came_at - self._waiters[account.places[0]].head_start_s, account.turn)
+        early_s = self._waiters[account.places[0]].early_s
+        if early_s != account.early_s:
+            account.stand = (account.start()[0] - early_s, account.stand[1])
+            account.early_s = early_s
         insort(self._round, (account.stand, account))
 
     def _step_out(self, account: Account) -> None:

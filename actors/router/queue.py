@@ -112,12 +112,13 @@ class WaitingQueue:
             return None
         place, charge = picked
         pending = self.waiting[place]
+        tokens = tokens_of(pending.query.profile)
         pending.state = State.TURN
         pending.turn = provider
         line.turns[place] = charge
         for name in pending.waits_on:
             self.lines[name].idle.discard(place)
-            self._drains[name].went(charge.tokens, now)
+            self._drains[name].went(tokens, now)
         return pending
 
     def end_turn(self, pending: Pending) -> str:
