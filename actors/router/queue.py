@@ -22,8 +22,8 @@ RECHECK_S = 1.0
 """A line is asked again after so long without news: a provider that restarted has forgotten what it owes."""
 PAUSE_S = 0.01
 """No line is asked more often by the clock, whatever ``retry_at`` says."""
-CALL_TOKENS = 250
-"""What a call counts for besides its tokens, for the time it takes whatever its length."""
+CALL_TOKENS = 50
+"""What a call counts for besides its tokens: half a second or so, which it takes whatever its length."""
 OUTPUT_TOKENS = 1000
 """Expected of a request that does not bound its answer."""
 WAIT_MAX_S = 600.0

@@ -203,7 +203,7 @@ def test_whatever_comes_and_goes_everybody_is_called_once_and_nothing_is_left_be
     while line.waiting:
         line.pick(now)
     queue = line.queue
-    assert not (queue._waiters or queue._accounts or queue._round or queue._tokens)
+    assert not any((queue._waiters, queue._accounts, queue._round, queue._tokens))
 
 
 @settings(max_examples=100, deadline=None)

@@ -44,8 +44,8 @@ def test_pain_25_the_flood_of_one_tenant_does_not_keep_another_waiting() -> None
 
 def test_pain_25_turns_between_tenants_are_weighed_by_tokens() -> None:
     desk = Desk(A, queue_max_wait_s=60.0)
-    come(desk, "long", 20, max_tokens=2750)
-    come(desk, "short", 60, max_tokens=750)
+    come(desk, "long", 20, max_tokens=2950)
+    come(desk, "short", 60, max_tokens=950)
     served = serve(desk, 40)
     assert served.count("short") == pytest.approx(3 * served.count("long"), abs=3)
 
@@ -167,5 +167,5 @@ def test_tenants_leave_nothing_behind() -> None:
     for query_id in ids:
         desk.give(Withdraw(query_id))
     queue = desk.actor._queue
-    assert not (queue.waiting or queue.lines or queue._tenants)
+    assert not any((queue.waiting, queue.lines, queue._tenants))
     assert len(queue._drains) == 1

@@ -1,4 +1,4 @@
-"""Fair queueing in the running house: what one tenant's flood costs another, who may overtake whom, how long it really takes."""
+"""Fair queueing in the running house: what a flood costs other tenants, who may overtake whom, how long it really takes."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -55,19 +55,21 @@ def quiet_among(flood: Mapping[str, Any] | None, queue: Mapping[str, Any] | None
 @pytest.mark.parametrize(
     ("flood", "more_ms"),
     [
-        # About until the next of four calls ends.
-        ({"rate": 2 * PACE}, 100),
+        # Until the next of four calls ends, or the one after.
+        ({"rate": 2 * PACE}, (60, 150)),
         # None is broken off: these take four seconds.
-        ({"rate": 2, "max_tokens": 400}, 4100),
+        ({"rate": 2, "max_tokens": 400}, (2500, 4100)),
     ],
     ids=["of-short-ones", "of-long-ones"],
 )
-def test_pain_25_one_tenants_flood_leaves_anothers_latency_nearly_as_it_was(flood: Mapping[str, Any], more_ms: float) -> None:
+def test_pain_25_one_tenants_flood_leaves_anothers_latency_nearly_as_it_was(
+    flood: Mapping[str, Any], more_ms: tuple[float, float]
+) -> None:
     alone, _ = quiet_among(None)
     quiet, flooded = quiet_among(flood)
     assert {client.status for client in quiet} == {200}
-    for share in (0.5, 0.95):
-        assert percentile(quiet, share) <= percentile(alone, share) + more_ms
+    for share, more in zip((0.5, 0.95), more_ms, strict=True):
+        assert percentile(quiet, share) <= percentile(alone, share) + more
     # What is left over goes to the flood, of which some wait for their ten seconds in vain.
     served = [client for client in flooded if client.status == 200]
     assert {client.status for client in flooded} == {200, 503}
@@ -84,15 +86,15 @@ def test_pain_25_a_flood_that_fills_the_queue_shuts_nobody_else_out() -> None:
 
 def test_pain_25_among_four_floods_each_gets_a_quarter_by_tokens() -> None:
     async def scene(world: World) -> dict[str, int]:
-        sizes = {"a": 10, "b": 10, "c": 250, "d": 750}
+        sizes = {"a": 10, "b": 10, "c": 150, "d": 400}
         floods = [
-            traffic(world, 20 / (1 + size / 100), 60, tenant, seed=size, max_tokens=size) for tenant, size in sizes.items()
+            traffic(world, 6 / (1 + size / 100), 60, tenant, seed=size, max_tokens=size) for tenant, size in sizes.items()
         ]
         served = {}
         for tenant, clients in zip(sizes, await asyncio.gather(*floods), strict=True):
-            # Those that end in the middle, when all four wait all the time; each call counts for 250 tokens besides.
-            done = [client for client in clients if client.done_at is not None and client.done_at > 15]
-            served[tenant] = sum(client.status == 200 for client in done) * (sizes[tenant] + 250)
+            # Those that end in the middle, when all four wait all the time; each call counts for 50 tokens besides.
+            done = [client for client in clients if 15 < (client.done_at or 0.0) < 60 and client.status == 200]
+            served[tenant] = len(done) * (sizes[tenant] + 50)
         await world.all_done()
         return served
 
@@ -192,18 +194,3 @@ def crowd(seed: int, order: dict[str, list[tuple[float, Client]]]) -> Callable[[
         return sum(client.status == 200 for client in world.clients)
 
     return scene
-
-
-def figures() -> None:
-    """Print what docs/routing.md says of the quiet tenant."""
-    for name, flood in {
-        "alone": None,
-        "short": {"rate": 2 * PACE},
-        "long": {"rate": 2, "max_tokens": 400},
-    }.items():
-        quiet, _ = quiet_among(flood)
-        print(name, *(f"p{share:.0%} {percentile(quiet, share):.0f} ms" for share in (0.5, 0.95, 1.0)), len(quiet))
-
-
-if __name__ == "__main__":
-    figures()
