@@ -47,12 +47,8 @@ class Account:
         """When its round began, monotonic s, and its number: where it stands without its head start."""
         return self.stand[0] + self.early_s, self.stand[1]
 
-    def has_begun_by(self, start: Place) -> None:
-        """Let it stand no later than with that start."""
-        self.stand = min(self.stand, (start[0] - self.early_s, start[1]))
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Charge:
     """What a turn cost its tenant, to be given back if nothing came of it."""
 
@@ -62,7 +58,7 @@ class Charge:
     """Of the round it was taken in."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Waiter:
     account: Account
     tokens: int
@@ -93,23 +89,23 @@ class FairQueue:
         self._tokens += tokens
         allowance = self._tokens / (len(self._waiters) + 1)
         account = self._accounts.get(tenant)
+        is_new = account is None
         if account is None:
             self._count += 1
             account = self._accounts[tenant] = Account(tenant, (place[0], self._count), early_s, allowance)
             if back is not None:
                 account.left = max(allowance, back.tokens)
-        else:
-            self._step_out(account)
-            if back is not None:
-                account.left = min(account.left, allowance) + back.tokens
-            if account.is_first_round:
-                account.has_begun_by((place[0] + early_s, account.stand[1]))
-        if back is not None:
-            account.has_begun_by(back.start)
+        elif back is not None:
+            account.left = min(account.left, allowance) + back.tokens
         self._waiters[place] = _Waiter(account, tokens, early_s)
         account.tokens += tokens
         insort(account.places, place)
-        self._step_in(account)
+        if is_new:
+            insort(self._round, (account.stand, account))
+        start = account.start()
+        if account.is_first_round:
+            start = min(start, (place[0] + early_s, start[1]))
+        self._move(account, start if back is None else min(start, back.start))
 
     def discard(self, place: Place) -> None:
         """Forget a waiter; one that is not here is ignored. Its tenant pays nothing."""
@@ -117,13 +113,13 @@ class FairQueue:
         if waiter is None:
             return
         account = waiter.account
-        self._step_out(account)
         del account.places[bisect_left(account.places, place)]
         self._tokens -= waiter.tokens
         account.tokens -= waiter.tokens
         if account.places:
-            self._step_in(account)
+            self._move(account, account.start())
         else:
+            self._step_out(account)
             del self._accounts[account.tenant]
 
     def pick(self, now: float) -> tuple[Place, Charge] | None:
@@ -168,14 +164,15 @@ class FairQueue:
         last = min(self._round[-1][0][0], now - account.early_s)
         account.stand = (max(account.stand[0], last), self._count)
         account.is_first_round = False
-        self._step_in(account)
-
-    def _step_in(self, account: Account) -> None:
-        early_s = self._waiters[account.places[0]].early_s
-        if early_s != account.early_s:
-            account.stand = (account.start()[0] - early_s, account.stand[1])
-            account.early_s = early_s
         insort(self._round, (account.stand, account))
+
+    def _move(self, account: Account, start: Place) -> None:
+        """Put a tenant where it stands if its round began at ``start``, by the head start of who is its first now."""
+        early_s = self._waiters[account.places[0]].early_s
+        if early_s != account.early_s or start < account.start():
+            self._step_out(account)
+            account.stand, account.early_s = (start[0] - early_s, start[1]), early_s
+            insort(self._round, (account.stand, account))
 
     def _step_out(self, account: Account) -> None:
         del self._round[bisect_left(self._round, (account.stand,))]
