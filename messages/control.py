@@ -37,6 +37,8 @@ class CircuitSpec(Message):
     minimum_calls: int = 10
     open_for_s: float = 30.0
     half_open_calls: int = 1
+    open_max_s: float = 600.0
+    """The longest wait that doubling leads to."""
 
 
 @message("control.timeouts_spec")
@@ -68,6 +70,18 @@ class HealthSpec(Message):
     max_p95_s: float | None = None
     window_s: float = 60.0
     decay: float = 0.05
+    success_weight: float = 0.5
+    """The three weights make 1 together."""
+    error_weight: float = 0.2
+    latency_weight: float = 0.3
+    slow_at: float = 4.0
+    """Times the normal latency from which its term is 0; more than 1."""
+    failures_factor: float = 0.5
+    """What the score is multiplied with while ``failures`` have failed in a row."""
+    minimum_calls: int = 20
+    """Calls in the window from which ``min_success_rate`` counts: one bad call of three says little."""
+    stale_windows: float = 2.0
+    """Windows without news after which the score begins to fade."""
 
 
 @message("control.provider_spec")

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Coroutine
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -80,6 +81,7 @@ def serve(*, config: ConfigPath = None, host: str | None = None, port: int | Non
     """Run the gateway. Without a file: with the providers found in the environment.
 
     SIGTERM or SIGINT: stop accepting, finish calls in flight up to server.drain, exit 0; a second signal stops at once.
+    SIGHUP, or a change of the file: put it in force as it is now, whole or not at all.
 
     Parameters
     ----------
@@ -93,7 +95,8 @@ def serve(*, config: ConfigPath = None, host: str | None = None, port: int | Non
     for note in loaded.notes:
         log.warning("%s", note)
     try:
-        return _run_loop(Daemon(loaded, os.environ, _version()).run())
+        anew = None if config is None else partial(load_file, config, os.environ)
+        return _run_loop(Daemon(loaded, os.environ, _version(), anew).run())
     except BadTelemetry as error:
         raise Failed(f"telemetry: {error}") from error
     except OSError as error:
@@ -261,7 +264,8 @@ def _listening_at(loaded: Loaded, host: str | None, port: int | None) -> Loaded:
     problem = exposure(server.host, server.allow_anonymous)
     if problem is not None:
         raise Failed(f"--host: {problem}")
-    return replace(loaded, server=server)
+    given = frozenset(name for name, value in (("host", host), ("port", port)) if value is not None)
+    return replace(loaded, server=server, given=given)
 
 
 def _check_port(port: int) -> None:

@@ -61,6 +61,7 @@ class Tree:
         self._specs: dict[str, ProviderSpec] = {}
         """By provider, those that were spawned; a draining one is among them until it is stopped."""
         self._draining: dict[str, None] = {}
+        self._reaping: asyncio.TimerHandle | None = None
         self._faulty: dict[str, float] = {}
         """When a fault of a strategy was last logged, in monotonic seconds."""
         self._snapshot = directory.snapshot
@@ -123,10 +124,12 @@ class Tree:
         for provider in [name for name in self._draining if not self._permits.granted_to(name)]:
             del self._draining[provider], self._specs[provider]
             self._system.stop_actor(f"provider:{provider}")
+            self._directory.forget(provider)
             if self._credentials is not None:
                 self._credentials.forget(provider)
-        if self._draining:
-            asyncio.get_running_loop().call_later(REAP_S, self._reap)
+        if self._reaping is not None:
+            self._reaping.cancel()
+        self._reaping = asyncio.get_running_loop().call_later(REAP_S, self._reap) if self._draining else None
 
     def _on_fault(self, envelope: Envelope) -> None:
         """A strategy of others failed, and ``first`` stood in."""

@@ -243,4 +243,5 @@ def has_probes(spec: ProviderSpec) -> bool:
 
 def _credential_circuit(spec: ProviderSpec) -> CircuitSpec:
     """One 401 is enough, and one trial call tells."""
-    return CircuitSpec(failures=1, open_for_s=spec.circuit.open_for_s, half_open_calls=1)
+    circuit = spec.circuit
+    return CircuitSpec(failures=1, open_for_s=circuit.open_for_s, half_open_calls=1, open_max_s=circuit.open_max_s)

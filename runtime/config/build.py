@@ -128,6 +128,7 @@ def _circuit(provider: Provider) -> CircuitSpec:
         minimum_calls=circuit.minimum_calls,
         open_for_s=circuit.open_for,
         half_open_calls=circuit.half_open_calls,
+        open_max_s=circuit.open_max,
     )
 
 
@@ -161,6 +162,13 @@ def _health(health: Health) -> HealthSpec:
         max_p95_s=health.max_p95,
         window_s=health.window,
         decay=health.decay,
+        success_weight=health.weights.success,
+        error_weight=health.weights.errors,
+        latency_weight=health.weights.latency,
+        slow_at=health.slow_at,
+        failures_factor=health.failures_factor,
+        minimum_calls=health.minimum_calls,
+        stale_windows=health.stale_windows,
     )
 
 

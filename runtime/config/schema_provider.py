@@ -135,6 +135,7 @@ class Circuit(Section):
     minimum_calls: Whole = Field(10, ge=1, le=1_000_000)
     open_for: PositiveDuration = 30.0
     half_open_calls: Whole = Field(1, ge=1, le=1_000)
+    open_max: PositiveDuration = 600.0
 
 
 class Timeouts(Section):

@@ -21,6 +21,7 @@ from runtime.http.admin_bodies import AdminError
 from runtime.http.admin_changes import Changes, not_found
 from runtime.http.explain_request import BadQuestion, read_explain
 from runtime.plugins import all_strategies
+from runtime.reload import Reloader
 from runtime.system.replies import ActorGone, AskError
 from runtime.system.system import ActorSystem
 
@@ -33,7 +34,14 @@ PROBE_S = 20.0
 class Admin:
     """Reads the state of the house, and shows what ``changes`` made of it."""
 
-    def __init__(self, system: ActorSystem, directory: Directory, credentials: Credentials | None = None) -> None:
+    def __init__(
+        self,
+        system: ActorSystem,
+        directory: Directory,
+        credentials: Credentials | None = None,
+        reloader: Reloader | None = None,
+    ) -> None:
+        self.reloader = reloader
         self._system = system
         self._directory = directory
         self._serials = count(1)

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, unquote
 
 from runtime.http.admin import Admin
 from runtime.http.admin_bodies import bad
+from runtime.http.admin_reload import reload
 
 PREFIX = "/admin/"
 DECISIONS_SHOWN = 100
@@ -48,6 +49,7 @@ class AdminRoutes:
             "/admin/stats": _with_head({"GET": self._stats}),
             "/admin/decisions": _with_head({"GET": self._decisions}),
             "/admin/explain": {"POST": self._explain},
+            "/admin/reload": {"POST": self._reload},
         }
         one_provider = {"GET": self._provider, "PATCH": self._patch, "DELETE": self._unregister}
         one_rule = {"GET": self._rule, "PUT": self._put_rule, "PATCH": self._enable_rule, "DELETE": self._delete_rule}
@@ -139,6 +141,9 @@ class AdminRoutes:
 
     async def _decision(self, call: AdminCall) -> Answer:
         return 200, await self._admin.decision(call.name)
+
+    async def _reload(self, call: AdminCall) -> Answer:
+        return 200, await reload(self._admin.reloader)
 
     async def _explain(self, call: AdminCall) -> Answer:
         return 200, await self._admin.explain(call.body)
