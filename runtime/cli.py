@@ -26,6 +26,7 @@ from runtime.config.schema import json_schema
 from runtime.config.settings import Loaded
 from runtime.daemon import Daemon
 from runtime.demo import run_demo
+from runtime.health_commands import health, probe, reset
 
 log = logging.getLogger("pointsman")
 
@@ -39,6 +40,9 @@ def _version() -> str:
 
 
 app = App(name="pointsman", help="An LLM gateway that chooses well and can tell why.", version=_version)
+
+for _command in (health, probe, reset):
+    app.command(_command)
 
 ConfigPath = Annotated[Path | None, Parameter(name=["--config", "-c"], help="The configuration, a YAML file.")]
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON.")]

@@ -24,6 +24,7 @@ from actors.kernel import Context, Ref
 from actors.provider.bidding import offer, room_of
 from actors.provider.catalog import Catalog, Offered
 from actors.provider.circuit import Open
+from actors.provider.health_report import health_report
 from actors.provider.limits import Hindrance, Limits
 from actors.provider.permits import PERMITS_MAX, OpenPermit, restored_permit
 from actors.provider.pushed import pushed
@@ -31,7 +32,7 @@ from actors.provider.standing import Standing, has_probes
 from messages.calls import Award, CallEnded, ContentStarted, Granted, Outcome, RefusalReason, Refused, Restored
 from messages.control import Drain, HealthSpec, ProviderSpec, Reconfigure, Reset
 from messages.failures import Blame, Scope
-from messages.health import GetReport, ProbeCheck, Probed, ProbeWish, ProviderReport, PushMetrics, Status
+from messages.health import GetHealth, GetReport, ProbeCheck, Probed, ProbeWish, ProviderReport, PushMetrics, Status
 from messages.routing import CallForBids, CapacityFreed, NoBid, NoBidReason
 
 ProviderMail = (
@@ -47,6 +48,7 @@ ProviderMail = (
     | Probed
     | PushMetrics
     | GetReport
+    | GetHealth
 )
 """What a provider takes."""
 
@@ -137,7 +139,7 @@ class ProviderActor:
 
     def _handle_rare(
         self,
-        message: Restored | Reconfigure | Drain | Reset | ProbeCheck | Probed | PushMetrics | GetReport,
+        message: Restored | Reconfigure | Drain | Reset | ProbeCheck | Probed | PushMetrics | GetReport | GetHealth,
         context: Context,
     ) -> None:
         match message:
@@ -157,6 +159,9 @@ class ProviderActor:
                 self.standing.pushed = pushed(message, context.now())
             case GetReport():
                 context.reply(self._report(context.now()))
+            case GetHealth():
+                now = context.now()
+                context.reply(health_report(self.spec, self.status, self._why(now), self.standing, self.is_shut, now))
             case _:
                 assert_never(message)
 

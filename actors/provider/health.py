@@ -75,6 +75,26 @@ class Health:
             return max(self.spec.min_score, score - drift)
         return min(self.spec.min_score, score + drift)
 
+    @property
+    def success_rate(self) -> float:
+        """Of the calls in the window, 0 to 1; 1 before the first."""
+        return self._successes / self._calls if self._calls else 1.0
+
+    @property
+    def error_rate(self) -> float:
+        """The moving average of failures, 0 to 1."""
+        return self._error_rate
+
+    @property
+    def slowness(self) -> float:
+        """The moving average of times to first content, as multiples of what is normal."""
+        return self._slowness
+
+    @property
+    def failures_in_a_row(self) -> int:
+        """Since the last success."""
+        return self._in_a_row
+
     def is_healthy(self, now: float) -> bool:
         """From ``min_score``, and with enough calls also from ``min_success_rate``. Changes nothing."""
         return self.view(now)[1]

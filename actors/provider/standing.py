@@ -5,6 +5,9 @@ says nothing about the provider (the client's own error, a cancel, a drain, noth
 changes nothing else.
 """
 
+from collections import deque
+from typing import NamedTuple
+
 from actors.provider.absences import Absences
 from actors.provider.circuit import Circuit, Verdict
 from actors.provider.health import Health
@@ -21,14 +24,24 @@ from messages.routing import NoBidReason
 _SUCCESS, _FAILED, _CANCELLED, _LOST_HEDGE = Outcome.SUCCESS, Outcome.FAILED, Outcome.CANCELLED, Outcome.LOST_HEDGE
 
 INFINITE = float("inf")
+FAILURES_KEPT = 10
+"""Failures that are remembered for the report."""
+
+
+class Noted(NamedTuple):
+    """A failure, when (monotonic s) it came, and for which model."""
+
+    at: float
+    model: str
+    failure: Failure
 
 
 class Standing:
     """Two circuits, absent models, evidence, health, counts and pushed metrics of one provider. Times in monotonic seconds."""
 
     __slots__ = (
-        "absences", "circuit", "credential", "evidence", "failures", "health", "heard_at", "latency_ewma_s", "proved_at",
-        "pushed", "successes",
+        "absences", "circuit", "credential", "evidence", "failures", "health", "heard_at", "last_failures",
+        "latency_ewma_s", "proved_at", "pushed", "successes",
     )  # fmt: skip
 
     def __init__(self, spec: ProviderSpec, health: HealthSpec) -> None:
@@ -41,6 +54,8 @@ class Standing:
         """To the first content of streams and the end of other answers, all models together. 0: none yet."""
         self.successes = 0
         self.failures = 0
+        self.last_failures: deque[Noted] = deque(maxlen=FAILURES_KEPT)
+        """The latest last."""
         self.proved_at: float | None = None
         """When a call or a probe last went well; None: unchecked."""
         self.heard_at: float | None = None
@@ -146,6 +161,7 @@ class Standing:
         self.evidence = Evidence()
         self.latency_ewma_s = 0.0
         self.proved_at = self.heard_at = None
+        self.last_failures.clear()
 
     def inherit(self, before: "Standing") -> None:
         """Take over from a crashed predecessor what makes its successor more cautious, and the counts."""
@@ -154,6 +170,7 @@ class Standing:
         self.absences = before.absences
         self.successes = before.successes
         self.failures = before.failures
+        self.last_failures = before.last_failures
         self.proved_at = before.proved_at
         self.heard_at = before.heard_at
         self.pushed = before.pushed
@@ -202,6 +219,7 @@ class Standing:
             return self._ignored(permit)
         self.heard_at = now
         self.failures += 1
+        self.last_failures.append(Noted(now, permit.model, failure))
         match failure.scope:
             case Scope.PROVIDER:
                 self.circuit.failed(permit.circuit, now)

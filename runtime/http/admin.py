@@ -7,9 +7,9 @@ import asyncio
 from itertools import count
 from typing import Any, TypeVar
 
-from messages.control import ConfigSnapshot, ProviderSpec
+from messages.control import ConfigSnapshot, ProviderSpec, Reset
 from messages.decisions import DecisionFound, Decisions, GetDecision, GetRouterStats, RecentDecisions, RouterStats
-from messages.health import GetReport, ProbeDone, ProbeNow, ProviderReport
+from messages.health import GetHealth, GetReport, HealthReport, ProbeDone, ProbeNow, ProviderReport
 from messages.routing import NoRoute, RequestProfile, RoutePlan, RouteQuery
 from messages.stats import GetStats, Stats
 from runtime.config.entries import rule_data
@@ -155,6 +155,20 @@ class Admin:
         return {"provider": provider, "ok": done.ok, "auth_failed": done.auth_failed, "detail": done.detail} | {
             "latency_ms": round(done.latency_s * 1000, 3)
         }
+
+    async def health(self, provider: str) -> dict[str, Any]:
+        """``GET /admin/providers/{id}/health``: how a provider's health came about. Raises a 404."""
+        if self._directory.track(provider) is None:
+            raise not_found("provider", provider)
+        report = _expect(HealthReport, await self._ask(f"provider:{provider}", GetHealth()))
+        return render.health(report, self.snapshot.health)
+
+    async def reset(self, provider: str) -> dict[str, Any]:
+        """Close a provider's circuits and forget its failures; the health report that is left. Raises a 404."""
+        if self._directory.track(provider) is None:
+            raise not_found("provider", provider)
+        self._tell(f"provider:{provider}", Reset())
+        return await self.health(provider)
 
     async def explain(self, body: bytes) -> dict[str, Any]:
         """``POST /admin/explain``: the decision that a request like this would get, made for real but never followed."""

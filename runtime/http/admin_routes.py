@@ -56,6 +56,8 @@ class AdminRoutes:
         self._templates: tuple[tuple[str, str, Methods], ...] = (
             ("/admin/decisions/", "", _with_head({"GET": self._decision})),
             ("/admin/providers/", "/probe", {"POST": self._probe}),
+            ("/admin/providers/", "/reset", {"POST": self._reset}),
+            ("/admin/providers/", "/health", _with_head({"GET": self._health})),
             ("/admin/providers/", "", _with_head(one_provider)),
             ("/admin/aliases/", "", {"PUT": self._put_alias, "DELETE": self._delete_alias}),
             ("/admin/rules/", "", _with_head(one_rule)),
@@ -92,6 +94,12 @@ class AdminRoutes:
 
     async def _probe(self, call: AdminCall) -> Answer:
         return 200, await self._admin.probe(call.name)
+
+    async def _health(self, call: AdminCall) -> Answer:
+        return 200, await self._admin.health(call.name)
+
+    async def _reset(self, call: AdminCall) -> Answer:
+        return 200, await self._admin.reset(call.name)
 
     async def _set_default(self, call: AdminCall) -> Answer:
         return 200, await self._admin.changes.set_default(call.body)
