@@ -101,6 +101,8 @@ def serve(*, config: ConfigPath = None, host: str | None = None, port: int | Non
     try:
         anew = None if config is None else partial(load_file, config, os.environ)
         return _run_loop(Daemon(loaded, os.environ, _version(), anew).run())
+    except ConfigError as error:
+        raise Failed(error.text()) from error
     except BadTelemetry as error:
         raise Failed(f"telemetry: {error}") from error
     except OSError as error:

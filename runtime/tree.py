@@ -61,9 +61,9 @@ class Tree:
         self._specs: dict[str, ProviderSpec] = {}
         """By provider, those that were spawned; a draining one is among them until it is stopped."""
         self._draining: dict[str, None] = {}
-        self._reaping: asyncio.TimerHandle | None = None
         self._faulty: dict[str, float] = {}
         """When a fault of a strategy was last logged, in monotonic seconds."""
+        self._reaper: asyncio.TimerHandle | None = None
         self._snapshot = directory.snapshot
         self.router: Ref[Any] = Ref("router")
         system.port("providers", self._on_configured)
@@ -117,19 +117,23 @@ class Tree:
         for provider in [name for name in self._specs if name not in wanted and name not in self._draining]:
             self._draining[provider] = None
             self._system.tell(f"provider:{provider}", Drain(), sender="providers")
-        self._reap()
+        self._reap_later()
+
+    def _reap_later(self) -> None:
+        """Not at once: a provider reads its ``Drain`` first. One alarm, however many changes come while some drain."""
+        if self._draining and self._reaper is None:
+            self._reaper = asyncio.get_running_loop().call_later(REAP_S, self._reap)
 
     def _reap(self) -> None:
         """Stop the draining providers whose last call has ended, and look again while there are others."""
+        self._reaper = None
         for provider in [name for name in self._draining if not self._permits.granted_to(name)]:
             del self._draining[provider], self._specs[provider]
             self._system.stop_actor(f"provider:{provider}")
             self._directory.forget(provider)
             if self._credentials is not None:
                 self._credentials.forget(provider)
-        if self._reaping is not None:
-            self._reaping.cancel()
-        self._reaping = asyncio.get_running_loop().call_later(REAP_S, self._reap) if self._draining else None
+        self._reap_later()
 
     def _on_fault(self, envelope: Envelope) -> None:
         """A strategy of others failed, and ``first`` stood in."""
