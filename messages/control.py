@@ -53,10 +53,14 @@ class TimeoutsSpec(Message):
 
 @message("control.probe_spec")
 class ProbeSpec(Message):
-    """How a provider is probed: ``models`` (its list of models), ``http`` (its base URL) or ``off``."""
+    """How a provider is probed: ``models`` (its list of models), ``http`` (its base URL), ``chat`` (a model) or ``off``."""
 
     kind: str = "models"
     interval_s: float = 30.0
+    model: str | None = None
+    """Public name of the model that ``chat`` calls; None: the cheapest whose price is known."""
+    spend_usd_max: float = 0.05
+    """What ``chat`` may cost in a day (UTC)."""
 
 
 @message("control.health_spec")

@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 from messages.base import Message, message
+from messages.calls import Usage
 from messages.failures import Scope
 
 
@@ -50,6 +51,8 @@ class RunProbe(Message):
 
     probe_id: str
     provider: str
+    model: str = ""
+    """The provider's name of a model to call where the free endpoint does not say that it is down; empty: nothing is paid."""
 
 
 @message("health.probe_done")
@@ -64,6 +67,12 @@ class ProbeDone(Message):
     detail: str
     models: tuple[str, ...] | None = None
     """The provider's own list of models, if the probe fetched one."""
+    is_paid: bool = False
+    """A model was called."""
+    usage: Usage | None = None
+    """What that used, where the provider said so."""
+    cost_usd: float = 0.0
+    """What the prober booked for it."""
 
 
 @message("health.probed")
@@ -74,6 +83,7 @@ class Probed(Message):
     auth_failed: bool
     latency_s: float
     detail: str
+    cost_usd: float = 0.0
 
 
 @message("health.probe_now")
@@ -214,6 +224,8 @@ class HealthReport(Message):
     """Since one last went well; None: never."""
     next_probe_s: float | None = None
     """None: no probe is planned."""
+    probes_usd: float = 0.0
+    """What paid probes have cost since the daemon began."""
 
     @staticmethod
     def silent(provider: str, fault: str) -> "HealthReport":

@@ -2,6 +2,7 @@
 
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -12,27 +13,29 @@ ASK_S = 30.0
 
 
 class CannotAsk(Exception):
-    """There is no answer, or it is an error; the message says why. ``is_usage``: the question makes no sense."""
+    """There is no answer, or it is an error; the message says why. ``status``: of the answer, 0: there is none."""
 
-    def __init__(self, message: str, *, is_usage: bool = False) -> None:
+    def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
-        self.is_usage = is_usage
+        self.status = status
 
 
-def ask(method: str, url: str, path: str, admin_key: str) -> dict[str, Any]:
-    """What the daemon at ``url`` answers to a request without a body. Raises ``CannotAsk``."""
+def ask(method: str, url: str, path: str, admin_key: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What the daemon at ``url`` answers to a request. Raises ``CannotAsk``."""
     if not url.startswith(("http://", "https://")):
-        raise CannotAsk(f"{url!r} is no http(s) address", is_usage=True)
+        raise CannotAsk(f"{url!r} is no http(s) address")
     headers = {"Content-Type": "application/json"}
     if admin_key:
         headers["Authorization"] = f"Bearer {admin_key}"
     address = url.rstrip("/") + path
-    request = urllib.request.Request(address, b"{}" if method == "POST" else None, headers, method=method)
+    sent = None if body is None else orjson.dumps(body)
+    request = urllib.request.Request(address, sent, headers, method=method)
     try:
         with urllib.request.urlopen(request, timeout=ASK_S) as answer:
             told = orjson.loads(answer.read(ANSWER_BYTES_MAX))
     except urllib.error.HTTPError as error:
-        raise CannotAsk(f"{address} answered {error.code}: {_message(error.read(ANSWER_BYTES_MAX))}") from error
+        text = f"{address} answered {error.code}: {_message(error.read(ANSWER_BYTES_MAX))}"
+        raise CannotAsk(text, error.code) from error
     except (OSError, ValueError) as error:
         raise CannotAsk(f"{address}: {error}") from error
     if not isinstance(told, dict):

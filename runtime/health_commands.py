@@ -19,19 +19,20 @@ from runtime.admin_client import CannotAsk, ask
 from runtime.explain_table import console
 
 EXIT_FAILED = 1
-EXIT_USAGE = 2
 
-Url = Annotated[str, Parameter(help="Address of the daemon, such as http://127.0.0.1:8080.")]
+HERE = "http://127.0.0.1:8080"
+Url = Annotated[str, Parameter(help="Address of the daemon.")]
 Identity = Annotated[str | None, Parameter(name="ID", help="One provider instead of all.", negative=())]
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON.")]
 Told = Mapping[str, Any]
 
 _STANDING = ("provider", "status", "circuit", "health", "ewma ms", "p50 ms", "p95 ms", "in flight", "reason")
-_PROBED = ("provider", "alive", "latency ms", "detail")
+_PROBED = ("provider", "alive", "latency ms", "cost USD", "detail")
+_COUNTS = ("successes", "failures", "heard_s_ago", "proved_s_ago", "next_probe_in_s", "probes_usd")
 _RESET = ("provider", "status", "circuit", "health")
 
 
-def health(provider: Identity = None, /, *, url: Url, json: AsJson = False) -> int:
+def health(provider: Identity = None, /, *, url: Url = HERE, json: AsJson = False) -> int:
     """Tell how the providers of a live daemon stand, with latency; with an ID, how its health came about.
 
     The key of the admin API is taken from POINTSMAN_ADMIN_KEY. The exit code is 1 if one that is shown takes no calls.
@@ -39,7 +40,7 @@ def health(provider: Identity = None, /, *, url: Url, json: AsJson = False) -> i
     return _guarded(lambda: _health_of(url, provider, json) if provider is not None else _health(url, json))
 
 
-def probe(provider: Identity = None, /, *, url: Url, json: AsJson = False) -> int:
+def probe(provider: Identity = None, /, *, url: Url = HERE, json: AsJson = False) -> int:
     """Let a live daemon probe a provider now, or all of them.
 
     The key of the admin API is taken from POINTSMAN_ADMIN_KEY. The exit code is 1 if one does not answer as it should.
@@ -47,7 +48,7 @@ def probe(provider: Identity = None, /, *, url: Url, json: AsJson = False) -> in
     return _guarded(lambda: _probe(url, _chosen(url, provider), json))
 
 
-def reset(provider: Identity = None, /, *, url: Url, json: AsJson = False) -> int:
+def reset(provider: Identity = None, /, *, url: Url = HERE, json: AsJson = False) -> int:
     """Close the circuits of a provider of a live daemon, or of all, and forget their failures.
 
     The key of the admin API is taken from POINTSMAN_ADMIN_KEY.
@@ -59,12 +60,13 @@ def _guarded(command: Callable[[], int]) -> int:
     try:
         return command()
     except CannotAsk as error:
-        print(f"pointsman: {error}" if error.is_usage else error, file=sys.stderr)
-        return EXIT_USAGE if error.is_usage else EXIT_FAILED
+        print(error, file=sys.stderr)
+        return EXIT_FAILED
 
 
 def _ask(method: str, url: str, path: str) -> dict[str, Any]:
-    return ask(method, url, f"/admin/providers{path}", os.environ.get("POINTSMAN_ADMIN_KEY", ""))
+    body = {} if method == "POST" else None
+    return ask(method, url, f"/admin/providers{path}", os.environ.get("POINTSMAN_ADMIN_KEY", ""), body)
 
 
 def _providers(url: str) -> list[Told]:
@@ -109,7 +111,7 @@ def _health_of(url: str, provider: str, json: bool) -> int:
         rows.append([name, circuit.get("state")])
         rows += [[f"  {key}", value] for key, value in circuit.items() if key != "state" and value]
     rows += [[f"latency {name} ms", value] for name, value in _part(report, "latency_ms").items()]
-    rows += [[name, report.get(name)] for name in ("successes", "failures", "heard_s_ago", "proved_s_ago", "next_probe_in_s")]
+    rows += [[name, report.get(name)] for name in _COUNTS]
     for past in report.get("last_failures") or ():
         rows.append([f"failed {past.get('ago_s')} s ago", f"{past.get('code')} {past.get('model')} {past.get('detail')}"])
     _print_table(("", ""), rows)
@@ -121,7 +123,9 @@ def _probe(url: str, providers: list[str], json: bool) -> int:
     if json:
         _print_json(found)
     else:
-        rows = [[one.get("provider"), one.get("ok"), one.get("latency_ms"), one.get("detail")] for one in found]
+        rows = [
+            [one.get("provider"), one.get("ok"), one.get("latency_ms"), one.get("cost_usd"), one.get("detail")] for one in found
+        ]
         _print_table(_PROBED, rows)
     return 0 if all(one.get("ok") for one in found) else EXIT_FAILED
 

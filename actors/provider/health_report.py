@@ -35,6 +35,7 @@ def health_report(
         _ago(standing.heard_at, now),
         _ago(standing.proved_at, now),
         None if is_shut else next_probe_s(spec, standing, now),
+        standing.probes_usd,
     )
 
 

@@ -27,6 +27,8 @@ class OpenPermit:
     is_restored: bool = False
     """Known from the couriers' table, not granted by this incarnation."""
     has_content: bool = False
+    is_elsewhere: bool = False
+    """Sent to an endpoint that is no longer configured: its end is counted and teaches nothing."""
 
 
 def restored_permit(permit: Permit, evidence: ModelEvidence) -> OpenPermit:

@@ -95,7 +95,7 @@ def provider_spec(provider: Provider, credential: Credential) -> ProviderSpec:
         limits=_limits(provider),
         circuit=_circuit(provider),
         timeouts=credential.timeouts,
-        probe=ProbeSpec(provider.probe.kind, provider.probe.interval),
+        probe=_probe(provider),
         enabled=provider.enabled,
         transport=provider.transport,
     )
@@ -117,6 +117,11 @@ def _model(kind: str, base_url: str, model: Model) -> ModelSpec:
 def _limits(provider: Provider) -> LimitsSpec:
     limits = provider.limits
     return LimitsSpec(limits.requests_per_minute, limits.tokens_per_minute, limits.max_concurrency, limits.burst)
+
+
+def _probe(provider: Provider) -> ProbeSpec:
+    probe = provider.probe
+    return ProbeSpec(probe.kind, probe.interval, probe.model, probe.max_spend_per_day)
 
 
 def _circuit(provider: Provider) -> CircuitSpec:

@@ -153,7 +153,8 @@ class Admin:
             raise not_found("provider", provider)
         done = _expect(ProbeDone, await self._ask("prober", ProbeNow(provider), PROBE_S))
         return {"provider": provider, "ok": done.ok, "auth_failed": done.auth_failed, "detail": done.detail} | {
-            "latency_ms": round(done.latency_s * 1000, 3)
+            "latency_ms": round(done.latency_s * 1000, 3),
+            "cost_usd": done.cost_usd,
         }
 
     async def health(self, provider: str) -> dict[str, Any]:

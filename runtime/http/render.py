@@ -88,6 +88,7 @@ def health(report: HealthReport, spec: HealthSpec) -> dict[str, Any]:
         "heard_s_ago": _seconds(report.heard_s),
         "proved_s_ago": _seconds(report.proved_s),
         "next_probe_in_s": _seconds(report.next_probe_s),
+        "probes_usd": report.probes_usd,
     }
 
 
