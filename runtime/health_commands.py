@@ -65,7 +65,7 @@ def _guarded(command: Callable[[], int]) -> int:
 
 
 def _ask(method: str, url: str, path: str) -> dict[str, Any]:
-    body = {} if method == "POST" else None
+    body: dict[str, Any] | None = {} if method == "POST" else None
     return ask(method, url, f"/admin/providers{path}", os.environ.get("POINTSMAN_ADMIN_KEY", ""), body)
 
 

@@ -27,6 +27,8 @@ FADING_STEP = 0.001
 SLOWNESS_MAX = 100.0
 _HAIR = 1e-9
 """Rounding of a score."""
+_SLACK = 1e-5
+"""Weights that are written with few digits make 1 only nearly."""
 
 
 class Health:
@@ -108,7 +110,6 @@ class Health:
 
     def succeeded(self, slowness: float, now: float) -> None:
         """A call ended well. ``slowness``: time to first content as a multiple of what is normal for its model."""
-        self._in_a_row = 0
         if slowness > SLOWNESS_MAX:
             slowness = SLOWNESS_MAX
         self._slowness += self.alpha * (slowness - self._slowness)
@@ -116,12 +117,10 @@ class Health:
 
     def failed(self, now: float) -> None:
         """A call failed by the provider's fault."""
-        self._in_a_row += 1
         self._count(0.0, 1.0, now)
 
     def called_off_late(self, now: float) -> None:
         """A call was called off after it should long have answered: no success, but no error either."""
-        self._in_a_row += 1
         self._count(0.0, 0.0, now)
 
     def probed(self, is_good: bool, now: float) -> None:
@@ -134,13 +133,15 @@ class Health:
 
     def flaw(self) -> str | None:
         """What is broken, or None."""
-        return None if 0.0 <= self._score <= 1.0 else f"score {self._score}"
+        return None if -_SLACK <= self._score <= 1.0 + _SLACK else f"score {self._score}"
 
     def _count(self, success: float, error: float, now: float) -> None:
         alpha, spec, slowness = self.alpha, self.spec, self._slowness
         if now > self.steady_until:
             self._settle(now)
         self._heard_at = now
+        # After the look at what has grown old, which forgets a row of failures.
+        self._in_a_row = 0 if success else self._in_a_row + 1
         calls, successes = self._calls, self._successes
         passed = now - self._at
         if passed > self._step_s:
