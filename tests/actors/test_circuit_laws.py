@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.provider.circuit import Circuit, Closed, Open, Verdict
+from actors.provider.circuit import Circuit, Closed, Open, Ticket, Verdict
 from actors.provider.rate_window import SLICES
 from messages.control import CircuitSpec
 from messages.health import CircuitState
@@ -74,7 +74,7 @@ def test_D6_the_wait_doubles_to_open_max_and_never_shrinks(
 def test_D6_of_any_number_of_calls_exactly_K_are_trials_at_once(slots: int, events: list[str]) -> None:
     circuit = Circuit(CircuitSpec(failures=1, half_open_calls=slots), has_probes=False)
     circuit.trip(0.0)
-    now, out = 30.0, []
+    now, out = 30.0, list[Ticket]()
     for what in events:
         if what == "trial":
             ticket = circuit.admit(now)
