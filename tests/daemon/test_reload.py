@@ -27,7 +27,7 @@ def file_of(upstream: ScriptedUpstream, *names: str, **more: Any) -> dict[str, A
     return {"providers": [provider(name, upstream.base_url(name), ["m"], **more) for name in names]}
 
 
-def reload(gateway: Gateway, file: Mapping[str, Any] | bytes | None = None, **headers: str) -> Answer:
+def reload(gateway: Gateway, file: Mapping[str, Any] | bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
     if file is not None:
         gateway.write(file)
     return gateway.post("/admin/reload", b"{}", headers)
@@ -113,10 +113,10 @@ def test_the_reload_is_as_well_guarded_as_the_rest_of_the_admin_api(upstream: Sc
     file = file_of(upstream, "a") | {"server": {"admin_key": "${KEY}"}}
     with Gateway(file, {"KEY": "hunter2-hunter2"}) as gateway:
         assert reload(gateway).status == 401
-        assert reload(gateway, authorization="Bearer wrong").status == 401
+        assert reload(gateway, headers={"authorization": "Bearer wrong"}).status == 401
         assert gateway.post("/admin/reload", b"{}", {"content-type": "text/plain"}).status in (401, 415)
         key = {"authorization": "Bearer hunter2-hunter2"}
-        assert reload(gateway, **key).json()["generation"] == 2
+        assert reload(gateway, headers=key).json()["generation"] == 2
         assert gateway.get("/admin/reload", key).status == 405
         assert "hunter2" not in gateway.log()
 
