@@ -99,7 +99,8 @@ def serve(*, config: ConfigPath = None, host: str | None = None, port: int | Non
     for note in loaded.notes:
         log.warning("%s", note)
     try:
-        anew = None if config is None else partial(load_file, config, os.environ)
+        # A pipe has told all it has, and would hold up who reads it again.
+        anew = partial(load_file, config, os.environ) if config is not None and config.is_file() else None
         return _run_loop(Daemon(loaded, os.environ, _version(), anew).run())
     except ConfigError as error:
         raise Failed(error.text()) from error

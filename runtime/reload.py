@@ -29,7 +29,7 @@ log = logging.getLogger("pointsman.reload")
 Load = Callable[[], Awaitable[Loaded]]
 """Reads the configuration anew. Raises ``ConfigError``."""
 
-NO_FILE = "there is no file to reload: the daemon was started without one"
+NO_FILE = "there is no file to reload: the daemon was started without one, or from a pipe"
 
 _KEYS = {"drain_s": "drain", "max_body_bytes": "max_body", "client_idle_s": "client_idle"}
 """Keys of the file that have another name than the setting."""
