@@ -79,7 +79,7 @@ def test_D2_the_admin_api_reloads_and_tells_the_generation_and_what_needs_a_rest
         # The port was given on the command line, and stays given.
         told = {"generation": 2, "needs_restart": ["server.drain", "telemetry.sample_ratio"]}
         assert (answer.status, answer.json()) == (200, told)
-        assert "server.drain, telemetry.sample_ratio cannot change at run time" in gateway.log()
+        gateway.wait_for_log("server.drain, telemetry.sample_ratio cannot change at run time")
         assert list(gateway.providers()) == ["a", "b"]
         again = reload(gateway)
         assert again.json()["generation"] == 3
