@@ -254,7 +254,8 @@ class Policy:
 
     def _astray(self, route: Route, chain: _Chain, facts: Facts, way: list[str]) -> Course:
         course = self._stopped(route, chain, facts, RouteError.SELECTION_FAILED)
-        course.detail = f"redirects lead in a circle: {' → '.join(way)}"
+        course.detail = course.note = f"redirects lead in a circle: {' → '.join(way)}"
+        course.barred = {entry.id: LeftOut(entry.id, Exclusion.RULE, "redirected elsewhere") for entry in route.entries}
         return course
 
     def _stopped(self, route: Route, chain: _Chain, facts: Facts, error: RouteError) -> Course:
