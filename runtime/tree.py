@@ -137,6 +137,7 @@ class Tree:
         for provider in [name for name in self._draining if not self._permits.granted_to(name)]:
             del self._draining[provider], self._specs[provider]
             self._system.stop_actor(f"provider:{provider}")
+            self._directory.forget(provider)
             if self._credentials is not None:
                 self._credentials.forget(provider)
         self._reap_later()

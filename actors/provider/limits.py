@@ -108,6 +108,11 @@ class Limits(Rates):
         """The provider took a call: refusals are no longer in a row."""
         self.refusals_in_a_row = 0
 
+    def unblock(self) -> None:
+        """Somebody knows better than the provider's last refusal. Buckets stay as they are."""
+        self.blocked_until = 0.0
+        self.refusals_in_a_row = 0
+
     def see(self, seen: LimitsSeen, now: float) -> None:
         """Lower our buckets to what the provider says is left. It never raises them."""
         for bucket, remaining, reset_s in (

@@ -28,6 +28,8 @@ class OpenPermit:
     is_restored: bool = False
     """Known from the couriers' table, not granted by this incarnation."""
     has_content: bool = False
+    is_elsewhere: bool = False
+    """Sent to an endpoint that is no longer configured: its end is counted and teaches nothing."""
     drawn: Drawn | None = None
     """What it holds of the buckets; None: nothing is limited."""
 

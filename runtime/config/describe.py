@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from actors.probe_bill import paid_model
 from messages.control import ProviderSpec
 from runtime.config.build_policy import limits_data
 from runtime.config.describe_policy import policy_data, policy_lines
@@ -106,6 +107,8 @@ def notes(loaded: Loaded) -> Iterator[str]:
         for model in spec.models:
             if model.input_price is None or model.output_price is None:
                 yield f"{spec.id}: price of {model.name} is not known"
+        if spec.probe.kind == "chat" and not spec.lists_models and paid_model(spec) is None:
+            yield f"{spec.id}: probes call no model, for its price is not known; the free endpoint alone is asked"
     for tenant in loaded.snapshot.tenants:
         if tenant.allowed_providers == ():
             yield f"tenant {tenant.name}: no provider is allowed, so all its requests are rejected"

@@ -1,6 +1,8 @@
 """Reading a configuration file: every error at once, each with its path and line, none with a secret."""
 
+import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path as FilePath
 
 from pydantic import ValidationError
@@ -13,23 +15,30 @@ from runtime.config.expansion import Expanded, expand
 from runtime.config.problems import ConfigError, ConfigProblem, Path, as_written, from_pydantic, path_text
 from runtime.config.schema import File
 from runtime.config.settings import Loaded
+from runtime.config.sources import Sources, stamp
 
 _REDACTED_LENGTH_MIN = 6
 
 
 def load_file(path: FilePath, environ: Mapping[str, str]) -> Loaded:
     """The configuration in the file at ``path``, with variables from ``environ``. Raises ``ConfigError``."""
-    return load_bytes(read_bytes(path), path, environ)
+    raw, sources = read_file(path)
+    try:
+        loaded = load_bytes(raw, path, environ)
+    except ConfigError as error:
+        raise ConfigError(error.problems, error.source, {**sources, **error.sources}) from None
+    return replace(loaded, sources={**sources, **loaded.sources})
 
 
-def read_bytes(path: FilePath) -> bytes:
-    """What is in a file; of one that is too large, enough to see it. Raises ``ConfigError``."""
+def read_file(path: FilePath) -> tuple[bytes, Sources]:
+    """What is in a file (of one that is too large, enough to see it) and how it stood then. Raises ``ConfigError``."""
     try:
         with path.open("rb") as file:
-            return file.read(TEXT_BYTES_MAX + 1)
+            sources: Sources = {path: stamp(os.fstat(file.fileno()))}
+            return file.read(TEXT_BYTES_MAX + 1), sources
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise ConfigError([ConfigProblem("", None, f"cannot be read: {reason}")], str(path)) from None
+        raise ConfigError([ConfigProblem("", None, f"cannot be read: {reason}")], str(path), {path: None}) from None
 
 
 def load_bytes(raw: bytes, path: FilePath, environ: Mapping[str, str]) -> Loaded:
@@ -38,8 +47,8 @@ def load_bytes(raw: bytes, path: FilePath, environ: Mapping[str, str]) -> Loaded
     expanded = expand(document, environ, path.parent)
     file, problems = validate(document, expanded)
     if file is None:
-        raise ConfigError(problems, str(path))
-    return build(file, path)
+        raise ConfigError(problems, str(path), expanded.sources)
+    return replace(build(file, path), sources=expanded.sources)
 
 
 def document_in(raw: bytes, path: FilePath) -> Document:

@@ -135,7 +135,7 @@ class Attempt:
 
         Raises ``ClientGone``, and ``asyncio.CancelledError`` as it comes.
         """
-        track = self._house.directory.track(self._provider)
+        track = self._house.directory.track_of_call(self._provider)
         if track is None or self._granted is None:
             return self._fail(Failure(Blame.US, Scope.NONE, Retry.ELSEWHERE, "provider_removed"))
         try:

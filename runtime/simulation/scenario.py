@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from messages.control import ConfigSnapshot, ProviderSpec
 from runtime.config.expansion import expand
-from runtime.config.loading import document_in, read_bytes
+from runtime.config.loading import document_in, read_file
 from runtime.config.problems import ConfigError, ConfigProblem, Path, from_pydantic, path_text
 from runtime.simulation.behaviour import Behaviour
 from runtime.simulation.faults import Fault, FaultKind
@@ -28,7 +28,7 @@ _KINDS = {
 
 def load_scenario(path: FilePath, snapshot: ConfigSnapshot, environ: Mapping[str, str]) -> Scenario:
     """The scenario in the file at ``path`` for the providers of ``snapshot``. Raises ``ConfigError``."""
-    document = document_in(read_bytes(path), path)
+    document = document_in(read_file(path)[0], path)
     expanded = expand(document, environ, path.parent)
     findings: list[tuple[Path, str]] = []
     scenario = None

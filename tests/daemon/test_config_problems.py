@@ -76,7 +76,6 @@ def test_keys_of_later_versions_are_refused_not_ignored(key: str) -> None:
           for key in ("failover", "trusted", "keys")],
         *[(MINIMAL + f"tenants: {{acme: {{{key}: {{}}}}}}", f"tenants.acme.{key}", "not supported by this version")
           for key in ("keys", "budget", "budgets")],
-        (in_provider("probe: {kind: chat}"), "providers[0].probe.kind", "probe kind 'chat' is not supported by this version"),
         (in_provider("timeouts: {min_tokens_per_second: 5}"), "providers[0].timeouts.min_tokens_per_second",
          "a minimum other than 0 is not supported by this version"),
         (MINIMAL + "routing: {failover: {on_rate_limit: false}}", "routing.failover.on_rate_limit",
