@@ -12,6 +12,7 @@ from enum import Enum
 from math import isfinite
 from typing import NamedTuple
 
+from actors.provider.concurrency import LIMIT_FIRST, AdaptiveLimit
 from messages.calls import LimitsSeen
 from messages.control import LimitsSpec
 
@@ -105,7 +106,7 @@ class Bucket:
 class Limits:
     """All limits of one provider, taken together or not at all."""
 
-    __slots__ = ("blocked_until", "in_flight", "max_concurrency", "refusals_in_a_row", "requests", "spec", "tokens")
+    __slots__ = ("adaptive", "blocked_until", "in_flight", "max_concurrency", "refusals_in_a_row", "requests", "spec", "tokens")
 
     def __init__(self, spec: LimitsSpec, now: float, is_full: bool) -> None:
         self.spec = spec
@@ -113,6 +114,10 @@ class Limits:
         self.blocked_until = 0.0
         """Monotonic s until which the provider itself said it takes nothing."""
         self.max_concurrency = spec.max_concurrency
+        """What counts now: as configured, or as ``adaptive`` has found."""
+        self.adaptive: AdaptiveLimit | None = None
+        if spec.adaptive:
+            self.adapt(AdaptiveLimit(now))
         self.requests = _bucket(_request_sizes(spec), now, is_full)
         self.tokens = _bucket(_token_sizes(spec), now, is_full)
         self.refusals_in_a_row = 0
@@ -158,6 +163,27 @@ class Limits:
             requests.take(1.0, now)
         if bucket is not None:
             bucket.take(tokens, now)
+
+    def adapt(self, adaptive: AdaptiveLimit | None = None) -> bool:
+        """Let what the adaptive limit says now count (another one, if given). True if that makes room."""
+        before = self.max_concurrency
+        if adaptive is not None:
+            self.adaptive = adaptive
+        if self.adaptive is None:
+            return False
+        self.max_concurrency = self.adaptive.limit
+        return before is None or self.max_concurrency > before
+
+    def inherit(self, before: "Limits") -> None:
+        """Take over from a crashed predecessor what makes its successor more cautious."""
+        self.blocked_until = before.blocked_until
+        if self.adaptive is not None and before.adaptive is not None:
+            self.adapt(AdaptiveLimit(0.0, min(LIMIT_FIRST, before.adaptive.limit)))
+
+    def forget_endpoint(self, now: float) -> None:
+        """It is another endpoint now: what was found out about the calls it takes does not hold."""
+        if self.adaptive is not None:
+            self.adapt(AdaptiveLimit(now))
 
     def empty(self, now: float) -> None:
         """Empty the buckets: after a restart nobody knows what was in them."""
@@ -219,6 +245,10 @@ class Limits:
         """Live under new limits with what is out and what is in the buckets. A limit that is new starts full."""
         self.spec = spec
         self.max_concurrency = spec.max_concurrency
+        if spec.adaptive:
+            self.adapt(self.adaptive or AdaptiveLimit(now))
+        else:
+            self.adaptive = None
         self.requests = _resized(self.requests, _request_sizes(spec), now)
         self.tokens = _resized(self.tokens, _token_sizes(spec), now)
 
@@ -227,6 +257,8 @@ class Limits:
         for name, bucket in (("request", self.requests), ("token", self.tokens)):
             if bucket is not None and (flaw := bucket.flaw()) is not None:
                 return f"{name} bucket: {flaw}"
+        if self.adaptive is not None and (flaw := self.adaptive.flaw()) is not None:
+            return f"adaptive limit: {flaw}"
         return f"{self.in_flight} in flight" if self.in_flight < 0 else None
 
 

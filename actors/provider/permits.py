@@ -27,6 +27,10 @@ class OpenPermit:
     is_restored: bool = False
     """Known from the couriers' table, not granted by this incarnation."""
     has_content: bool = False
+    beside: int = 0
+    """Calls that were out when it was granted, itself included; 0: it was not counted."""
+    is_at_ease: bool = False
+    """So few were out that it shows the provider at ease (``concurrency``)."""
 
 
 def restored_permit(permit: Permit, evidence: ModelEvidence) -> OpenPermit:
