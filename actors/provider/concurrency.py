@@ -88,11 +88,26 @@ class _Kind:
 
 
 class AdaptiveLimit:
-    """The limit of one provider. ``limit`` is what counts now, half of it while it looks at the provider at ease. Times in s."""
+    """The limit of one provider, times in s.
+
+    ``limit`` is what counts now: half of what was found while the provider is looked at at ease.
+    """
 
     __slots__ = (
-        "_cut_at", "_dropped_at", "_dropped_limit", "_ease_from", "_ease_left", "_ease_windows", "_in_window", "_is_rising",
-        "_kinds", "_peak", "_value", "_windows", "_window_from", "limit",
+        "_cut_at",
+        "_dropped_at",
+        "_dropped_limit",
+        "_ease_from",
+        "_ease_left",
+        "_ease_windows",
+        "_in_window",
+        "_is_rising",
+        "_kinds",
+        "_peak",
+        "_value",
+        "_window_from",
+        "_windows",
+        "limit",
     )  # fmt: skip
 
     def __init__(self, now: float, first: float = LIMIT_FIRST) -> None:
@@ -195,14 +210,20 @@ class AdaptiveLimit:
             self._is_rising = False
             self._set(max(SHRINK_MIN * self._value, min(self._value, beside - queue + slack)))
             self._cut_at = now
-        elif queue < slack and self._peak >= 0.9 * self._value - 1.0:
+        elif queue < slack and self._is_used:
             self._set(self._value + self._step(slack, now))
         self._windows += 1
         if self._windows >= self._ease_windows:
             self._begin_ease(now)
         self._begin_window(now)
 
+    @property
+    def _is_used(self) -> bool:
+        """Whether the calls of the window came near the limit: how it would bear more, only then they tell."""
+        return self._peak >= 0.9 * self._value - 1.0 and 2 * self._peak > self._value
+
     def _step(self, slack: float, now: float) -> float:
+        """How much the limit may grow at once."""
         if now - self._dropped_at < DROP_MEMORY_S and self._value > 0.9 * self._dropped_limit - 1.0:
             return slack / 8.0
         return self._value / 2.0 if self._is_rising else slack

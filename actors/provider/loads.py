@@ -11,7 +11,7 @@ from messages.calls import CallEnded, Outcome
 from messages.failures import Blame, Scope
 
 _OVERLOADED = (429, 503, 529)
-_TOO_LATE = ("first_byte_timeout", "total_timeout")
+_TOO_LATE = ("first_byte_timeout", "total_timeout", "too_slow")
 _SUCCESS, _FAILED = Outcome.SUCCESS, Outcome.FAILED
 
 

@@ -7,6 +7,7 @@ from messages.policy import (
     PRIORITIES,
     Action,
     ActionKind,
+    ChainStep,
     Condition,
     ConditionKind,
     PoolRule,
@@ -14,6 +15,7 @@ from messages.policy import (
     Rule,
     TenantSpec,
 )
+from runtime.config.schema_chain import PoolFailover, StepEntry
 from runtime.config.schema_policy import (
     DAY_S,
     ActionEntry,
@@ -45,7 +47,25 @@ def tenant_spec(name: str, entry: TenantEntry) -> TenantSpec:
 
 def pool_spec(model: str, entry: PoolEntry) -> PoolSpec:
     """The pool that ``entry`` describes."""
-    return PoolSpec(model, entry.strategy or "", tuple(pool_rule(rule) for rule in entry.rules))
+    rules = tuple(pool_rule(rule) for rule in entry.rules)
+    return PoolSpec(model, entry.strategy or "", rules, chain_of(entry.failover))
+
+
+def chain_of(entry: PoolFailover | None) -> tuple[ChainStep, ...]:
+    """The failover chain that ``entry`` describes; None: there is none."""
+    return tuple(map(chain_step, entry.chain)) if entry is not None else ()
+
+
+def chain_step(entry: StepEntry) -> ChainStep:
+    """The step of a chain that ``entry`` describes."""
+    providers = (entry.provider,) if entry.provider else tuple(entry.providers or ())
+    return ChainStep(providers, entry.strategy or "")
+
+
+def chain_data(chain: tuple[ChainStep, ...]) -> list[dict[str, Any]]:
+    """``chain`` as one would write it in the file."""
+    steps: list[dict[str, Any]] = [{"providers": list(step.providers)} if step.providers else {"any": True} for step in chain]
+    return [data | ({"strategy": step.strategy} if step.strategy else {}) for data, step in zip(steps, chain, strict=True)]
 
 
 def pool_rule(entry: PoolRuleEntry) -> PoolRule:

@@ -137,8 +137,10 @@ def _providers(loaded: Loaded) -> Iterator[str]:
         credential = loaded.credentials[spec.id]
         key = "with key" if credential.call_headers else "without key"
         default = ", default" if spec.id == loaded.snapshot.default_provider else ""
-        limits = ", ".join(f"{name} {value:g}" for name, value in _limit_parts(spec.limits).items()) or "no limits"
-        yield f"  {spec.id:<{width}}  {spec.kind}  {spec.endpoint}  {key}{default}; {limits}"
+        parts = (
+            f"{name} {value if isinstance(value, str) else f'{value:g}'}" for name, value in _limit_parts(spec.limits).items()
+        )
+        yield f"  {spec.id:<{width}}  {spec.kind}  {spec.endpoint}  {key}{default}; {', '.join(parts) or 'no limits'}"
 
 
 def _models(loaded: Loaded) -> Iterator[str]:
@@ -175,11 +177,11 @@ def _notes(loaded: Loaded) -> Iterator[str]:
         yield from ("", "notes", *(f"  {note}" for note in found))
 
 
-def _limit_parts(limits: LimitsSpec) -> dict[str, float]:
+def _limit_parts(limits: LimitsSpec) -> dict[str, float | str]:
     parts = {
         "requests_per_minute": limits.requests_per_minute,
         "tokens_per_minute": limits.tokens_per_minute,
-        "max_concurrency": limits.max_concurrency,
+        "max_concurrency": "auto" if limits.adaptive else limits.max_concurrency,
         "burst": limits.burst,
     }
     return {name: value for name, value in parts.items() if value is not None}

@@ -4,8 +4,19 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from messages.control import ConfigSnapshot
-from messages.policy import PRIORITIES, Action, ActionKind, Condition, ConditionKind, PoolRule, PoolSpec, Rule, TenantSpec
-from runtime.config.build_policy import rule_data, time_text
+from messages.policy import (
+    PRIORITIES,
+    Action,
+    ActionKind,
+    ChainStep,
+    Condition,
+    ConditionKind,
+    PoolRule,
+    PoolSpec,
+    Rule,
+    TenantSpec,
+)
+from runtime.config.build_policy import chain_data, rule_data, time_text
 
 _FLAGS = {
     ConditionKind.ALWAYS: "always",
@@ -101,7 +112,13 @@ def tenant_text(tenant: TenantSpec) -> str:
 def pool_text(pool: PoolSpec) -> str:
     """A pool in words, without its model."""
     parts = [f"strategy {pool.strategy}"] if pool.strategy else []
-    return "; ".join([*parts, *map(_pool_rule_text, pool.rules)])
+    chain = [f"failover: {' → '.join(map(_step_text, pool.chain))}"] if pool.chain else []
+    return "; ".join([*parts, *chain, *map(_pool_rule_text, pool.rules)])
+
+
+def _step_text(step: ChainStep) -> str:
+    who = ", ".join(step.providers) or "any"
+    return f"{who} by {step.strategy}" if step.strategy else who
 
 
 def _within(part: Condition) -> str:
@@ -118,7 +135,7 @@ def _pool_data(pool: PoolSpec) -> dict[str, Any]:
     rules = [
         {"labels": dict(rule.labels), **({"deny": True} if rule.deny else {"redirect": rule.redirect})} for rule in pool.rules
     ]
-    return {"strategy": pool.strategy or None, "rules": rules}
+    return {"strategy": pool.strategy or None, "rules": rules, "chain": chain_data(pool.chain)}
 
 
 def _tenant_data(tenant: TenantSpec) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Requests and tokens per minute and calls at once, taken together or not at all (FEATURES B3, D1)."""
 
 from math import inf
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,9 +12,8 @@ from messages.calls import LimitsSeen
 from messages.control import LimitsSpec
 
 
-def limits(**spec: float) -> Limits:
-    concurrency = spec.pop("max_concurrency", None)
-    return Limits(LimitsSpec(max_concurrency=None if concurrency is None else int(concurrency), **spec), 0.0, is_full=True)
+def limits(**spec: Any) -> Limits:
+    return Limits(LimitsSpec(**spec), 0.0, is_full=True)
 
 
 def reserve(of: Limits, tokens: int, now: float) -> Hold | None:
