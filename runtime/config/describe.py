@@ -137,10 +137,8 @@ def _providers(loaded: Loaded) -> Iterator[str]:
         credential = loaded.credentials[spec.id]
         key = "with key" if credential.call_headers else "without key"
         default = ", default" if spec.id == loaded.snapshot.default_provider else ""
-        parts = (
-            f"{name} {value if isinstance(value, str) else f'{value:g}'}" for name, value in _limit_parts(spec.limits).items()
-        )
-        yield f"  {spec.id:<{width}}  {spec.kind}  {spec.endpoint}  {key}{default}; {', '.join(parts) or 'no limits'}"
+        limits = ", ".join(f"{name} {value}" for name, value in _limit_parts(spec.limits).items()) or "no limits"
+        yield f"  {spec.id:<{width}}  {spec.kind}  {spec.endpoint}  {key}{default}; {limits}"
 
 
 def _models(loaded: Loaded) -> Iterator[str]:
@@ -184,7 +182,11 @@ def _limit_parts(limits: LimitsSpec) -> dict[str, float | str]:
         "max_concurrency": "auto" if limits.adaptive else limits.max_concurrency,
         "burst": limits.burst,
     }
-    return {name: value for name, value in parts.items() if value is not None}
+    return {name: _short(value) for name, value in parts.items() if value is not None}
+
+
+def _short(value: float | str) -> float | str:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _address(loaded: Loaded) -> str:

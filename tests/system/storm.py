@@ -56,12 +56,14 @@ class Storm:
                 "max_attempts": rng.randint(1, 5),
                 "retry_share": rng.choice((0, 0.2, 1)),
                 "backoff": {"kind": rng.choice(("none", "linear", "exponential", "fibonacci"))},
+                "on_rate_limit": rng.random() < 0.8,
+                "with_replacement": rng.random() < 0.3,
             },
         )
 
     def _entry(self) -> dict[str, Any]:
         rng = self.rng
-        limits: dict[str, Any] = {"max_concurrency": rng.choice((1, 2, 5, None))}
+        limits: dict[str, Any] = {"max_concurrency": rng.choice((1, 2, 5, "auto", None))}
         if rng.random() < 0.4:
             limits["requests_per_minute"] = rng.choice((60, 300, 1200))
             limits["burst"] = rng.choice((1, 3, 10))
@@ -75,7 +77,12 @@ class Storm:
                 "open_for": f"{rng.choice((200, 1000, 4000))}ms",
                 "half_open_calls": rng.randint(1, 3),
             },
-            "timeouts": {"first_byte": "1s", "idle": "1s", "total": rng.choice(("2s", "10s"))},
+            "timeouts": {
+                "first_byte": "1s",
+                "idle": "1s",
+                "total": rng.choice(("2s", "10s")),
+                "min_tokens_per_second": rng.choice((0, 0, 5, 100)),
+            },
             "probe": {"kind": rng.choice(("off", "models", "http")), "interval": "2s"},
             "weight": rng.randint(1, 3),
         }
