@@ -138,8 +138,18 @@ class Tries:
         self._resting = {name: at for name, at in self._resting.items() if at is None or at > until}
 
     def soonest_s(self, now: float) -> float | None:
-        """Seconds until the first of those that failed for now may be asked again, for a ``Retry-After``."""
+        """Seconds until the first of those that failed for now may be asked again for this request; None: nobody ever."""
         waits = [at - now for at in self._resting.values() if at is not None]
+        return max(0.0, min(waits)) if waits else None
+
+    def retry_after_s(self, now: float) -> float | None:
+        """Seconds after which another request may do better, by what the last failure of each provider says; None: unknown."""
+        last = {attempt.provider: attempt for attempt in self.failed}
+        waits = [
+            attempt.at + (attempt.failure.retry_after_s or 0.0) - now
+            for attempt in last.values()
+            if attempt.failure.retry is Retry.LATER or attempt.failure.retry_after_s is not None
+        ]
         return max(0.0, min(waits)) if waits else None
 
     def all_rate_limited(self) -> bool:

@@ -77,12 +77,9 @@ def test_unhealthy_providers_of_all_steps_come_after_the_healthy_ones() -> None:
 
 @pytest.mark.parametrize("who", ["request", "tenant", "rule"])
 def test_a_strategy_that_somebody_narrower_names_chooses_within_the_steps_too(who: str) -> None:
-    config: dict[str, Any] = {
-        "request": {},
-        "tenant": {"tenants": (TenantSpec("t", strategy="priority"),)},
-        "rule": {"rules": (Rule("r", then=(Action(ActionKind.STRATEGY, ("priority",)),)),)},
-    }[who]
-    of = desk(b={}, **config)
+    tenants = (TenantSpec("t", strategy="priority"),) if who == "tenant" else ()
+    rules = (Rule("r", then=(Action(ActionKind.STRATEGY, ("priority",)),)),) if who == "rule" else ()
+    of = desk(tenants=tenants, rules=rules)
     hints = Hints(strategy="priority" if who == "request" else "")
     bids = (bid("d"), bid("c", cost_usd=0.1), bid("b", cost_usd=0.2, priority=9), full("a"))
     plan = planned(of, *bids, profile=RequestProfile("m", tenant="t", hints=hints))

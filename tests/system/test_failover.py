@@ -174,6 +174,16 @@ def test_B5_under_priority_nobody_is_asked_twice(with_replacement: bool) -> None
     run(again("ab", "priority", with_replacement), scene)
 
 
+def test_pain_12_under_priority_a_429_still_tells_the_client_when_to_come_back() -> None:
+    async def scene(world: World) -> None:
+        world.fault("a", FaultKind.RATE_LIMIT, retry_after_s=7.0)
+        client = await world.ask()
+
+        assert (client.status, client.attempts, client.headers["retry-after"]) == (429, 1, "7")
+
+    run(again("a", "priority"), scene)
+
+
 def test_pain_13_with_replacement_repeats_are_a_share_of_the_calls_too() -> None:
     async def scene(world: World) -> None:
         world.fault("a", FaultKind.ERRORS)

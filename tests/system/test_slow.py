@@ -1,4 +1,4 @@
-"""Slow is a failure too: every time a provider may take is bounded, and a stream may have to show a rate before it is relayed."""
+"""Slow is a failure too: a provider's times are bounded, and a stream may have to show a rate before it is relayed."""
 
 import asyncio
 from typing import Any
