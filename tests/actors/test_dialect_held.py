@@ -1,5 +1,7 @@
 """A stream that must show its rate is held until enough tokens are here, or it is at its end (pain 5)."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,7 +84,7 @@ def test_held_or_not_the_client_gets_the_same_bytes_wherever_they_are_cut(
 ) -> None:
     stream = ROLE + b"".join(delta(content=word) for word in words) + STOP + USAGE + DONE
     places = [0, *sorted(cut % len(stream) for cut in cuts), len(stream)]
-    chunks = [stream[start:end] for start, end in zip(places, places[1:], strict=False)]
+    chunks = [stream[start:end] for start, end in pairwise(places)]
     outs = []
     for held in (reader(tokens_held, mode), reader(0, mode)):
         outs.append(b"".join(held.feed(chunk) for chunk in chunks) + held.finish())

@@ -117,6 +117,34 @@ def test_pain_12_D8_the_only_provider_that_says_in_a_second_is_waited_for_within
     run(loaded([provider("a")], deadline="5s"), scene)
 
 
+def test_pain_10_a_provider_that_is_preferred_and_fails_is_followed_by_the_others() -> None:
+    async def scene(world: World) -> None:
+        prefer = {"x-pointsman-provider": "b"}
+        assert (await world.ask(headers=prefer)).provider == "b"
+        world.fault("b", FaultKind.ERRORS)
+        client = await world.ask(headers=prefer)
+
+        assert (client.status, client.provider, client.attempts) == (200, "a", 2)
+
+    run(config("ab"), scene)
+
+
+@pytest.mark.parametrize("failures", [3, 6])
+def test_C3_after_as_many_failures_in_a_row_as_configured_requests_go_elsewhere_at_once(failures: int) -> None:
+    async def scene(world: World) -> None:
+        world.fault("a", FaultKind.OUTAGE)
+        clients = [await world.ask(headers={"x-pointsman-provider": "a"}) for _ in range(failures + 3)]
+
+        # An unhealthy one comes after the healthy ones, and an open circuit takes nothing at all.
+        assert {client.status for client in clients} == {200}
+        assert 0 < len(world.calls("a")) <= failures
+        assert [client.attempts for client in clients[-3:]] == [1, 1, 1]
+        if failures == 3:
+            assert (await world.report("a")).status == "unavailable"
+
+    run(loaded([provider("a", circuit={"failures": failures}), provider("b")], strategy="first"), scene)
+
+
 # -- with_replacement
 
 
