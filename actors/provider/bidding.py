@@ -96,7 +96,7 @@ def _too_long(spec: ProviderSpec, wanted: int, max_tokens: int | None, offered: 
 
 def _held_back(spec: ProviderSpec, hold: Hold, limits: Limits) -> NoBid:
     if hold.why is not Hindrance.CAPACITY:
-        return NoBid(spec.id, NoBidReason.RATE_LIMITED, hold.retry_at, "")
+        return NoBid(spec.id, NoBidReason.RATE_LIMITED, hold.retry_at, hold.detail)
     # A limit that was found out stands in no file.
-    detail = "" if limits.adaptive is None else f"it takes {limits.max_concurrency} at once now"
+    detail = hold.detail if limits.adaptive is None else f"it takes {limits.max_concurrency} at once now"
     return NoBid(spec.id, NoBidReason.AT_CAPACITY, hold.retry_at, detail)
