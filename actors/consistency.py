@@ -12,6 +12,7 @@ from messages.policy import (
     CONDITION_DEPTH_MAX,
     Action,
     ActionKind,
+    ChainStep,
     Condition,
     ConditionKind,
     PoolRule,
@@ -158,6 +159,19 @@ def _pool_faults(pool: PoolSpec, known: _Known) -> Iterator[Fault]:
             yield Fault((*at, "redirect"), f"redirects {pool.model!r} to itself")
         elif rule.redirect:
             yield from known.target_faults((*at, "redirect"), rule.redirect)
+    yield from _chain_faults((*path, "failover", "chain"), pool.chain, known)
+
+
+def _chain_faults(path: Path, chain: Sequence[ChainStep], known: _Known) -> Iterator[Fault]:
+    first: dict[str, int] = {}
+    for index, step in enumerate(chain):
+        at: Path = (*path, index)
+        yield from known.strategy_faults((*at, "strategy"), step.strategy)
+        yield from known.provider_faults(at, step.providers)
+        for name in dict.fromkeys(step.providers) if step.providers else ("any",):
+            if name in first:
+                yield Fault(at, f"{name} stands in step {first[name]} of the chain already")
+            first.setdefault(name, index)
 
 
 def _pool_circles(pools: Sequence[PoolSpec], known: _Known) -> Iterator[Fault]:

@@ -39,6 +39,8 @@ class TimeoutsSpec(Message):
     first_byte_s: float | None = None
     idle_s: float = 30.0
     total_s: float = 600.0
+    min_tokens_per_s: float = 0.0
+    """A stream that begins slower is a failure; 0: any rate will do."""
 
 
 @message("control.probe_spec")
@@ -137,6 +139,10 @@ class FailoverSpec(Message):
     backoff: BackoffSpec = BackoffSpec()
     retry_share: float = 0.2
     """Repeats at a provider that has failed the request before, as a share of its first calls."""
+    on_rate_limit: bool = True
+    """False: a provider at its rate limit is not passed over for one that comes after it by chain or fixed order."""
+    with_replacement: bool = False
+    """True: after a back-off those that failed for now compete with those not tried."""
 
 
 @message("control.routing_spec")

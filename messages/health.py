@@ -148,6 +148,8 @@ class ProviderReport(Message):
     requests_left: float | None = None
     """Requests the rate limit would admit now; None: no limit."""
     tokens_left: float | None = None
+    concurrency_limit: int | None = None
+    """Calls at once it takes now, as configured or as found out; None: no limit."""
 
     @staticmethod
     def silent(provider: str, fault: str) -> "ProviderReport":

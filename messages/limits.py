@@ -12,6 +12,8 @@ class LimitsSpec(Message):
     max_concurrency: int | None = None
     burst: float | None = None
     """Requests the request bucket holds; the token bucket in proportion. None: the limit of a whole minute."""
+    adaptive: bool = False
+    """The calls at once are found out (``max_concurrency: auto``, of providers only); ``max_concurrency`` is None."""
 
     @property
     def is_limited(self) -> bool:

@@ -123,6 +123,16 @@ class PoolRule(Message):
     redirect: str = ""
 
 
+@message("policy.chain_step")
+class ChainStep(Message):
+    """One step of a pool's failover chain: who is asked when nobody of the steps before can take the call."""
+
+    providers: tuple[str, ...] = ()
+    """Empty: everybody whom no step names."""
+    strategy: str = ""
+    """How to choose among them; empty: as in the pool."""
+
+
 @message("policy.pool_spec")
 class PoolSpec(Message):
     """What holds of all requests for one public model name."""
@@ -131,5 +141,7 @@ class PoolSpec(Message):
     strategy: str = ""
     rules: tuple[PoolRule, ...] = ()
     """The first match wins; none: allowed."""
+    chain: tuple[ChainStep, ...] = ()
+    """Whom no step has gets nothing of the pool; no steps: all are equal but for the strategy."""
     limits: LimitsSpec = NO_LIMITS
     """Of all requests for it together, whoever serves them."""

@@ -59,6 +59,10 @@ class Exclusion(StrEnum):
     """A rule of the pool denies callers with these labels."""
     RULE = "rule"
     """Not among those a rule allows."""
+    CHAIN = "chain"
+    """In no step of the pool's failover chain."""
+    LIMIT_AHEAD = "limit_ahead"
+    """It bid, but one that goes before it is at its rate limit, which is no reason to fail over here."""
 
 
 class RouteError(StrEnum):

@@ -21,6 +21,7 @@ Always
 from typing import assert_never
 
 from actors.kernel import Context, Ref
+from actors.provider import loads
 from actors.provider.bidding import offer, room_of
 from actors.provider.catalog import Catalog, Offered
 from actors.provider.circuit import Open
@@ -92,7 +93,7 @@ class ProviderActor:
         self._predecessor = predecessor
         if predecessor is not None:
             self.standing.inherit(predecessor.standing)
-            self.limits.blocked_until = predecessor.limits.blocked_until
+            self.limits.inherit(predecessor.limits)
             self.requests = predecessor.requests
             self.unknown_ends = predecessor.unknown_ends
             self.is_draining = predecessor.is_draining
@@ -199,6 +200,8 @@ class ProviderActor:
         permit = OpenPermit(permit_id, model, award.tokens, evidence, sending, circuit, credential, drawn=drawn)
         self.permits[permit_id] = permit
         self.requests += 1
+        if limits.adaptive is not None:
+            loads.granted(limits.adaptive, permit, limits.in_flight)
         if limits.in_flight == limits.max_concurrency:
             self._was_full = True
         return Granted(permit_id, offered.upstream or model, self.generation, circuit.is_trial or credential.is_trial)
@@ -231,7 +234,12 @@ class ProviderActor:
             return
         if self.limits.refusals_in_a_row:
             self.limits.answered()
-        if self.standing.content(permit, started.first_content_s, context.now()):
+        now, limits = context.now(), self.limits
+        is_freed = self.standing.content(permit, started.first_content_s, now)
+        if limits.adaptive is not None:
+            loads.content(limits.adaptive, permit, started.first_content_s, now)
+            is_freed = limits.adapt() or is_freed
+        if is_freed:
             self._tell_room(context)
 
     def _on_call_ended(self, end: CallEnded, context: Context) -> None:
@@ -239,9 +247,15 @@ class ProviderActor:
         if permit is None:
             self.unknown_ends += 1
             return
-        now = context.now()
+        now, limits = context.now(), self.limits
+        if limits.max_concurrency is not None and limits.in_flight >= limits.max_concurrency:
+            # The limit may have come down to what is out.
+            self._was_full = True
         self._forget(permit)
         self._settle(permit, end, now)
+        if limits.adaptive is not None:
+            loads.ended(limits.adaptive, permit, end, now)
+            limits.adapt()
         is_freed = self.standing.ended(permit, end, now)
         if self._was_full or is_freed:
             self._tell_room(context)
@@ -280,8 +294,9 @@ class ProviderActor:
         if (old.endpoint, old.kind) != (new.endpoint, new.kind):
             self.standing.forget_endpoint()
             for permit in self.permits.values():
-                # What is still out was sent to the endpoint before.
-                permit.is_elsewhere = True
+                # What is still out was sent to the endpoint before; it tells the adaptive limit nothing either.
+                permit.is_elsewhere, permit.beside = True, 0
+            self.limits.forget_endpoint(context.now())
         elif old.credential != new.credential:
             self.standing.credential.reset()
         self._tell_room(context)
@@ -320,6 +335,7 @@ class ProviderActor:
             standing.failures,
             None if requests is None else requests.level_at(now),
             None if tokens is None else tokens.level_at(now),
+            self.limits.max_concurrency,
         )
 
     def _why(self, now: float) -> str:

@@ -42,7 +42,7 @@ def offer(
         reserved = prompt_tokens + evidence.output.upper if max_tokens is None else wanted
         output_tokens = evidence.output.expected(max_tokens)
     if (hold := limits.hold(reserved, now)) is not None:
-        return _held_back(spec, hold)
+        return _held_back(spec, hold, limits)
     expected_s = evidence.expected_s(output_tokens, now)
     failure_p, cut_p, successes, failures = evidence.failure_p, evidence.cut_p, evidence.successes, evidence.failures
     if failure_p or cut_p or now > evidence.counts_until:
@@ -94,6 +94,9 @@ def _too_long(spec: ProviderSpec, wanted: int, max_tokens: int | None, offered: 
     return NoBid(spec.id, NoBidReason.CONTEXT_TOO_LONG, None, detail)
 
 
-def _held_back(spec: ProviderSpec, hold: Hold) -> NoBid:
-    reason = NoBidReason.AT_CAPACITY if hold.why is Hindrance.CAPACITY else NoBidReason.RATE_LIMITED
-    return NoBid(spec.id, reason, hold.retry_at, hold.detail)
+def _held_back(spec: ProviderSpec, hold: Hold, limits: Limits) -> NoBid:
+    if hold.why is not Hindrance.CAPACITY:
+        return NoBid(spec.id, NoBidReason.RATE_LIMITED, hold.retry_at, hold.detail)
+    # A limit that was found out stands in no file.
+    detail = hold.detail if limits.adaptive is None else f"it takes {limits.max_concurrency} at once now"
+    return NoBid(spec.id, NoBidReason.AT_CAPACITY, hold.retry_at, detail)

@@ -9,6 +9,7 @@ from math import isfinite
 from typing import NamedTuple
 
 from actors.buckets import Drawn, Rates
+from actors.provider.concurrency import LIMIT_FIRST, AdaptiveLimit
 from messages.calls import LimitsSeen
 from messages.limits import LimitsSpec
 
@@ -44,7 +45,7 @@ _FULL = Hold(Hindrance.CAPACITY, None, "our limit max_concurrency")
 class Limits(Rates):
     """All limits of one provider, taken together or not at all."""
 
-    __slots__ = ("blocked_until", "in_flight", "max_concurrency", "refusals_in_a_row", "spec")
+    __slots__ = ("adaptive", "blocked_until", "in_flight", "max_concurrency", "refusals_in_a_row", "spec")
 
     def __init__(self, spec: LimitsSpec, now: float, is_full: bool) -> None:
         super().__init__(spec, now, is_full)
@@ -53,6 +54,10 @@ class Limits(Rates):
         self.blocked_until = 0.0
         """Monotonic s until which the provider itself said it takes nothing."""
         self.max_concurrency = spec.max_concurrency
+        """What counts now: as configured, or as ``adaptive`` has found."""
+        self.adaptive: AdaptiveLimit | None = None
+        if spec.adaptive:
+            self.adapt(AdaptiveLimit(now))
         self.refusals_in_a_row = 0
 
     def __repr__(self) -> str:
@@ -87,6 +92,27 @@ class Limits(Rates):
         """Take what ``hold`` has just said can be taken; what is returned is settled when the call ends."""
         self.in_flight += 1
         return self.draw(tokens, now)
+
+    def adapt(self, adaptive: AdaptiveLimit | None = None) -> bool:
+        """Let what the adaptive limit says now count (another one, if given). True if that makes room."""
+        before = self.max_concurrency
+        if adaptive is not None:
+            self.adaptive = adaptive
+        if self.adaptive is None:
+            return False
+        self.max_concurrency = self.adaptive.limit
+        return before is None or self.max_concurrency > before
+
+    def inherit(self, before: "Limits") -> None:
+        """Take over from a crashed predecessor what makes its successor more cautious."""
+        self.blocked_until = before.blocked_until
+        if self.adaptive is not None and before.adaptive is not None:
+            self.adapt(AdaptiveLimit(0.0, min(LIMIT_FIRST, before.adaptive.limit)))
+
+    def forget_endpoint(self, now: float) -> None:
+        """It is another endpoint now: what was found out about the calls it takes does not hold."""
+        if self.adaptive is not None:
+            self.adapt(AdaptiveLimit(now))
 
     def restore(self, tokens: int) -> Drawn | None:
         """A call that was out before a restart; what it took, it took from the buckets before."""
@@ -131,8 +157,14 @@ class Limits(Rates):
         """Live under new limits with what is out and what is in the buckets. A limit that is new starts full."""
         self.spec = spec
         self.max_concurrency = spec.max_concurrency
+        if spec.adaptive:
+            self.adapt(self.adaptive or AdaptiveLimit(now))
+        else:
+            self.adaptive = None
         self.resize(spec, now)
 
     def flaw(self) -> str | None:
         """What is broken, or None."""
+        if self.adaptive is not None and (flaw := self.adaptive.flaw()) is not None:
+            return f"adaptive limit: {flaw}"
         return super().flaw() or (f"{self.in_flight} in flight" if self.in_flight < 0 else None)

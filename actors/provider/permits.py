@@ -30,6 +30,10 @@ class OpenPermit:
     has_content: bool = False
     is_elsewhere: bool = False
     """Sent to an endpoint that is no longer configured: its end is counted and teaches nothing."""
+    beside: int = 0
+    """Calls that were out when it was granted, itself included; 0: it was not counted."""
+    is_at_ease: bool = False
+    """So few were out that it shows the provider at ease (``concurrency``)."""
     drawn: Drawn | None = None
     """What it holds of the buckets; None: nothing is limited."""
 

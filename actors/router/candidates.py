@@ -10,7 +10,7 @@ from actors.router.policy import Policy
 from actors.router.strategies.base import Ask, Ranked
 from actors.router.strategies.guard import guarded, guarded_narrow
 from actors.router.table import Entry
-from messages.routing import NO_HINTS, Bid, Exclusion, LeftOut, NoBid
+from messages.routing import NO_HINTS, Bid, Exclusion, LeftOut, NoBid, NoBidReason
 
 _KNEE = 8
 """Calls a provider is thought to serve side by side before one slows the other, until it shows otherwise."""
@@ -37,6 +37,8 @@ def select(pending: Pending, policy: Policy, fanout: int, rng: Random) -> tuple[
 def _sample(pending: Pending, policy: Policy, count: int, rng: Random) -> list[Entry]:
     """Of more candidates than are asked at once, those to ask first."""
     strategy, memory, kept, course = pending.strategy, pending.memory, pending.kept, pending.course
+    if course.chain is not None:
+        return course.chain.first(kept, count)
     if course.outside:
         named = [entry for entry in kept if entry.id not in course.outside]
         if 0 < len(named) <= count:
@@ -76,7 +78,7 @@ def next_batch(pending: Pending, count: int) -> tuple[Entry, ...]:
 def _filter(pending: Pending, refused: tuple[str, ...]) -> tuple[Entry, ...]:
     """Leave out candidates, each by the first stage that has a reason."""
     course, query, hints = pending.course, pending.query, pending.query.profile.hints
-    weighted, barred, tried = pending.strategy.is_weighted, course.barred, query.tried
+    barred, tried = course.barred, query.tried
     kept: list[Entry] = []
     left_out = [LeftOut(provider, Exclusion.PIN) for provider in pending.route.pinned_out]
     for entry in pending.route.entries:
@@ -92,7 +94,7 @@ def _filter(pending: Pending, refused: tuple[str, ...]) -> tuple[Entry, ...]:
             left_out.append(LeftOut(provider, Exclusion.TAGS, f"lacks {', '.join(missing)}"))
         elif provider in barred:
             left_out.append(barred[provider])
-        elif weighted and entry.spec.weight == 0:
+        elif entry.spec.weight == 0 and course.chooser(provider).is_weighted:
             left_out.append(LeftOut(provider, Exclusion.WEIGHT_ZERO))
         else:
             kept.append(entry)
@@ -152,12 +154,13 @@ def offers(pending: Pending, planned: dict[str, int], held: list[str]) -> Offers
     found = Offers(([], [], [], [], []))
     course = pending.course
     answers = pending.by_provider()
+    behind = () if course.spills else _behind_limits(pending)
     for entry in pending.asked:
         bid = answers.get(entry.id)
         if type(bid) is not Bid:
             continue
         reason, detail = _bar(pending, bid)
-        if not bid.weight and pending.strategy.is_weighted:
+        if not bid.weight and course.chooser(bid.provider).is_weighted:
             # The table knew of another weight when it was asked: a new configuration is on its way.
             reason = Exclusion.WEIGHT_ZERO
         is_outside = bid.provider in course.outside
@@ -165,6 +168,8 @@ def offers(pending: Pending, planned: dict[str, int], held: list[str]) -> Offers
             is_outside = course.allow_fallback
             reason = None if is_outside else Exclusion.RULE
             detail = f"rule {course.rule}"
+        if reason is None and bid.provider in behind:
+            reason = Exclusion.LIMIT_AHEAD
         if reason is None and held and bid.provider in held:
             reason = Exclusion.WAITERS_AHEAD
         if reason is not None:
@@ -180,6 +185,21 @@ def offers(pending: Pending, planned: dict[str, int], held: list[str]) -> Offers
             tier += 1
         found.tiers[tier].append(bid)
     return found
+
+
+def _behind_limits(pending: Pending) -> frozenset[str]:
+    """Candidates that policy puts after one that is at its rate limit, or has just refused an award."""
+    limited = pending.refused_by()
+    limited += [
+        provider
+        for provider, answer in pending.by_provider().items()
+        if type(answer) is NoBid and answer.reason == NoBidReason.RATE_LIMITED
+    ]
+    if not limited:
+        return frozenset()
+    places = pending.course.precedence()
+    first = min((places[provider] for provider in limited if provider in places), default=None)
+    return frozenset(provider for provider, place in places.items() if first is not None and place > first)
 
 
 def _bar(pending: Pending, bid: Bid) -> tuple[Exclusion | None, str]:
@@ -199,16 +219,28 @@ def _bar(pending: Pending, bid: Bid) -> tuple[Exclusion | None, str]:
 
 
 def rank(pending: Pending, found: Offers, ask: Ask, rng: Random) -> Ranked:
-    """Rank tier by tier. Whom request, tenant, region and zone prefer goes first in its tier: a preference, not a cage."""
-    hints = ask.profile.hints
+    """Rank tier by tier, in each step by step of the chain.
+
+    Whom request, tenant, region and zone prefer goes first in its tier: a preference, not a cage. The strategy that has chosen
+    the winner is the query's from here on.
+    """
+    hints, chain, steps = ask.profile.hints, pending.course.chain, pending.course.steps
     is_partial = bool(pending.course.preferred or hints.region or hints.zone)
     ranked: Ranked = []
     for tier in found.tiers:
-        if tier:
-            part = ranked_by(pending, tier, ask, rng)
-            if is_partial:
-                part.sort(key=lambda pair: _preference(pending, pair[1].provider))
-            ranked += part
+        part: Ranked = []
+        if chain is None:
+            part = ranked_by(pending, tier, ask, rng) if tier else []
+        else:
+            for place, bids in chain.split(tier):
+                pending.strategy, pending.memory = steps[place].strategy, steps[place].memory
+                part += ranked_by(pending, bids, ask, rng)
+        if is_partial:
+            part.sort(key=lambda pair: _preference(pending, pair[1].provider))
+        ranked += part
+    if chain is not None:
+        winner = steps[chain.place(ranked[0][1].provider) or 0]
+        pending.strategy, pending.memory = winner.strategy, winner.memory
     return ranked
 
 

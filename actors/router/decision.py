@@ -217,6 +217,7 @@ _STAGES: dict[str, str] = {
     NoBidReason.MODEL_UNAVAILABLE: "requirements",
     Exclusion.TENANT: "tenant",
     Exclusion.LABELS: "pool",
+    Exclusion.CHAIN: "pool",
     Exclusion.RULE: "rules",
     NoBidReason.AT_CAPACITY: "limits",
     NoBidReason.RATE_LIMITED: "limits",
@@ -224,6 +225,7 @@ _STAGES: dict[str, str] = {
     Exclusion.MAX_LATENCY: "ceilings",
     Exclusion.THROUGHPUT: "ceilings",
     Exclusion.WAITERS_AHEAD: "queue",
+    Exclusion.LIMIT_AHEAD: "limits",
     Exclusion.NOT_SAMPLED: "fan-out",
     Exclusion.WEIGHT_ZERO: "strategy",
 }

@@ -8,6 +8,7 @@ on with all stages asked anew for the new name, and never in a circle.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from actors.router.chain import Chain, Step
 from actors.router.rules.book import RuleBook
 from actors.router.rules.compiled import CompiledRule
 from actors.router.rules.facts import Facts, Terms, cost_per_1k
@@ -50,6 +51,12 @@ class Course:
     ceiling_usd: float | None = None
     preferred: tuple[str, ...] = ()
     """Providers in order of preference."""
+    chain: Chain | None = None
+    """The pool's failover chain."""
+    steps: tuple[Step, ...] = ()
+    """Of the chain."""
+    spills: bool = True
+    """False: a provider at its rate limit is not passed over for one that comes after it."""
     error: RouteError | None = None
     reject: str = ""
     detail: str = ""
@@ -61,6 +68,23 @@ class Course:
     def rule(self) -> str:
         """The rules that matched, for people."""
         return " → ".join(self.rules)
+
+    def chooser(self, provider: str) -> Strategy:
+        """The strategy that chooses among a provider and its like."""
+        place = None if self.chain is None else self.chain.place(provider)
+        return self.strategy if place is None else self.steps[place].strategy
+
+    def precedence(self) -> dict[str, tuple[bool, int, int]]:
+        """Whom policy puts before whom, whatever they bid: by rule, by chain, by a strategy that is an order. Least first."""
+        chain, entries, found = self.chain, self.entries, {}
+        for entry in entries:
+            strategy, step, position = self.chooser(entry.id), 0, 0
+            if chain is not None:
+                step = chain.place(entry.id) or 0
+            if strategy.is_order:
+                position = guarded_index(strategy, entries, self.route.model)[0].index(entry)
+            found[entry.id] = (entry.id in self.outside, step, position)
+        return found
 
     def suits(self, bid: Bid) -> bool:
         """Whether the rule holds for who made this bid."""
@@ -110,7 +134,19 @@ class _Chain:
 class Policy:
     """The policy of one generation. ``strategies``: all there are, by name."""
 
-    __slots__ = ("_book", "_has_rules", "_known", "_orders", "_pools", "_strategies", "_strategy", "_table", "_tenants")
+    __slots__ = (
+        "_book",
+        "_chains",
+        "_has_rules",
+        "_known",
+        "_orders",
+        "_pools",
+        "_spills",
+        "_strategies",
+        "_strategy",
+        "_table",
+        "_tenants",
+    )
 
     def __init__(self, snapshot: ConfigSnapshot, table: RoutingTable, strategies: Mapping[str, Strategy]) -> None:
         self._table = table
@@ -118,6 +154,8 @@ class Policy:
         self._strategy = snapshot.routing.strategy
         self._tenants = {tenant.name: tenant for tenant in snapshot.tenants}
         self._pools = {pool.model: pool for pool in snapshot.pools}
+        self._chains = {pool.model: Chain(pool.chain) for pool in snapshot.pools if pool.chain}
+        self._spills = snapshot.routing.failover.on_rate_limit
         self._book = RuleBook.build(snapshot.rules)
         self._has_rules = bool(snapshot.rules)
         self._known: dict[str, Course | None] = {}
@@ -147,9 +185,9 @@ class Policy:
         if route is not None:
             pool = self._pools.get(route.model, _NO_POOL)
             strategy = self._strategies.get(pool.strategy or self._strategy)
-            if not pool.rules and strategy is not None:
+            if not (pool.rules or pool.chain) and strategy is not None:
                 is_plain = route.is_plain or (not route.pinned_out and not strategy.is_weighted)
-                course = Course(route, strategy, route.entries, is_plain)
+                course = Course(route, strategy, route.entries, is_plain, spills=self._spills)
         if self._table.is_listed(name):
             self._known[name] = course
         return course
@@ -179,11 +217,14 @@ class Policy:
             if chain.redirect in way:
                 return self._astray(route, chain, facts, [*way, chain.redirect])
             way.append(chain.redirect)
-        name = hints.strategy or chain.strategy or tenant.strategy or pool.strategy or self._strategy
-        strategy = self._strategies.get(name)
+        said = hints.strategy or chain.strategy or tenant.strategy
+        strategy = self._strategies.get(said or pool.strategy or self._strategy)
         if strategy is None:
             return RouteError.STRATEGY_NOT_FOUND
-        course = Course(route, strategy, route.entries, False, priority=chain.priority, facts=facts)
+        course = Course(route, strategy, route.entries, False, priority=chain.priority, facts=facts, spills=self._spills)
+        course.chain = self._chains.get(route.model)
+        if course.chain is not None:
+            course.steps = course.chain.steps(strategy, bool(said), self._strategies.get)
         course.rules, course.selective, course.allow_fallback = tuple(chain.names), chain.selective, chain.allow_fallback
         course.note = f"redirected: {' → '.join(way)}" if len(way) > 1 else ""
         course.preferred = ((hints.prefer,) if hints.prefer else ()) + tenant.preferred_providers
@@ -218,7 +259,7 @@ class Policy:
                 return
 
     def _sift(self, course: Course, tenant: TenantSpec, chain: _Chain) -> None:
-        """Leave out whom tenant and rule do not allow."""
+        """Leave out whom tenant, pool and rule do not allow."""
         barred: dict[str, LeftOut] = {}
         outside: list[str] = []
         allowed, rule, facts = tenant.allowed_providers, chain.selective, course.facts
@@ -228,6 +269,8 @@ class Policy:
                 is_named = _may_hold(rule, entry, facts)
             if allowed is not None and entry.id not in allowed:
                 barred[entry.id] = LeftOut(entry.id, Exclusion.TENANT, f"tenant {tenant.name}")
+            elif course.chain is not None and course.chain.place(entry.id) is None:
+                barred[entry.id] = LeftOut(entry.id, Exclusion.CHAIN, f"pool {course.route.model}")
             elif is_named:
                 continue
             elif course.allow_fallback:
@@ -240,7 +283,7 @@ class Policy:
 
     def _is_plain(self, course: Course, profile: RequestProfile) -> bool:
         route = course.route
-        is_bound = course.barred or course.outside or course.preferred or course.selective or course.error
+        is_bound = course.barred or course.outside or course.preferred or course.selective or course.error or course.chain
         is_free = profile.hints is NO_HINTS and course.ceiling_usd is None and not is_bound
         return is_free and (route.is_plain or (not route.pinned_out and not course.strategy.is_weighted))
 

@@ -13,7 +13,7 @@ LATER_S = 10.0
 _GONE = {NoBidReason.DISABLED, NoBidReason.DRAINING, NoBidReason.OUT}
 """Out of service for reasons of ours."""
 _DOWN = {NoBidReason.CIRCUIT_OPEN, NoBidReason.UNAVAILABLE, NoBidReason.CRASHED}
-_POLICY = {Exclusion.PIN, Exclusion.MODEL, Exclusion.TENANT, Exclusion.LABELS, Exclusion.RULE}
+_POLICY = {Exclusion.PIN, Exclusion.MODEL, Exclusion.TENANT, Exclusion.LABELS, Exclusion.CHAIN, Exclusion.RULE}
 """Said before anybody is asked: counts only when there is nothing else."""
 _BUSY = {NoBidReason.AT_CAPACITY, NoBidReason.OVERLOADED}
 _PASSING = {NoBidReason.RATE_LIMITED, NoBidReason.AT_CAPACITY, NoBidReason.CIRCUIT_OPEN, NoBidReason.UNAVAILABLE}
@@ -47,6 +47,8 @@ _WORDS: dict[str, str] = {
     Exclusion.TENANT: "is not allowed to the tenant",
     Exclusion.LABELS: "is denied to callers with these labels",
     Exclusion.RULE: "is not among those a rule allows",
+    Exclusion.CHAIN: "is in no step of the pool's failover chain",
+    Exclusion.LIMIT_AHEAD: "comes after one that is at its rate limit",
     Exclusion.WAITERS_AHEAD: "has earlier requests waiting for it",
     NoBidReason.CIRCUIT_OPEN: "has its circuit open",
     NoBidReason.AT_CAPACITY: "is at capacity",

@@ -19,7 +19,7 @@ from runtime.config.build_policy import pool_spec, rule_of, tenant_spec
 from runtime.config.kinds import BUILT_IN_ALIASES, KINDS
 from runtime.config.prices import known_model
 from runtime.config.schema import File, Health, Routing, Server
-from runtime.config.schema_provider import Model, Provider
+from runtime.config.schema_provider import AUTO, Model, Provider
 from runtime.config.settings import Credential, Loaded, ServerSettings, TelemetrySettings
 
 
@@ -66,7 +66,7 @@ def credential_of(provider: Provider) -> Credential:
 
 def _timeouts(provider: Provider) -> TimeoutsSpec:
     timeouts = provider.timeouts
-    return TimeoutsSpec(timeouts.connect, timeouts.first_byte, timeouts.idle, timeouts.total)
+    return TimeoutsSpec(timeouts.connect, timeouts.first_byte, timeouts.idle, timeouts.total, timeouts.min_tokens_per_second)
 
 
 def provider_spec(provider: Provider, credential: Credential) -> ProviderSpec:
@@ -115,8 +115,14 @@ def _model(kind: str, base_url: str, model: Model) -> ModelSpec:
 
 
 def _limits(provider: Provider) -> LimitsSpec:
-    limits = provider.limits
-    return LimitsSpec(limits.requests_per_minute, limits.tokens_per_minute, limits.max_concurrency, limits.burst)
+    limits, concurrency = provider.limits, provider.limits.max_concurrency
+    return LimitsSpec(
+        limits.requests_per_minute,
+        limits.tokens_per_minute,
+        None if concurrency == AUTO else concurrency,
+        limits.burst,
+        adaptive=concurrency == AUTO,
+    )
 
 
 def _probe(provider: Provider) -> ProbeSpec:
@@ -151,6 +157,8 @@ def _routing(routing: Routing) -> RoutingSpec:
             on_status=tuple(dict.fromkeys(failover.on_status)),
             backoff=BackoffSpec(backoff.kind, backoff.base, backoff.factor, backoff.max, backoff.jitter),
             retry_share=failover.retry_share,
+            on_rate_limit=failover.on_rate_limit,
+            with_replacement=failover.with_replacement,
         ),
         queue_max_wait_s=routing.queue.max_wait,
         queue_max_length=routing.queue.max_length,

@@ -8,6 +8,7 @@ from messages.policy import (
     PRIORITIES,
     Action,
     ActionKind,
+    ChainStep,
     Condition,
     ConditionKind,
     PoolRule,
@@ -15,6 +16,7 @@ from messages.policy import (
     Rule,
     TenantSpec,
 )
+from runtime.config.schema_chain import PoolFailover, StepEntry
 from runtime.config.schema_policy import (
     DAY_S,
     ActionEntry,
@@ -49,7 +51,24 @@ def tenant_spec(name: str, entry: TenantEntry) -> TenantSpec:
 def pool_spec(model: str, entry: PoolEntry) -> PoolSpec:
     """The pool that ``entry`` describes."""
     rules = tuple(pool_rule(rule) for rule in entry.rules)
-    return PoolSpec(model, entry.strategy or "", rules, limits_spec(entry.limits))
+    return PoolSpec(model, entry.strategy or "", rules, chain_of(entry.failover), limits_spec(entry.limits))
+
+
+def chain_of(entry: PoolFailover | None) -> tuple[ChainStep, ...]:
+    """The failover chain that ``entry`` describes; None: there is none."""
+    return tuple(map(chain_step, entry.chain)) if entry is not None else ()
+
+
+def chain_step(entry: StepEntry) -> ChainStep:
+    """The step of a chain that ``entry`` describes."""
+    providers = (entry.provider,) if entry.provider else tuple(entry.providers or ())
+    return ChainStep(providers, entry.strategy or "")
+
+
+def chain_data(chain: tuple[ChainStep, ...]) -> list[dict[str, Any]]:
+    """``chain`` as one would write it in the file."""
+    steps: list[dict[str, Any]] = [{"providers": list(step.providers)} if step.providers else {"any": True} for step in chain]
+    return [data | ({"strategy": step.strategy} if step.strategy else {}) for data, step in zip(steps, chain, strict=True)]
 
 
 def limits_spec(entry: QuotaLimits | None) -> LimitsSpec:
@@ -59,12 +78,12 @@ def limits_spec(entry: QuotaLimits | None) -> LimitsSpec:
     return LimitsSpec(entry.requests_per_minute, entry.tokens_per_minute, entry.max_concurrency, entry.burst)
 
 
-def limits_data(limits: LimitsSpec) -> dict[str, float]:
+def limits_data(limits: LimitsSpec) -> dict[str, float | str]:
     """``limits`` as one would write them in the file: only what is limited."""
     parts = {
         "requests_per_minute": limits.requests_per_minute,
         "tokens_per_minute": limits.tokens_per_minute,
-        "max_concurrency": limits.max_concurrency,
+        "max_concurrency": "auto" if limits.adaptive else limits.max_concurrency,
         "burst": limits.burst,
     }
     return {name: value for name, value in parts.items() if value is not None}

@@ -21,9 +21,10 @@ from messages.policy import (
     Rule,
     TenantSpec,
 )
-from runtime.config.build_policy import action_of, condition_of, pool_rule
+from runtime.config.build_policy import action_of, chain_of, condition_of, pool_rule
 from runtime.config.kinds import BUILT_IN_ALIASES
 from runtime.config.problems import Path
+from runtime.config.schema_chain import PoolFailover
 from runtime.config.schema_policy import ActionEntry, ConditionEntry, PoolRuleEntry, too_deep
 from runtime.config.strategies import ANY_STRATEGY
 
@@ -122,7 +123,8 @@ def _names(raw: Any) -> tuple[str, ...]:
 
 def _pool(model: str, raw: Mapping[str, Any]) -> PoolSpec:
     entries = (_parsed(PoolRuleEntry, rule) for rule in _list(raw.get("rules")))
-    return PoolSpec(model, rules=tuple(pool_rule(entry) if entry else _NO_POOL_RULE for entry in entries))
+    rules = tuple(pool_rule(entry) if entry else _NO_POOL_RULE for entry in entries)
+    return PoolSpec(model, rules=rules, chain=chain_of(_parsed(PoolFailover, raw.get("failover"))))
 
 
 def _parsed(model: type[E], raw: Any) -> E | None:

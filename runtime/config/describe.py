@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from actors.probe_bill import paid_model
 from messages.control import ProviderSpec
 from runtime.config.build_policy import limits_data
-from runtime.config.describe_policy import policy_data, policy_lines
+from runtime.config.describe_policy import limits_text, policy_data, policy_lines
 from runtime.config.quotas import quotas_of
 from runtime.config.settings import Loaded
 from runtime.config.values import duration_text, is_loopback, size_text
@@ -144,7 +144,7 @@ def _providers(loaded: Loaded) -> Iterator[str]:
         credential = loaded.credentials[spec.id]
         key = "with key" if credential.call_headers else "without key"
         default = ", default" if spec.id == loaded.snapshot.default_provider else ""
-        limits = ", ".join(f"{name} {value:g}" for name, value in limits_data(spec.limits).items()) or "no limits"
+        limits = limits_text(spec.limits) or "no limits"
         yield f"  {spec.id:<{width}}  {spec.kind}  {spec.endpoint}  {key}{default}; {limits}"
 
 

@@ -5,8 +5,19 @@ from typing import Any
 
 from messages.control import ConfigSnapshot
 from messages.limits import LimitsSpec
-from messages.policy import PRIORITIES, Action, ActionKind, Condition, ConditionKind, PoolRule, PoolSpec, Rule, TenantSpec
-from runtime.config.build_policy import limits_data, rule_data, time_text
+from messages.policy import (
+    PRIORITIES,
+    Action,
+    ActionKind,
+    ChainStep,
+    Condition,
+    ConditionKind,
+    PoolRule,
+    PoolSpec,
+    Rule,
+    TenantSpec,
+)
+from runtime.config.build_policy import chain_data, limits_data, rule_data, time_text
 
 _FLAGS = {
     ConditionKind.ALWAYS: "always",
@@ -96,19 +107,31 @@ def tenant_text(tenant: TenantSpec) -> str:
         parts.append(f"at most {tenant.max_cost_usd:.10g} USD per request")
     if tenant.strategy:
         parts.append(f"strategy {tenant.strategy}")
-    parts += _limits_text(tenant.limits)
+    parts += _limits(tenant.limits)
     return "; ".join(parts) or "like everybody"
 
 
 def pool_text(pool: PoolSpec) -> str:
     """A pool in words, without its model."""
     parts = [f"strategy {pool.strategy}"] if pool.strategy else []
-    return "; ".join([*parts, *_limits_text(pool.limits), *map(_pool_rule_text, pool.rules)])
+    chain = [f"failover: {' → '.join(map(_step_text, pool.chain))}"] if pool.chain else []
+    return "; ".join([*parts, *chain, *_limits(pool.limits), *map(_pool_rule_text, pool.rules)])
 
 
-def _limits_text(limits: LimitsSpec) -> list[str]:
-    parts = [f"{name} {value:.10g}" for name, value in limits_data(limits).items()]
-    return [f"limits: {', '.join(parts)}"] if parts else []
+def _step_text(step: ChainStep) -> str:
+    who = ", ".join(step.providers) or "any"
+    return f"{who} by {step.strategy}" if step.strategy else who
+
+
+def limits_text(limits: LimitsSpec) -> str:
+    """Limits in words; empty if there are none."""
+    parts = limits_data(limits).items()
+    return ", ".join(f"{name} {value if isinstance(value, str) else f'{value:.10g}'}" for name, value in parts)
+
+
+def _limits(limits: LimitsSpec) -> list[str]:
+    text = limits_text(limits)
+    return [f"limits: {text}"] if text else []
 
 
 def _within(part: Condition) -> str:
@@ -125,7 +148,8 @@ def _pool_data(pool: PoolSpec) -> dict[str, Any]:
     rules = [
         {"labels": dict(rule.labels), **({"deny": True} if rule.deny else {"redirect": rule.redirect})} for rule in pool.rules
     ]
-    return {"strategy": pool.strategy or None, "rules": rules, "limits": limits_data(pool.limits)}
+    chain, limits = chain_data(pool.chain), limits_data(pool.limits)
+    return {"strategy": pool.strategy or None, "rules": rules, "chain": chain, "limits": limits}
 
 
 def _tenant_data(tenant: TenantSpec) -> dict[str, Any]:

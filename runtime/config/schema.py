@@ -18,7 +18,6 @@ UNSUPPORTED_KEYS = frozenset(
         "cache",
         "keys",
         "ledger",
-        "pools.*.failover",
         "pools.*.keys",
         "pools.*.trusted",
         "tenants.*.budget",
@@ -43,12 +42,6 @@ def _only_false(value: bool) -> bool:
     return value
 
 
-def _only_true(value: bool) -> bool:
-    if not value:
-        raise problem("false is not supported by this version")
-    return value
-
-
 def _status(value: Any) -> Any:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     if isinstance(text, str) and len(text) == 3 and text[0] in "345":
@@ -63,7 +56,6 @@ def _url_or_empty(url: str) -> str:
 
 
 OptionalUrl = Annotated[str, AfterValidator(_url_or_empty)]
-OnlyTrue = Annotated[bool, AfterValidator(_only_true), WithJsonSchema({"const": True})]
 OnlyFalse = Annotated[bool, AfterValidator(_only_false), WithJsonSchema({"const": False})]
 Status = Annotated[
     str,
@@ -109,8 +101,8 @@ class Failover(Section):
     enabled: bool = True
     max_attempts: Whole = Field(3, ge=1, le=100)
     on_status: list[Status] = Field(default=["429", "5xx"], max_length=100)
-    on_rate_limit: OnlyTrue = True
-    with_replacement: OnlyFalse = False
+    on_rate_limit: bool = True
+    with_replacement: bool = False
     retry_share: Share = 0.2
     backoff: Backoff = Backoff()
 

@@ -16,6 +16,7 @@ from pydantic_core import CoreSchema
 
 from actors.patterns import name_test, time_zone
 from messages.policy import CONDITION_DEPTH_MAX, PRIORITIES
+from runtime.config.schema_chain import PoolFailover
 from runtime.config.schema_provider import Section
 from runtime.config.strategies import CHECKED_STRATEGY, KnownStrategy
 from runtime.config.values import Label, Real, Whole, plain_text, problem
@@ -347,10 +348,11 @@ class PoolEntry(Section):
 
     strategy: StrategyName | None = None
     rules: list[PoolRuleEntry] = Field(default_factory=list, max_length=NAMES_MAX)
+    failover: PoolFailover | None = None
     limits: QuotaLimits | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> "PoolEntry":
-        if self.strategy is None and not self.rules and self.limits is None:
-            raise problem("says nothing; give it a strategy, rules or limits, or leave it out")
+        if self.strategy is None and not self.rules and self.failover is None and self.limits is None:
+            raise problem("says nothing; give it a strategy, rules, failover or limits, or leave it out")
         return self

@@ -2,7 +2,17 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 from pydantic.annotated_handlers import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue, WithJsonSchema
 from pydantic_core import CoreSchema
@@ -71,16 +81,17 @@ def _checked_header(value: SecretStr) -> SecretStr:
     return value
 
 
-def _concurrency(value: object) -> object:
-    if value == "auto":
-        raise problem("max_concurrency 'auto' is not supported by this version; give a number or leave it out")
-    return value
+AUTO_WORD = "auto"
+AUTO = 0
+"""``max_concurrency: auto``: the number is found out."""
 
 
-def _no_token_rate(value: float) -> float:
-    if value:
-        raise problem("a minimum other than 0 is not supported by this version")
-    return value
+def _auto_or_number(value: object, number: ValidatorFunctionWrapHandler) -> int:
+    if value == AUTO_WORD:
+        return AUTO
+    if isinstance(value, str) and not value.strip().lstrip("+-").isdecimal():
+        raise problem("expected a whole number, or auto")
+    return int(number(value))
 
 
 def _name_alone(value: Any) -> Any:
@@ -90,6 +101,13 @@ def _name_alone(value: Any) -> Any:
 Secret = Annotated[SecretStr, AfterValidator(checked_secret)]
 KindName = Annotated[str, AfterValidator(_checked_kind), WithJsonSchema({"type": "string", "enum": list(KINDS)})]
 Capability = Annotated[str, AfterValidator(_checked_capability), WithJsonSchema({"type": "string", "enum": list(EVERYTHING)})]
+Concurrency = Annotated[
+    Whole,
+    Field(ge=1, le=1_000_000),
+    WrapValidator(_auto_or_number),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": 1_000_000}, {"const": "auto"}]}),
+]
+"""Calls at once, or ``AUTO``."""
 HeaderName = Annotated[str, AfterValidator(_checked_header_name)]
 HeaderValue = Annotated[SecretStr, AfterValidator(_checked_header)]
 
@@ -116,7 +134,7 @@ class Limits(Section):
 
     requests_per_minute: Real | None = Field(None, gt=0, le=10**9)
     tokens_per_minute: Real | None = Field(None, gt=0, le=10**12)
-    max_concurrency: Annotated[Whole | None, BeforeValidator(_concurrency)] = Field(None, ge=1, le=1_000_000)
+    max_concurrency: Concurrency | None = None
     burst: Real | None = Field(None, ge=1, le=10**9)
 
 
@@ -139,7 +157,7 @@ class Timeouts(Section):
     first_byte: PositiveDuration | None = None
     idle: PositiveDuration = 30.0
     total: PositiveDuration = 600.0
-    min_tokens_per_second: Annotated[Real, AfterValidator(_no_token_rate)] = Field(0.0, ge=0)
+    min_tokens_per_second: Real = Field(0.0, ge=0, le=10_000)
 
 
 class Probe(Section):

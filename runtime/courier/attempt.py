@@ -21,6 +21,7 @@ from messages.calls import (
     Refused,
     Usage,
 )
+from messages.control import TimeoutsSpec
 from messages.failures import Blame, Failure, Retry, Scope
 from messages.routing import Choice, RoutePlan
 from otel import names
@@ -29,6 +30,7 @@ from otel.propagation import outgoing_headers
 from runtime.courier.call import ClientCall, CourierHouse
 from runtime.courier.directory import Track
 from runtime.courier.limit import Limit
+from runtime.courier.pace import allowed_s, tokens_held
 from runtime.courier.relay import StreamRelay
 from runtime.dialects.answer import read_answer
 from runtime.dialects.errors import classify
@@ -47,6 +49,8 @@ DRAIN_WRITE_S = 1.0
 STREAM_FIRST_BYTE_S = 60.0
 """CONTRACT's default for ``timeouts.first_byte`` of streams."""
 
+_DEADLINE = Failure(Blame.CLIENT, Scope.NONE, Retry.NEVER, "deadline")
+"""The request's own time is over: says nothing about the provider but that it took at least so long."""
 _NOT_SENT, _FAILED, _SUCCESS = Outcome.NOT_SENT, Outcome.FAILED, Outcome.SUCCESS
 _REQUESTED, _ESTIMATE = UsageMode.REQUESTED, UsageMode.ESTIMATE
 """A global is read faster than a member of an enum."""
@@ -101,7 +105,12 @@ class Attempt:
         self._status = 0
         self._begun_at = house.clock.now()
         self._ended_at: float | None = None
+        self._content_at: float | None = None
+        """When the first content came, which may be held for a while yet."""
         self._first_content_s: float | None = None
+        """Told once it is the client's."""
+        self._late: Failure | None = None
+        """What it means if the stream does not show its rate in time."""
         self._span: AttemptSpan | None = None
         self._relay: StreamRelay | None = None
 
@@ -187,8 +196,8 @@ class Attempt:
                         return await self._refused_upstream(answer)
                     if not is_stream:
                         return self._whole(track, answer, await answer.read(ANSWER_BYTES_MAX))
-                    started = partial(self._content_started, limit, times.total_s)
-                    self._relay = StreamRelay(answer, sink, mode, headers, started)
+                    begun, committed = partial(self._content_begun, limit, times), partial(self._committed, limit, times)
+                    self._relay = StreamRelay(answer, sink, mode, headers, begun, committed, tokens_held(times))
                     return self._relayed(track, self._relay, await self._relay.run())
                 finally:
                     answer.close()
@@ -267,11 +276,25 @@ class Attempt:
             self._span.response(reader.response_id, reader.model, reader.finish_reasons)
         return Relayed(failure)
 
-    def _content_started(self, limit: Limit, total_s: float) -> None:
-        """The commit: the time until the first content is over, from here only the attempt's whole time counts."""
-        now = self._house.clock.now()
-        self._first_content_s = now - self._begun_at
-        limit.move(self._begun_at + total_s)
+    def _content_begun(self, limit: Limit, times: TimeoutsSpec) -> None:
+        """The first content is here. If it is held, the stream has so much time to show its rate."""
+        now = self._content_at = self._house.clock.now()
+        rate_s = allowed_s(times)
+        if rate_s is None:
+            return
+        total_at, deadline = self._begun_at + times.total_s, self._client.deadline
+        limit.move(min(now + rate_s, total_at, deadline))
+        if now + rate_s < min(total_at, deadline):
+            detail = f"fewer than {times.min_tokens_per_s:g} tokens/s"
+            self._late = Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.ELSEWHERE, "too_slow", self._status, None, detail)
+        else:
+            self._late = _DEADLINE if deadline <= total_at else self._silence("total_timeout", times.total_s)
+
+    def _committed(self, limit: Limit, times: TimeoutsSpec) -> None:
+        """The time until the first content is over; from here only the attempt's whole time counts."""
+        content_at = self._content_at if self._content_at is not None else self._house.clock.now()
+        self._first_content_s = content_at - self._begun_at
+        limit.move(self._begun_at + times.total_s)
         started = ContentStarted(self._permit_id, self._first_content_s)
         self._house.system.tell(self._address, started, self._client.trace, "courier")
         if self._span is not None:
@@ -283,11 +306,16 @@ class Attempt:
             return Failure(Blame.CLIENT, Scope.NONE, Retry.NEVER, "client_too_slow", self._status, None, detail)
         if has_content:
             return Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.NEVER, "total_timeout", self._status)
+        if self._late is not None:
+            return self._late
         if left_s <= limit_s:
-            # The request's own time is over: says nothing about the provider but that it took at least so long.
-            return Failure(Blame.CLIENT, Scope.NONE, Retry.NEVER, "deadline")
-        code = "first_byte_timeout" if self._client.read.stream else "total_timeout"
-        return Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.LATER, code, self._status, None, f"nothing within {limit_s:g} s")
+            return _DEADLINE
+        return self._silence("first_byte_timeout" if self._client.read.stream else "total_timeout", limit_s)
+
+    def _silence(self, code: str, limit_s: float) -> Failure:
+        # It has had the request and may bill it, so it is not asked again.
+        detail = f"nothing within {limit_s:g} s"
+        return Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.ELSEWHERE, code, self._status, None, detail)
 
     def _succeed(self, track: Track, usage: Usage) -> None:
         self._outcome = _SUCCESS

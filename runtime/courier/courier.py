@@ -8,6 +8,7 @@ those not tried; when all were, those that failed for now come back after their 
 import asyncio
 import logging
 
+from messages.calls import RefusalReason
 from messages.envelope import Fault
 from messages.failures import Retry
 from messages.routing import Claimed, NoRoute, RouteError, RoutePlan, RouteQuery, Withdraw
@@ -41,6 +42,8 @@ class Ended:
 
 
 _DONE = Ended(200, "")
+FINAL_STRATEGY = "priority"
+"""Under it nobody is asked twice for one request: its order would only lead back to who has just failed (FEATURES B5)."""
 
 
 class Courier:
@@ -237,6 +240,8 @@ class Courier:
                 self._claim(is_granted=refusal is None)
                 if refusal is not None:
                     self._refusals.add(provider, self._house.clock.now())
+                    if refusal is RefusalReason.RATE_LIMITED and not self._house.directory.routing.failover.on_rate_limit:
+                        break
                     continue
                 self._attempts += 1
                 if is_repeat:
@@ -247,7 +252,7 @@ class Courier:
                 result = await attempt.call(self._sink, headers)
             finally:
                 attempt.end()
-            return await self._conclude(result, provider, headers)
+            return await self._conclude(result, plan, provider, headers)
         self._claim(is_granted=False)
         return None
 
@@ -258,7 +263,9 @@ class Courier:
             told = Claimed(plan.query_id, plan.choices[0].provider, is_granted)
             self._house.system.tell(self._house.router, told, None, "courier")
 
-    async def _conclude(self, result: Whole | Relayed | Failed, provider: str, ours: list[tuple[str, str]]) -> Ended | None:
+    async def _conclude(
+        self, result: Whole | Relayed | Failed, plan: RoutePlan, provider: str, ours: list[tuple[str, str]]
+    ) -> Ended | None:
         if isinstance(result, Relayed):
             return Ended(200, result.failure.code) if result.failure is not None else _DONE
         if isinstance(result, Whole):
@@ -270,10 +277,22 @@ class Courier:
             return _DONE if result.status == 200 else Ended(result.status, "" if result.status < 400 else str(result.status))
         if result.failure.code == "deadline":
             return await self._answer(self._out_of_time())
-        self._tries.add(provider, result.failure, self._house.clock.now())
+        is_final = plan.strategy == FINAL_STRATEGY
+        self._tries.add(provider, result.failure, self._house.clock.now(), is_final=is_final)
         if result.failure.retry is Retry.NEVER or not self._tries.may_go_on:
             return await self._answer(self._spent())
+        await self._let_back()
         return None
+
+    async def _let_back(self) -> None:
+        """``with_replacement``: pause, and let those that failed for now compete with those not tried."""
+        house = self._house
+        now = house.clock.now()
+        wait_s = self._tries.replacement_s(now, house.budgets, house.rng)
+        if wait_s is not None and now + wait_s < self._client.deadline:
+            self._client.is_waiting = True
+            await asyncio.sleep(wait_s)
+            self._tries.wake(house.clock.now())
 
     def _headers(self, plan: RoutePlan, provider: str) -> list[tuple[str, str]]:
         return [

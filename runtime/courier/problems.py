@@ -93,7 +93,7 @@ def attempts_spent(model: str, tries: Tries, now: float, left_out: Sequence[Left
     count = len(tries.failed)
     message = f"No provider could answer for model '{model}' after {count} attempt{'s' if count != 1 else ''}: {told}."
     if tries.all_rate_limited():
-        wait_s = tries.soonest_s(now)
+        wait_s = tries.retry_after_s(now)
         return Problem(429, "rate_limit_exceeded", message, None, RETRY_AFTER_DEFAULT_S if wait_s is None else wait_s)
     if tries.all_bad_credentials():
         return Problem(401, "provider_auth_failed", message)

@@ -15,7 +15,11 @@ from runtime.ports import CallFailed, EdgeSink, Headers, UpstreamAnswer
 
 
 class StreamRelay:
-    """Relays one answer. ``on_content`` is called at the commit, before the client gets anything."""
+    """Relays one answer.
+
+    ``on_content`` is called when the first content is here, ``on_commit`` before the client gets anything: at once, or after
+    ``tokens_held`` tokens (see ``pace``).
+    """
 
     def __init__(
         self,
@@ -24,12 +28,16 @@ class StreamRelay:
         mode: UsageMode,
         headers: Headers,
         on_content: Callable[[], None],
+        on_commit: Callable[[], None],
+        tokens_held: int = 0,
     ) -> None:
         self._answer = answer
         self._sink = sink
         self._headers = headers
         self._on_content = on_content
-        self.reader = StreamReader(mode, answer.status)
+        self._on_commit = on_commit
+        self.reader = StreamReader(mode, answer.status, tokens_held)
+        self.has_content = False
         self.is_committed = False
         self.is_writing = False
         """True: it is the client that is waited for, not the upstream."""
@@ -48,6 +56,8 @@ class StreamRelay:
             if not self.is_committed:
                 if reader.failure is not None:
                     raise CallFailed(reader.failure)
+                if reader.has_content and not self.has_content:
+                    self._begin()
                 if not reader.committed:
                     continue
                 await self._commit()
@@ -62,9 +72,15 @@ class StreamRelay:
         await sink.end()
         return None
 
-    async def _commit(self) -> None:
-        self.is_committed = True
+    def _begin(self) -> None:
+        self.has_content = True
         self._on_content()
+
+    async def _commit(self) -> None:
+        if not self.has_content:
+            self._begin()
+        self.is_committed = True
+        self._on_commit()
         named = response_headers(self._answer.headers)
         if not any(name == "content-type" for name, _ in named):
             named.append(("content-type", "text/event-stream"))

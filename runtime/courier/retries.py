@@ -103,11 +103,11 @@ class Tries:
         """Whether ``provider`` was called for this request before."""
         return any(attempt.provider == provider for attempt in self.failed)
 
-    def add(self, provider: str, failure: Failure, now: float) -> None:
-        """Note a failed call."""
+    def add(self, provider: str, failure: Failure, now: float, *, is_final: bool = False) -> None:
+        """Note a failed call. ``is_final``: whoever failed is not asked again for this request, whatever the failure."""
         self.failed.append(Try(provider, failure, now))
-        again = now + (failure.retry_after_s or 0.0) if failure.retry is Retry.LATER else None
-        self._resting[provider] = again
+        may_return = failure.retry is Retry.LATER and not is_final
+        self._resting[provider] = now + (failure.retry_after_s or 0.0) if may_return else None
 
     def rest(self, now: float, budgets: RetryBudgets, rng: Random) -> float | None:
         """Everybody was tried: seconds until the first may be tried again, or None if nobody may.
@@ -123,6 +123,20 @@ class Tries:
         self._rests_until = max(min(ready), now + backoff_s(self.spec.backoff, self.rounds_of_repeats, rng))
         return self._rests_until - now
 
+    def replacement_s(self, now: float, budgets: RetryBudgets, rng: Random) -> float | None:
+        """``with_replacement``: the pause (s) after which those that failed compete with those not tried.
+
+        None: nobody can by then, and nothing is gained by it. After it ``wake`` lets them.
+        """
+        if not (self.spec.with_replacement and self.may_go_on):
+            return None
+        until = now + backoff_s(self.spec.backoff, self.rounds_of_repeats + 1, rng)
+        if not any(at is not None and at <= until and budgets.has_any(name) for name, at in self._resting.items()):
+            return None
+        self.rounds_of_repeats += 1
+        self._rests_until = until
+        return until - now
+
     def wake(self, now: float) -> None:
         """The wait is over: let those whose time has come be candidates again."""
         # A timer may fire a hair early; who was waited for must not cost another round for that.
@@ -130,8 +144,18 @@ class Tries:
         self._resting = {name: at for name, at in self._resting.items() if at is None or at > until}
 
     def soonest_s(self, now: float) -> float | None:
-        """Seconds until the first of those that failed for now may be asked again, for a ``Retry-After``."""
+        """Seconds until the first of those that failed for now may be asked again for this request; None: nobody ever."""
         waits = [at - now for at in self._resting.values() if at is not None]
+        return max(0.0, min(waits)) if waits else None
+
+    def retry_after_s(self, now: float) -> float | None:
+        """Seconds after which another request may do better, by what the last failure of each provider says; None: unknown."""
+        last = {attempt.provider: attempt for attempt in self.failed}
+        waits = [
+            attempt.at + (attempt.failure.retry_after_s or 0.0) - now
+            for attempt in last.values()
+            if attempt.failure.retry is Retry.LATER or attempt.failure.retry_after_s is not None
+        ]
         return max(0.0, min(waits)) if waits else None
 
     def all_rate_limited(self) -> bool:

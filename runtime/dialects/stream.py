@@ -16,6 +16,7 @@ from messages.failures import Failure
 from runtime.dialects.answer import unreadable
 from runtime.dialects.errors import error_in, failure_of_error
 from runtime.dialects.events import Verdict, is_dull, verdict_on
+from runtime.dialects.request import CHARACTERS_PER_TOKEN
 from runtime.dialects.sse import EventTooLarge, SseSplitter, event_data
 from runtime.dialects.usage import choice_characters, estimated_usage, usage_in
 
@@ -41,6 +42,7 @@ class StreamReader:
 
     __slots__ = (
         "_characters",
+        "_content_events",
         "_ended",
         "_envelope_bytes",
         "_has_done",
@@ -52,6 +54,7 @@ class StreamReader:
         "_kept",
         "_splitter",
         "_status",
+        "_tokens_held",
         "_uncounted_bytes",
         "_uncounted_events",
         "_usage",
@@ -59,12 +62,16 @@ class StreamReader:
         "error",
         "failure",
         "finish_reasons",
+        "has_content",
         "model",
         "response_id",
     )
 
-    def __init__(self, mode: UsageMode, status: int = 200) -> None:
+    def __init__(self, mode: UsageMode, status: int = 200, tokens_held: int = 0) -> None:
+        """``tokens_held``: the commit waits for so many tokens or the end, where a stream must show its rate first."""
         self.committed = False
+        self.has_content = False
+        """True: what would commit is here."""
         self.failure: Failure | None = None
         """Why there is no stream. Before the commit only: nothing was given out."""
         self.error: Failure | None = None
@@ -79,6 +86,9 @@ class StreamReader:
         self._held = bytearray()
         self._kept: list[bytes] = []
         self._usage: Usage | None = None
+        self._tokens_held = tokens_held
+        self._content_events = 0
+        """Before the commit."""
         self._characters = 0
         self._envelope_bytes = 0
         self._uncounted_bytes = 0
@@ -111,7 +121,7 @@ class StreamReader:
             elif not self._note(rest) and self._is_dropping:
                 relayed = rest
         if is_clean and not self.committed and self.failure is None:
-            self.failure = unreadable("empty", self._status, "the stream ended before any content")
+            self.failure = self._too_short()
         self._ended = is_clean
         return relayed
 
@@ -159,13 +169,28 @@ class StreamReader:
                 self.failure = failure_of_error(error_in(parsed), self._status)
             return True
         if verdict is Verdict.DONE:
-            self.failure = unreadable("empty", self._status, "the stream ended before any content")
-            return True
+            if not self.has_content:
+                self.failure = self._too_short()
+                return True
+            self._has_done = True
         is_ours = self._learn(parsed, len(event)) if parsed is not None else False
         if not is_ours:
             self._kept.append(event)
-        self.committed = verdict is Verdict.COMMIT
+        if verdict is Verdict.COMMIT:
+            self.has_content = True
+            self._content_events += 1
+        self.committed = self.has_content and (self._has_done or self._has_finished or self._tokens_seen() >= self._tokens_held)
         return False
+
+    def _tokens_seen(self) -> float:
+        """Of the content before the commit: one for each event at least, for some languages have a token to a character."""
+        return max(self._content_events, self._characters / CHARACTERS_PER_TOKEN)
+
+    def _too_short(self) -> Failure:
+        """The stream is over and was not committed."""
+        if self.has_content:
+            return unreadable("truncated", self._status, "the stream ended without a finish reason")
+        return unreadable("empty", self._status, "the stream ended before any content")
 
     def _release(self) -> bytes:
         """Everything held, at the commit."""

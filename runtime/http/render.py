@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from messages.base import Message, field_names
-from messages.control import HealthSpec, ModelSpec, ProviderSpec
+from messages.control import HealthSpec, LimitsSpec, ModelSpec, ProviderSpec
 from messages.decisions import Decision, RouterStats
 from messages.health import CircuitReport, CircuitState, HealthReport, ProviderReport, Status
 from messages.stats import Stats, UsageLine
@@ -43,7 +43,7 @@ def provider(spec: ProviderSpec, report: ProviderReport, pushed: Mapping[str, fl
         "region": spec.region,
         "zone": spec.zone,
         "tags": list(spec.tags),
-        "limits": plain(spec.limits) | {"requests_left": report.requests_left, "tokens_left": report.tokens_left},
+        "limits": _limits(spec.limits, report),
         "latency_ms": {
             "ewma": round(report.latency_ewma_ms, 3),
             "p50": round(report.latency_p50_ms, 3),
@@ -99,6 +99,15 @@ def _circuit(report: CircuitReport) -> dict[str, Any]:
 
 def _seconds(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
+
+
+def _limits(limits: LimitsSpec, report: ProviderReport) -> dict[str, Any]:
+    """As configured, and as they stand. ``concurrency`` is what ``max_concurrency: auto`` has come to."""
+    shown: dict[str, Any] = plain(limits)
+    if shown.pop("adaptive"):
+        shown["max_concurrency"] = "auto"
+    left = {"requests_left": report.requests_left, "tokens_left": report.tokens_left}
+    return shown | left | {"concurrency": report.concurrency_limit}
 
 
 def _model(model: ModelSpec) -> dict[str, Any]:

@@ -61,6 +61,7 @@ GOLDEN_TAGS = {
     "health.push_metrics": "PushMetrics",
     "health.run_probe": "RunProbe",
     "policy.action": "Action",
+    "policy.chain_step": "ChainStep",
     "policy.condition": "Condition",
     "policy.pool_rule": "PoolRule",
     "policy.pool_spec": "PoolSpec",

@@ -18,9 +18,8 @@ def about(seconds: float) -> Any:
     return pytest.approx(seconds)
 
 
-def limits(**spec: float) -> Limits:
-    concurrency = spec.pop("max_concurrency", None)
-    return Limits(LimitsSpec(max_concurrency=None if concurrency is None else int(concurrency), **spec), 0.0, is_full=True)
+def limits(**spec: Any) -> Limits:
+    return Limits(LimitsSpec(**spec), 0.0, is_full=True)
 
 
 def reserve(of: Limits, tokens: int, now: float) -> Hold | None:

@@ -21,6 +21,8 @@ from runtime.system.solo import SoloContext
 ROUTER: Ref[CapacityFreed] = Ref("router")
 MODELS = (ModelSpec("m", "m", 1.0, 1.0, 100_000), ModelSpec("n", "n"))
 HEALTH = HealthSpec()
+AUTO = 0
+"""Calls at once, to be found out."""
 
 
 class Laws(RuleBasedStateMachine):
@@ -47,7 +49,12 @@ class Laws(RuleBasedStateMachine):
             endpoint,
             key,
             MODELS,
-            limits=LimitsSpec(per_minute, None if per_minute is None else per_minute * 100, concurrency),
+            limits=LimitsSpec(
+                per_minute,
+                None if per_minute is None else per_minute * 100,
+                concurrency or None,
+                adaptive=concurrency == AUTO,
+            ),
             circuit=CircuitSpec(failures=2, half_open_calls=trials),
             probe=ProbeSpec(probe),
         )
@@ -126,7 +133,7 @@ class Laws(RuleBasedStateMachine):
         self.context.advance(passed_s)
 
     @rule(
-        concurrency=st.one_of(st.none(), st.integers(1, 4)),
+        concurrency=st.one_of(st.none(), st.just(AUTO), st.integers(1, 4)),
         per_minute=st.one_of(st.none(), st.floats(1.0, 100.0)),
         probe=st.sampled_from(["models", "off"]),
         trials=st.integers(1, 3),

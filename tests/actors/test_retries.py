@@ -136,6 +136,43 @@ def test_pain_13_nobody_is_tried_again_who_has_had_its_share_of_repeats() -> Non
     assert found.rest(100.0, budgets, RNG) is None
 
 
+def test_B5_a_final_failure_is_not_repeated_whatever_it_was_and_still_says_when_others_may_come() -> None:
+    found = tries(max_attempts=10)
+    found.add("a", failure(scope=Scope.BUCKET, retry_after_s=30.0), 100.0, is_final=True)
+
+    assert found.rest(100.0, RetryBudgets(0.2), RNG) is None
+    assert found.soonest_s(100.0) is None
+    assert found.retry_after_s(110.0) == pytest.approx(20.0)
+
+
+def test_B5_with_replacement_those_that_failed_for_now_return_after_the_back_off_and_others_do_not() -> None:
+    backoff = BackoffSpec(kind="linear", base_s=0.5, jitter=False)
+    found = Tries(FailoverSpec(max_attempts=10, backoff=backoff, with_replacement=True))
+    found.add("now", failure(), 100.0)
+    found.add("never", failure(Retry.ELSEWHERE), 100.0)
+    found.add("late", failure(retry_after_s=9.0), 100.0)
+
+    assert found.replacement_s(100.0, RetryBudgets(0.2), RNG) == pytest.approx(0.5)
+    found.wake(100.5)
+    assert found.tried == ("never", "late")
+
+    # When nobody could return, there is no pause.
+    assert found.replacement_s(100.5, RetryBudgets(0.2), RNG) is None
+    found.add("now", failure(), 100.5)
+    spent = RetryBudgets(0.2)
+    while spent.spend("now"):
+        pass
+    assert found.replacement_s(100.5, spent, RNG) is None
+    assert found.replacement_s(100.5, RetryBudgets(0.2), RNG) == pytest.approx(1.0)
+
+
+def test_without_replacement_nobody_returns_before_all_were_tried() -> None:
+    found = tries()
+    found.add("a", failure(), 100.0)
+
+    assert found.replacement_s(100.0, RetryBudgets(0.2), RNG) is None
+
+
 def test_what_can_never_succeed_is_not_waited_for() -> None:
     found = tries()
     found.add("a", failure(Retry.ELSEWHERE, Scope.CREDENTIAL), 100.0)
@@ -155,7 +192,7 @@ def test_what_all_failures_have_in_common_is_known() -> None:
     mixed.add("b", failure(), 100.0)
 
     assert limited.all_rate_limited()
-    assert limited.soonest_s(105.0) == pytest.approx(15.0)
+    assert limited.soonest_s(105.0) == limited.retry_after_s(105.0) == pytest.approx(15.0)
     assert keys.all_bad_credentials()
     assert not mixed.all_rate_limited()
     assert not mixed.all_bad_credentials()

@@ -114,7 +114,7 @@ providers:
     stream_usage: insert
     limits: {requests_per_minute: 60, tokens_per_minute: 1000, max_concurrency: 4, burst: 2}
     circuit: {failures: 2, failure_rate: 0.5, window: 10s, minimum_calls: 3, open_for: 1s, half_open_calls: 2, open_max: 1m}
-    timeouts: {connect: 1s, first_byte: 2s, idle: 3s, total: 4s, min_tokens_per_second: 0}
+    timeouts: {connect: 1s, first_byte: 2s, idle: 3s, total: 4s, min_tokens_per_second: 5}
     probe: {kind: off, interval: 5m}
     enabled: false
 default_provider: a.b-c_1
@@ -131,8 +131,8 @@ routing:
     enabled: false
     max_attempts: 5
     on_status: [408, 5XX, "429"]
-    on_rate_limit: true
-    with_replacement: false
+    on_rate_limit: false
+    with_replacement: true
     retry_share: 0.5
     backoff: {kind: linear, base: 1s, factor: 3, max: 2s, jitter: false}
   queue: {max_wait: 0, max_length: 0}
@@ -156,10 +156,10 @@ def test_D1_every_supported_key_arrives() -> None:
     assert (spec.takes_any, spec.lists_models, spec.enabled, spec.trusted) == (False, False, False, True)
     assert (spec.weight, spec.priority, spec.region, spec.zone, spec.tags) == (3, -2, "eu", "eu-1", ("fast", "cheap"))
     assert (spec.limits, spec.circuit) == (LimitsSpec(60, 1000, 4, 2), CircuitSpec(2, 0.5, 10, 3, 1, 2, 60))
-    assert (spec.timeouts, spec.probe, spec.stream_usage) == (TimeoutsSpec(1, 2, 3, 4), ProbeSpec("off", 300), "insert")
+    assert (spec.timeouts, spec.probe, spec.stream_usage) == (TimeoutsSpec(1, 2, 3, 4, 5), ProbeSpec("off", 300), "insert")
     assert routing == RoutingSpec(
         "least_latency", 0, 4, 0.02, 60,
-        FailoverSpec(False, 5, ("408", "5xx", "429"), BackoffSpec("linear", 1, 3, 2, False), 0.5), 0, 0,
+        FailoverSpec(False, 5, ("408", "5xx", "429"), BackoffSpec("linear", 1, 3, 2, False), 0.5, False, True), 0, 0,
         latency_quantile="p95",
     )  # fmt: skip
     assert loaded.snapshot.health == HealthSpec(0.5, 1, 3, 0.9, 2, 30, 0.1, 0.6, 0.3, 0.1, 3, 0.25, 5, 1)

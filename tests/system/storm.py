@@ -44,12 +44,15 @@ class Storm:
 
     seed: int
     rng: Random = field(init=False)
+    more: Random = field(init=False)
+    """For what came later, so that a seed's storm stays what it was."""
     providers: list[str] = field(init=False)
     router_crashes: int = 0
     registry_crashes: int = 0
 
     def __post_init__(self) -> None:
         self.rng = Random(f"storm/{self.seed}")
+        self.more = Random(f"storm/{self.seed}/more")
         self.providers = [f"p{number}" for number in range(self.rng.randint(1, 4))]
 
     def config(self) -> Loaded:
@@ -64,12 +67,16 @@ class Storm:
                 "max_attempts": rng.randint(1, 5),
                 "retry_share": rng.choice((0, 0.2, 1)),
                 "backoff": {"kind": rng.choice(("none", "linear", "exponential", "fibonacci"))},
+                "on_rate_limit": self.more.random() < 0.8,
+                "with_replacement": self.more.random() < 0.3,
             },
         )
 
     def _entry(self) -> dict[str, Any]:
         rng = self.rng
         limits: dict[str, Any] = {"max_concurrency": rng.choice((1, 2, 5, None))}
+        if self.more.random() < 0.2:
+            limits["max_concurrency"] = "auto"
         if rng.random() < 0.4:
             limits["requests_per_minute"] = rng.choice((60, 300, 1200))
             limits["burst"] = rng.choice((1, 3, 10))
@@ -83,7 +90,12 @@ class Storm:
                 "open_for": f"{rng.choice((200, 1000, 4000))}ms",
                 "half_open_calls": rng.randint(1, 3),
             },
-            "timeouts": {"first_byte": "1s", "idle": "1s", "total": rng.choice(("2s", "10s"))},
+            "timeouts": {
+                "first_byte": "1s",
+                "idle": "1s",
+                "total": rng.choice(("2s", "10s")),
+                "min_tokens_per_second": self.more.choice((0, 0, 5, 100)),
+            },
             "probe": {"kind": rng.choice(("off", "models", "http")), "interval": "2s"},
             "weight": rng.randint(1, 3),
             # One that names no models has those it lists itself, once a probe has found them.

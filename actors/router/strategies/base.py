@@ -121,3 +121,5 @@ class Strategy:
     """True: a provider of weight 0 takes nothing."""
     is_foreign: bool = False
     """True: of somebody else's making, so its ranking is checked, and ``first`` stands in where it fails."""
+    is_order: bool = False
+    """True: the static order is the whole choice, whatever the bids say."""
