@@ -127,6 +127,7 @@ class Changes:
         return replace(
             spec.limits,
             max_concurrency=rng.choice((1, 3, None)),
+            adaptive=False,
             requests_per_minute=rng.choice((spec.limits.requests_per_minute, 60.0, 600.0)),
             burst=rng.choice((2.0, 10.0)),
         )
