@@ -25,6 +25,18 @@ class RefusalReason(StrEnum):
     OUT = "out"
 
 
+class AttemptKind(StrEnum):
+    """Why a call was made."""
+
+    FIRST = "first"
+    FAILOVER = "failover"
+    """The one before had failed."""
+    HEDGE = "hedge"
+    """The one before was overdue, and went on."""
+    EXPLORE = "explore"
+    """A copy, to find out how a provider is doing."""
+
+
 class Outcome(StrEnum):
     """How a call ended."""
 
@@ -148,6 +160,7 @@ class CallEnded(Message):
     """True: the call failed after content had gone to the client."""
     status: int = 0
     """HTTP status of the upstream's answer; 0: none came."""
+    kind: AttemptKind = AttemptKind.FIRST
 
 
 @message("calls.permit")

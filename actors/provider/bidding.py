@@ -7,9 +7,13 @@ was learned (``evidence``, ``health``); here it is only read, the usual case by 
 from actors.provider.catalog import Catalog, Offered
 from actors.provider.limits import Hindrance, Hold, Limits
 from actors.provider.models import NOTHING_KNOWN
+from actors.provider.overdue import overdue_ages, unheard_s
 from actors.provider.standing import Standing
 from messages.control import ProviderSpec
 from messages.routing import Bid, CallForBids, NoBid, NoBidReason
+
+TIGHT_SHARE = 0.8
+"""Of a limit: who has used more of it is spared second calls."""
 
 
 def offer(
@@ -70,13 +74,28 @@ def offer(
         score, is_healthy = health.view(now)
     max_p95_s, in_flight, limit = health.spec.max_p95_s, limits.in_flight, limits.max_concurrency
     room = room_of(standing, limits) if is_trial else None if limit is None else limit - in_flight
+    overdue_s, overdue_early_s = overdue_ages(evidence, profile.stream, output_tokens)
     return Bid(
         spec.id, in_flight, room, spec.weight, spec.priority, known,
         p50_s, p95_s, ewma_s, expected_s, offered.cost_usd(prompt_tokens, output_tokens),
         failure_p, evidence.failure_loss_s, cut_p, score, is_healthy and (max_p95_s is None or p95_s <= max_p95_s),
         is_trial, 0 if known else evidence.in_flight, successes, failures, reserved,
-        peak_s, evidence.tokens_per_s, surplus,
+        peak_s, evidence.tokens_per_s, surplus, overdue_s, overdue_early_s,
+        (room is not None or limits.requests is not None or limits.tokens is not None) and is_tight(limits, now),
+        unheard_s(evidence, now), evidence.slowness,
     )  # fmt: skip
+
+
+def is_tight(limits: Limits, now: float) -> bool:
+    """Whether over 80 % of a limit is used: such a provider takes no second calls. At ``now`` (s)."""
+    limit = limits.max_concurrency
+    if limit is not None and limits.in_flight > TIGHT_SHARE * limit:
+        return True
+    requests, tokens = limits.requests, limits.tokens
+    left = 1.0 - TIGHT_SHARE
+    return (requests is not None and requests.level_at(now) < left * requests.size) or (
+        tokens is not None and tokens.level_at(now) < left * tokens.size
+    )
 
 
 def room_of(standing: Standing, limits: Limits) -> int | None:

@@ -46,6 +46,10 @@ FADING_STEP_S = 0.01
 """Time that passes before estimates fade by it: many calls at once need no exponentials each."""
 OVERDUE_Z = 2.5
 """Deviations after which a call is overdue: about p99.4."""
+EARLY_Z = 1.65
+"""Deviations after which it may be taken for overdue where somebody else would be faster: about p95."""
+OVERDUE_MARGIN_S = 0.03
+"""However small the spread, a call is not overdue before so long after its time."""
 PATIENCE_S = 2.0
 UNKNOWN_PATIENCE_S = 10.0
 GAIN = 0.12
@@ -80,21 +84,22 @@ class ModelEvidence:
     """The estimates for one model. Fields that a bid reads are public; times in seconds."""
 
     __slots__ = (
-        "_a", "_at", "_b", "_deviation", "_deviation_whole", "_fresh", "_good_sent_at", "_idle_s", "_rate_n", "_recent",
-        "_reference", "_soft", "counts_until", "cut_p", "failure_loss_s", "failure_p", "failures", "first_s", "in_flight",
-        "knee", "oldest", "output", "samples", "slowness", "streams", "successes", "token_s", "tokens_per_s", "wholes",
+        "_a", "_b", "_fresh", "_good_sent_at", "_rate_n", "_recent", "_reference", "counts_until", "cut_p",
+        "deviation", "deviation_whole", "failure_loss_s", "failure_p", "failures", "first_s", "heard_at", "idle_s", "in_flight",
+        "knee", "oldest", "output", "overdue_early_s", "overdue_s", "samples", "slowness", "soft", "streams", "successes",
+        "token_s", "tokens_per_s", "wholes",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._a = log(FIRST_S)
         self._b = log(TOKEN_S)
-        self._idle_s = FIRST_S
-        self._deviation = self._deviation_whole = _DEVIATION
+        self.idle_s = FIRST_S
+        self.deviation = self.deviation_whole = _DEVIATION
         self._reference = self._a
         self._rate_n = 0
         self._recent = 0.0
-        self._at = float("-inf")
-        self._soft = SOFT
+        self.heard_at = float("-inf")
+        self.soft = SOFT
         """How much of the queueing beyond the knee is believed: all of it (1) once queueing was seen."""
         self._good_sent_at = float("-inf")
         self._fresh: deque[Sending] = deque()
@@ -117,6 +122,8 @@ class ModelEvidence:
         self.failure_p = 0.0
         self.failure_loss_s = 0.0
         self.cut_p = 0.0
+        self.overdue_s, self.overdue_early_s = FIRST_S * exp(OVERDUE_Z * _DEVIATION), FIRST_S * exp(EARLY_Z * _DEVIATION)
+        """Ages of a stream's call from which it is overdue, while nobody queues: see ``overdue``."""
         self.output = OutputLength()
         self.streams = Quantiles()
         self.wholes = Quantiles()
@@ -139,7 +146,7 @@ class ModelEvidence:
 
     def faded(self, now: float) -> tuple[float, float, float, float]:
         """``failure_p``, ``cut_p``, ``successes`` and ``failures`` as of ``now`` (s). Changes nothing."""
-        since = self._at - now
+        since = self.heard_at - now
         if since >= 0.0:
             return self.failure_p, self.cut_p, self.successes, self.failures
         risk, counts = exp(since / RISK_TAU_S), exp(since / SAMPLES_TAU_S)
@@ -154,7 +161,7 @@ class ModelEvidence:
             expected = total * max(1.0, age / oldest.predicted_s)
         load = self.in_flight + 1
         if load > self.knee:
-            expected += QUEUE_WEIGHT * self._soft * (load - self.knee) / self.knee * total
+            expected += QUEUE_WEIGHT * self.soft * (load - self.knee) / self.knee * total
         return expected
 
     def patience_s(self, stream: bool) -> float:
@@ -165,19 +172,19 @@ class ModelEvidence:
     def sent(self, stream: bool, max_tokens: int | None, now: float) -> Sending:
         """A call goes out at ``now`` (s)."""
         load = self.in_flight = self.in_flight + 1
-        predicted, deviation, knee = self._idle_s, self._deviation, self.knee
+        predicted, deviation, knee = self.idle_s, self.deviation, self.knee
         if not stream or load > knee:
             output_s = self.token_s * self.output.expected(max_tokens)
             if not stream:
                 predicted += output_s
-                deviation = self._deviation_whole
+                deviation = self.deviation_whole
                 if self.output.deviation > deviation:
                     deviation = self.output.deviation
             if load > knee:
-                predicted += self._soft * (load - knee) / knee * (self.first_s + output_s)
+                predicted += self.soft * (load - knee) / knee * (self.first_s + output_s)
         overdue = predicted * exp(OVERDUE_Z * (deviation if deviation < 1.0 else 1.0))
-        if overdue < predicted + 0.03:
-            overdue = predicted + 0.03
+        if overdue < predicted + OVERDUE_MARGIN_S:
+            overdue = predicted + OVERDUE_MARGIN_S
         sending = Sending(now, stream, max_tokens, predicted, overdue, load)
         fresh = self._fresh
         if self.oldest is None:
@@ -252,7 +259,7 @@ class ModelEvidence:
         if age > sending.overdue_s:
             if sending.load > self.knee:
                 self._move_knee(sending.load / (1.0 + age / max(TINY_S, sending.predicted_s)), 0.25)
-                self._soft = 1.0
+                self.soft = 1.0
             elif self.samples:
                 self._a = _clamped(self._a + 0.5 * log(age / sending.predicted_s))
                 self._refresh()
@@ -289,10 +296,10 @@ class ModelEvidence:
 
     def _age(self, now: float) -> None:
         """Bring all that fades to ``now``, and count an event: the more there are lately, the less each one weighs."""
-        passed = now - self._at
+        passed = now - self.heard_at
         recent = self._recent + 1.0
         if passed > FADING_STEP_S:
-            self._at = now
+            self.heard_at = now
             self.counts_until = now + COUNTS_STILL_S
             if self.failure_p or self.cut_p:
                 fading = exp(-passed / RISK_TAU_S)
@@ -308,10 +315,10 @@ class ModelEvidence:
     def _learn(self, sending: Sending, seconds: float, whole_tokens: float | None) -> None:
         """A time to first content, or (with ``whole_tokens``) to the end of an answer that was no stream."""
         samples = self.samples = self.samples + 1.0
-        idle, deviation = self._idle_s, self._deviation
+        idle, deviation = self.idle_s, self.deviation
         if whole_tokens is not None:
             idle += self.token_s * whole_tokens
-            deviation = self._deviation_whole
+            deviation = self.deviation_whole
         surprise = log2(seconds / idle) * _LN_2
         gain = slow_gain = 1.0 / samples if samples > 1.0 else 1.0
         if gain < GAIN:
@@ -332,9 +339,9 @@ class ModelEvidence:
             if deviation < _DEVIATION_MIN:
                 deviation = _DEVIATION_MIN
             if whole_tokens is None:
-                self._deviation = deviation
+                self.deviation = deviation
             else:
-                self._deviation_whole = deviation
+                self.deviation_whole = deviation
         moved = gain * surprise
         a = self._a + moved
         self._a = a if -16.0 < a < 9.0 else _clamped(a)
@@ -353,7 +360,7 @@ class ModelEvidence:
         held = load / (1.0 + max(0.0, seconds - idle) / max(idle, total))
         if load > self.knee:
             self._move_knee(held, 0.25)
-            self._soft = 1.0 if held < 0.8 * load else SOFT
+            self.soft = 1.0 if held < 0.8 * load else SOFT
             return 0.0 if is_long else 1.0
         if is_long:
             self._move_knee(held, 0.1)
@@ -377,8 +384,10 @@ class ModelEvidence:
         self.knee = max(1.0, self.knee + gain * (held - self.knee))
 
     def _refresh(self) -> None:
-        a, spread = self._a, self._deviation
-        idle = self._idle_s = exp(a)
+        a, spread = self._a, self.deviation
+        idle = self.idle_s = exp(a)
+        capped = spread if spread < 1.0 else 1.0
+        self.overdue_s, self.overdue_early_s = idle * exp(OVERDUE_Z * capped), idle * exp(EARLY_Z * capped)
         spread *= spread / 2.0
         self.first_s = idle * exp(spread if spread < 0.5 else 0.5)
         self.slowness = exp(a - self._reference)

@@ -269,4 +269,9 @@ def with_plans(bid: Bid, count: int) -> Bid:
         bid.latency_peak_s,
         bid.tokens_per_s,
         bid.surplus,
+        bid.overdue_s,
+        bid.overdue_early_s,
+        bid.tight,
+        bid.unheard_s,
+        bid.slowness,
     )

@@ -84,6 +84,10 @@ class Pending:
     """Why the strategy of somebody else's making was replaced by ``first``."""
     priority: int = NORMAL
     """Of the course it began with: its place in line stays."""
+    hedge_after_s: float | None = None
+    """As the plan says."""
+    explored: str = ""
+    """Who gets a copy by the plan."""
 
     @property
     def order(self) -> tuple[float, int]:

@@ -1,0 +1,65 @@
+"""What the router answers, put together: the plan, or why there is none. Each goes with its line in the record."""
+
+from collections.abc import Iterable
+
+from actors.kernel import Context
+from actors.router.decision import CHOICES_MAX
+from actors.router.pending import Pending
+from actors.router.recorder import Recorder
+from actors.router.strategies.base import Ranked
+from actors.router.strategies.guard import guarded_learn
+from actors.router.table import RoutingTable
+from actors.router.verdict import judge
+from messages.routing import Bid, Choice, NoRoute, RouteError, RoutePlan, RouteQuery
+
+
+def plan_of(pending: Pending, decision_id: str, ranked: Ranked, explore: Bid | None = None) -> RoutePlan:
+    """The plan: who is to be called, in order, when a second call may be asked for, and who is to ``explore``."""
+    choices = [Choice(bid.provider, score, bid.expected_s, bid.cost_usd, bid.tokens) for score, bid in ranked[:CHOICES_MAX]]
+    return RoutePlan(
+        pending.query.query_id,
+        decision_id,
+        pending.generation,
+        pending.route.model,
+        pending.strategy.name,
+        tuple(choices),
+        pending.hedge_after_s,
+        None if explore is None else Choice(explore.provider, 0.0, explore.expected_s, explore.cost_usd, explore.tokens),
+    )
+
+
+def teach(pending: Pending, ranked: Ranked) -> None:
+    """Tell the strategy of a query what was planned."""
+    strategy = pending.strategy
+    if strategy.is_foreign:
+        pending.failure = pending.failure or guarded_learn(strategy, pending.memory, ranked)
+    elif strategy.learn is not None:
+        strategy.learn(pending.memory, ranked)
+
+
+def no_route(pending: Pending, record: Recorder, context: Context, error: RouteError | None, note: str) -> NoRoute:
+    """There is no plan. ``error`` overrides what the reasons amount to; ``note`` goes to the record only."""
+    now = context.now()
+    left_out = tuple(pending.reasons())
+    course = pending.course
+    verdict = judge(pending.route.model, left_out, now, error, course.detail if error is course.error else "")
+    decision_id = record.refusal(pending, note or verdict.error, now, context)
+    query_id = pending.query.query_id
+    return NoRoute(query_id, decision_id, verdict.error, verdict.detail, left_out, verdict.retry_after_s, course.reject)
+
+
+def no_start(
+    query: RouteQuery,
+    record: Recorder,
+    table: RoutingTable,
+    strategy: str,
+    strategies: Iterable[str],
+    error: RouteError,
+    context: Context,
+) -> NoRoute:
+    """Nothing can be made of a query: nobody has its model, or there is no such ``strategy``."""
+    known, detail = table.ids, f"no provider has a model {query.profile.model!r}"
+    if error is RouteError.STRATEGY_NOT_FOUND:
+        detail, known = f"no strategy {strategy!r}; there are {', '.join(strategies)}", ()
+    decision_id = record.no_start(query, strategy, table.generation, known, error, context)
+    return NoRoute(query.query_id, decision_id, error, detail, ())
