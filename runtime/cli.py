@@ -94,6 +94,8 @@ def serve(*, config: ConfigPath = None, host: str | None = None, port: int | Non
         log.warning("%s", note)
     try:
         return _run_loop(Daemon(loaded, os.environ, _version()).run())
+    except ConfigError as error:
+        raise Failed(error.text()) from error
     except BadTelemetry as error:
         raise Failed(f"telemetry: {error}") from error
     except OSError as error:

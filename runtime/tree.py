@@ -63,6 +63,7 @@ class Tree:
         self._draining: dict[str, None] = {}
         self._faulty: dict[str, float] = {}
         """When a fault of a strategy was last logged, in monotonic seconds."""
+        self._reaper: asyncio.TimerHandle | None = None
         self._snapshot = directory.snapshot
         self.router: Ref[Any] = Ref("router")
         system.port("providers", self._on_configured)
@@ -116,17 +117,22 @@ class Tree:
         for provider in [name for name in self._specs if name not in wanted and name not in self._draining]:
             self._draining[provider] = None
             self._system.tell(f"provider:{provider}", Drain(), sender="providers")
-        self._reap()
+        self._reap_later()
+
+    def _reap_later(self) -> None:
+        """Not at once: a provider reads its ``Drain`` first. One alarm, however many changes come while some drain."""
+        if self._draining and self._reaper is None:
+            self._reaper = asyncio.get_running_loop().call_later(REAP_S, self._reap)
 
     def _reap(self) -> None:
         """Stop the draining providers whose last call has ended, and look again while there are others."""
+        self._reaper = None
         for provider in [name for name in self._draining if not self._permits.granted_to(name)]:
             del self._draining[provider], self._specs[provider]
             self._system.stop_actor(f"provider:{provider}")
             if self._credentials is not None:
                 self._credentials.forget(provider)
-        if self._draining:
-            asyncio.get_running_loop().call_later(REAP_S, self._reap)
+        self._reap_later()
 
     def _on_fault(self, envelope: Envelope) -> None:
         """A strategy of others failed, and ``first`` stood in."""

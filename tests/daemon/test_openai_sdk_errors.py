@@ -95,7 +95,7 @@ def test_a_mistake_of_the_clients_own(client: openai.OpenAI, upstream: ScriptedU
 
 def test_a_mistake_we_find_ourselves(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
-        ask(client, "broken", region="eu")
+        ask(client, "broken", throughput="fast")
 
     assert caught.value.code == "invalid_request"
 
