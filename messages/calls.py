@@ -34,7 +34,7 @@ class AttemptKind(StrEnum):
     HEDGE = "hedge"
     """The one before was overdue, and went on."""
     EXPLORE = "explore"
-    """A copy, to find out how a provider is doing."""
+    """To find out how a provider is doing: a copy, or a first call whose failure costs next to nothing."""
 
 
 class Outcome(StrEnum):
@@ -68,6 +68,8 @@ class Award(Message):
     """Estimate of prompt and output together, reserved from the token limit."""
     stream: bool
     max_tokens: int | None = None
+    explores: bool = False
+    """True: an open circuit is to let it pass before its time, for nobody depends on how it goes."""
 
     def unanswered(self, actor: str, fault: str) -> Message:
         """A permit that nobody can grant is refused, so the courier owes no end for it."""

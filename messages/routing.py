@@ -267,6 +267,8 @@ class NoBid(Message):
     retry_at: float | None = None
     """Monotonic seconds when this may end; None: unknown."""
     detail: str = ""
+    exploring: Bid | None = None
+    """With an open circuit: the offer to a call that explores."""
 
 
 @message("routing.gathered")
@@ -288,6 +290,8 @@ class Choice(Message):
     cost_usd: float | None
     tokens: int = 0
     """What the bid would reserve from the token limit, so that the award reserves the same."""
+    overdue_s: float = 0.0
+    """Age at which its call is overdue: about p99.4 of what it takes."""
 
 
 @message("routing.route_plan")
@@ -305,6 +309,8 @@ class RoutePlan(Message):
     """Age of the first choice's call from which a second one may be asked for; None: never."""
     explore: Choice | None = None
     """Whom to send a copy at once, to find out how it is doing."""
+    is_led: bool = False
+    """True: the first choice explores. It fails at once and for next to nothing, if it fails; the next is the strategy's."""
 
 
 @message("routing.left_out")

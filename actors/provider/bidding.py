@@ -36,8 +36,8 @@ def offer(
         return _too_long(spec, wanted, max_tokens, offered)
     if standing.absences.absent and (until := standing.absences.until(model)) > now:
         return NoBid(spec.id, NoBidReason.MODEL_UNAVAILABLE, until, "the provider said it has no such model")
-    is_trial = not (standing.circuit.is_closed and standing.credential.is_closed)
-    if is_trial and (held := standing.held(now)) is not None:
+    is_trial, held = not (standing.circuit.is_closed and standing.credential.is_closed), None
+    if is_trial and (held := standing.held(now)) is not None and not standing.takes_explorers:
         return NoBid(spec.id, held[0], held[1], "")
     evidence = standing.evidence.models.get(model, NOTHING_KNOWN)
     if profile.endpoint == "embeddings":
@@ -46,7 +46,7 @@ def offer(
         reserved = prompt_tokens + evidence.output.upper if max_tokens is None else wanted
         output_tokens = evidence.output.expected(max_tokens)
     if (hold := limits.hold(reserved, now)) is not None:
-        return _held_back(spec, hold)
+        return _held_back(spec, hold) if held is None else NoBid(spec.id, held[0], held[1], "")
     expected_s = evidence.expected_s(output_tokens, now)
     failure_p, cut_p, successes, failures = evidence.failure_p, evidence.cut_p, evidence.successes, evidence.failures
     if failure_p or cut_p or now > evidence.counts_until:
@@ -75,7 +75,7 @@ def offer(
     max_p95_s, in_flight, limit = health.spec.max_p95_s, limits.in_flight, limits.max_concurrency
     room = room_of(standing, limits) if is_trial else None if limit is None else limit - in_flight
     overdue_s, overdue_early_s = overdue_ages(evidence, profile.stream, output_tokens)
-    return Bid(
+    bid = Bid(
         spec.id, in_flight, room, spec.weight, spec.priority, known,
         p50_s, p95_s, ewma_s, expected_s, offered.cost_usd(prompt_tokens, output_tokens),
         failure_p, evidence.failure_loss_s, cut_p, score, is_healthy and (max_p95_s is None or p95_s <= max_p95_s),
@@ -84,6 +84,7 @@ def offer(
         (room is not None or limits.requests is not None or limits.tokens is not None) and is_tight(limits, now),
         unheard_s(evidence, now), evidence.slowness,
     )  # fmt: skip
+    return bid if held is None else NoBid(spec.id, held[0], held[1], "", bid)
 
 
 def is_tight(limits: Limits, now: float) -> bool:

@@ -60,7 +60,7 @@ class RouterActor:
     def __init__(self, snapshot: ConfigSnapshot, seed: str = "", strategies: Mapping[str, Strategy] = STRATEGIES) -> None:
         self._strategies = strategies
         self._record = Recorder(snapshot.routing.decisions_kept, seed or f"{snapshot.seed}/router")
-        self._hedging, self._exploring = Hedging(), Exploring()
+        self._hedging, self._exploring = Hedging(), Exploring(snapshot.routing)
         self._adopt(snapshot)
         self._memories = Memories()
         self._open: dict[str, Pending] = {}
@@ -199,20 +199,20 @@ class RouterActor:
 
     def _plan(self, pending: Pending, ranked: Ranked, context: Context) -> None:
         strategy, now = pending.strategy, context.now()
-        pending.hedge_after_s = self._hedging.after_s(ranked, self._asked.seconds_per_usd)
-        explore = None
+        way, copy = ranked, None
         if not pending.is_dry:
             winner = ranked[0][1].provider
             if strategy.learn is not None:
                 teach(pending, ranked)
             pending.memory.note(winner)
-            self._plans.open(pending.query.query_id, winner, now)
-            explore = self._exploring.choose(pending, ranked, bool(self._queue.waiting), now)
+            way, copy = self._exploring.choose(pending, ranked, bool(self._queue.waiting), now)
+            self._plans.open(pending.query.query_id, way[0][1].provider, now)
+        pending.hedge_after_s = self._hedging.after_s(way, self._asked.seconds_per_usd)
         decision_id = self._record.plan(pending, ranked, now, context)
         if pending.failure:
             self._record.strategy_errors += 1
             context.tell(_FAULTS, StrategyFailed(strategy.name, pending.failure))
-        context.answer(pending.slot, plan_of(pending, decision_id, ranked, explore))
+        context.answer(pending.slot, plan_of(pending, decision_id, way, copy))
         self._finish(pending)
 
     def _hedge(self, pending: Pending, context: Context) -> None:
@@ -363,7 +363,7 @@ class RouterActor:
         self._policy = Policy(snapshot, self._table, self._strategies)
         self._record.keep_rules(self._policy.rule_names)
         self._hedging.adopt(routing.hedge)
-        self._exploring.adopt(routing.explore, self._table.by_id)
+        self._exploring.adopt(routing, self._table.by_id)
         self._asked = Ask(RequestProfile(""), routing.seconds_per_usd, routing.latency_quantile == "p95")
 
     def _on_configured(self, message: Configured, context: Context) -> None:

@@ -13,19 +13,17 @@ from actors.router.verdict import judge
 from messages.routing import Bid, Choice, NoRoute, RouteError, RoutePlan, RouteQuery
 
 
-def plan_of(pending: Pending, decision_id: str, ranked: Ranked, explore: Bid | None = None) -> RoutePlan:
-    """The plan: who is to be called, in order, when a second call may be asked for, and who is to ``explore``."""
-    choices = [Choice(bid.provider, score, bid.expected_s, bid.cost_usd, bid.tokens) for score, bid in ranked[:CHOICES_MAX]]
-    return RoutePlan(
-        pending.query.query_id,
-        decision_id,
-        pending.generation,
-        pending.route.model,
-        pending.strategy.name,
-        tuple(choices),
-        pending.hedge_after_s,
-        None if explore is None else Choice(explore.provider, 0.0, explore.expected_s, explore.cost_usd, explore.tokens),
-    )
+def plan_of(pending: Pending, decision_id: str, way: Ranked, copy: Bid | None = None) -> RoutePlan:
+    """The plan: who is to be called, in order, when a second call may be asked for, and who gets a ``copy`` at once."""
+    query_id, hedge_after_s = pending.query.query_id, pending.hedge_after_s
+    model, strategy = pending.route.model, pending.strategy.name
+    choices = tuple([_choice(score, bid) for score, bid in way[:CHOICES_MAX]])
+    copied = None if copy is None else _choice(0.0, copy)
+    return RoutePlan(query_id, decision_id, pending.generation, model, strategy, choices, hedge_after_s, copied, pending.is_led)
+
+
+def _choice(score: float, bid: Bid) -> Choice:
+    return Choice(bid.provider, score, bid.expected_s, bid.cost_usd, bid.tokens, bid.overdue_s)
 
 
 def teach(pending: Pending, ranked: Ranked) -> None:

@@ -182,6 +182,11 @@ def offers(pending: Pending, planned: dict[str, int], held: list[str]) -> Offers
     return found
 
 
+def over_ceiling(pending: Pending, bid: Bid) -> bool:
+    """Whether a bid is dearer, or known to be slower, than its request allows."""
+    return _bar(pending, bid)[0] is not None
+
+
 def _bar(pending: Pending, bid: Bid) -> tuple[Exclusion | None, str]:
     """Why a bid is over a ceiling of the request, in words too. What is not known yet is under those of time."""
     ceiling, hints = pending.course.ceiling_usd, pending.query.profile.hints

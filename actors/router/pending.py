@@ -87,7 +87,9 @@ class Pending:
     hedge_after_s: float | None = None
     """As the plan says."""
     explored: str = ""
-    """Who gets a copy by the plan."""
+    """Who is explored by the plan."""
+    is_led: bool = False
+    """It is asked before the strategy's choice; False: it gets a copy."""
 
     @property
     def order(self) -> tuple[float, int]:
