@@ -211,7 +211,7 @@ class ProviderActor:
             raise AssertionError("the checks before a grant and the grant disagree")
         limits.take(award.tokens, now)
         evidence = standing.evidence.of(model)
-        sending = evidence.sent(award.stream, award.max_tokens, now)
+        sending = evidence.sent(award.stream, award.max_tokens, now, award.explores)
         self.permits[permit_id] = OpenPermit(permit_id, model, award.tokens, evidence, sending, circuit, credential)
         self.requests += 1
         if limits.in_flight == limits.max_concurrency:

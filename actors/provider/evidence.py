@@ -15,7 +15,7 @@ The estimates, with x a first-content time (streams) or a total time (other answ
     cut                                      chance to break after content; p and cut fade with e^(-t / 20 s)
 
 A sample r = ln(x / predicted when idle) is put down to load where the load was high and the time long (it moves the
-knee), else to the provider (it moves a). The gain is max(0.12, 1/n), and 0.5 when |r| > 3 sd: surprised, learn quickly.
+knee), else to the provider (it moves a). The gain is max(0.12, 1/n), and when |r| > 3 sd it is 0.5, of a call that explores 0.9: surprised, learn quickly.
 A call that was called off without content is a censored sample ("at least so long"), beyond ``patience_s`` a failure.
 
 Sources: ROUTING.md (the policy and the simulation that chose these constants). Quick up, slow down: Finagle's Peak EWMA.
@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from math import exp, floor, log, log2
 
 from actors.provider.output_length import OutputLength
+from actors.provider.overdue import DEVIATION_MAX, EARLY_Z, OVERDUE_Z, overdue_ages
 from actors.provider.quantiles import Quantiles
 from actors.provider.sanity import TINY_S, sane_s
 
@@ -44,16 +45,11 @@ COUNTS_STILL_S = 18.0
 """So long after news the counts are read as they are, 1 % high at most."""
 FADING_STEP_S = 0.01
 """Time that passes before estimates fade by it: many calls at once need no exponentials each."""
-OVERDUE_Z = 2.5
-"""Deviations after which a call is overdue: about p99.4."""
-EARLY_Z = 1.65
-"""Deviations after which it may be taken for overdue where somebody else would be faster: about p95."""
-OVERDUE_MARGIN_S = 0.03
-"""However small the spread, a call is not overdue before so long after its time."""
 PATIENCE_S = 2.0
 UNKNOWN_PATIENCE_S = 10.0
 GAIN = 0.12
 GAIN_SURPRISED = 0.5
+GAIN_EXPLORED = 0.9
 GAIN_REFERENCE = 0.01
 UNKNOWN_AGAIN_P = 0.05
 TOKENS_MAX = 10_000_000
@@ -76,6 +72,7 @@ class Sending:
     """Age in s from which it is evidence by itself."""
     load: int
     """Calls out for this model when it was sent, itself included."""
+    explores: bool = False
     is_waiting: bool = True
     """No content yet."""
 
@@ -169,23 +166,12 @@ class ModelEvidence:
         seen = self.streams if stream else self.wholes
         return max(PATIENCE_S, 2.0 * seen.p95_s) if seen.count else UNKNOWN_PATIENCE_S
 
-    def sent(self, stream: bool, max_tokens: int | None, now: float) -> Sending:
-        """A call goes out at ``now`` (s)."""
-        load = self.in_flight = self.in_flight + 1
-        predicted, deviation, knee = self.idle_s, self.deviation, self.knee
-        if not stream or load > knee:
-            output_s = self.token_s * self.output.expected(max_tokens)
-            if not stream:
-                predicted += output_s
-                deviation = self.deviation_whole
-                if self.output.deviation > deviation:
-                    deviation = self.output.deviation
-            if load > knee:
-                predicted += self.soft * (load - knee) / knee * (self.first_s + output_s)
-        overdue = predicted * exp(OVERDUE_Z * (deviation if deviation < 1.0 else 1.0))
-        if overdue < predicted + OVERDUE_MARGIN_S:
-            overdue = predicted + OVERDUE_MARGIN_S
-        sending = Sending(now, stream, max_tokens, predicted, overdue, load)
+    def sent(self, stream: bool, max_tokens: int | None, now: float, explores: bool = False) -> Sending:
+        """A call goes out at ``now`` (s). One that ``explores`` brings the first news for a while: it is believed the more."""
+        load, is_plain = self.in_flight + 1, stream and self.in_flight < self.knee
+        predicted, overdue, _ = overdue_ages(self, stream, 0.0 if is_plain else self.output.expected(max_tokens))
+        self.in_flight = load
+        sending = Sending(now, stream, max_tokens, predicted, overdue, load, explores)
         fresh = self._fresh
         if self.oldest is None:
             self.oldest = sending
@@ -334,7 +320,7 @@ class ModelEvidence:
             if size > 3.0 * deviation:
                 size = 3.0 * deviation
                 if gain < GAIN_SURPRISED:
-                    gain = GAIN_SURPRISED
+                    gain = GAIN_EXPLORED if sending.explores else GAIN_SURPRISED
             deviation += 0.06 * (1.25 * size - deviation)
             if deviation < _DEVIATION_MIN:
                 deviation = _DEVIATION_MIN
@@ -386,7 +372,7 @@ class ModelEvidence:
     def _refresh(self) -> None:
         a, spread = self._a, self.deviation
         idle = self.idle_s = exp(a)
-        capped = spread if spread < 1.0 else 1.0
+        capped = spread if spread < DEVIATION_MAX else DEVIATION_MAX
         self.overdue_s, self.overdue_early_s = idle * exp(OVERDUE_Z * capped), idle * exp(EARLY_Z * capped)
         spread *= spread / 2.0
         self.first_s = idle * exp(spread if spread < 0.5 else 0.5)

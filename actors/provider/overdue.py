@@ -1,17 +1,26 @@
 """When a call is overdue, by the spread that a provider's own times have shown; and how long nothing was heard."""
 
 from math import exp
+from typing import TYPE_CHECKING
 
-from actors.provider.evidence import EARLY_Z, OVERDUE_MARGIN_S, OVERDUE_Z, ModelEvidence
+if TYPE_CHECKING:
+    from actors.provider.evidence import ModelEvidence
 
+OVERDUE_Z = 2.5
+"""Deviations after which a call is overdue: about p99.4."""
+EARLY_Z = 1.65
+"""Deviations after which it may be taken for overdue where somebody else would be faster: about p95."""
+DEVIATION_MAX = 1.0
+OVERDUE_MARGIN_S = 0.03
+"""However small the spread, a call is not overdue before so long after its time."""
 UNHEARD_MAX_S = 1e6
 """What is said of a model that never told anything: it is no infinity, for that is not JSON."""
 
 
-def overdue_ages(evidence: ModelEvidence, stream: bool, output_tokens: float) -> tuple[float, float]:
-    """Ages (s) at which one more request would be overdue, late (about p99.4) and early (p95). Changes nothing.
+def overdue_ages(evidence: "ModelEvidence", stream: bool, output_tokens: float) -> tuple[float, float, float]:
+    """When (s after sending) one more request is expected to answer, and when it is overdue: late (p99.4) and early (p95).
 
-    The late one is what ``ModelEvidence.sent`` would find.
+    ``output_tokens`` is of no use for a stream while nobody queues. Changes nothing.
     """
     predicted, knee, load = evidence.idle_s, evidence.knee, evidence.in_flight + 1
     if stream and load <= knee:
@@ -24,16 +33,16 @@ def overdue_ages(evidence: ModelEvidence, stream: bool, output_tokens: float) ->
             deviation = evidence.deviation_whole
             if evidence.output.deviation > deviation:
                 deviation = evidence.output.deviation
-        if deviation > 1.0:
-            deviation = 1.0
+        if deviation > DEVIATION_MAX:
+            deviation = DEVIATION_MAX
         if load > knee:
             predicted += evidence.soft * (load - knee) / knee * (evidence.first_s + output_s)
         late, early = predicted * exp(OVERDUE_Z * deviation), predicted * exp(EARLY_Z * deviation)
     least = predicted + OVERDUE_MARGIN_S
-    return late if late > least else least, early if early > least else least
+    return predicted, late if late > least else least, early if early > least else least
 
 
-def unheard_s(evidence: ModelEvidence, now: float) -> float:
+def unheard_s(evidence: "ModelEvidence", now: float) -> float:
     """Seconds since a call told anything of the model, ``UNHEARD_MAX_S`` at most."""
     unheard = now - evidence.heard_at
     return unheard if unheard < UNHEARD_MAX_S else UNHEARD_MAX_S

@@ -30,7 +30,7 @@ from actors.router.rounds import Rounds
 from actors.router.strategies import STRATEGIES
 from actors.router.strategies.base import Ask, Memories, Ranked, Strategy
 from actors.router.table import Entry, RoutingTable
-from messages.calls import AttemptKind, CallEnded
+from messages.calls import AttemptKind, CallEnded, Outcome
 from messages.control import ConfigSnapshot, Configured, Timer
 from messages.decisions import GetDecision, GetRouterStats, RecentDecisions, StrategyFailed
 from messages.policy import NORMAL
@@ -49,7 +49,7 @@ RouterMail = (
 )
 _CRASHES_MAX = 2
 _NOBODY: list[str] = []
-_ASKING, _DONE, _EXPLORE = State.ASKING, State.DONE, AttemptKind.EXPLORE
+_ASKING, _DONE, _EXPLORE, _SUCCESS = State.ASKING, State.DONE, AttemptKind.EXPLORE, Outcome.SUCCESS
 """A global is read faster than a member of an enum."""
 _FAULTS: Ref[StrategyFailed] = Ref("faults")
 
@@ -345,7 +345,7 @@ class RouterActor:
         if message.query_id in self._plans.by_query:
             self._close_plan(message.query_id)
         if message.kind is _EXPLORE:
-            self._exploring.ended(message.provider)
+            self._exploring.ended(message.provider, message.outcome is _SUCCESS)
         self._record.note_end(message)
 
     def _on_get_decision(self, message: GetDecision, context: Context) -> None:

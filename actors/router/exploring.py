@@ -84,9 +84,11 @@ class Exploring:
         self.share.earn()
         self._mean_prompt += (PROMPT_GAIN if self._mean_prompt else 1.0) * (prompt_tokens - self._mean_prompt)
 
-    def ended(self, provider: str) -> None:
-        """The call that explored it is over."""
+    def ended(self, provider: str, is_good: bool) -> None:
+        """The call that explored it is over. Good news deserves a second look at once."""
         self._out.pop(provider, None)
+        if is_good:
+            self._asked.pop(provider, None)
 
     def choose(self, pending: Pending, ranked: Ranked, is_queueing: bool, now: float) -> tuple[Ranked, Bid | None]:
         """The way of a request, ``ranked`` as it is or with a lead before it; and who gets a copy, paid for out of the share."""

@@ -80,7 +80,10 @@ def test_an_overdue_call_that_answers_before_its_hedge_wins_and_the_hedge_is_cal
         client = await world.ask(stream=stream)
 
         assert (client.provider, client.fate) == ("a", "answer")
-        assert sorted(ends.of(client)) == [("a", AttemptKind.FIRST, Outcome.SUCCESS), ("b", AttemptKind.HEDGE, Outcome.LOST_HEDGE)]
+        assert sorted(ends.of(client)) == [
+            ("a", AttemptKind.FIRST, Outcome.SUCCESS),
+            ("b", AttemptKind.HEDGE, Outcome.LOST_HEDGE),
+        ]
 
     run(two(), scene, journal=ends)
 
