@@ -10,7 +10,8 @@ Always
     ``CallForBids`` changes nothing. An ``Award`` checks everything again and takes concurrency, one request and its tokens
     together or nothing. A permit ends once; an end nobody knows is counted and ignored. An open circuit grants nothing
     before its time but what explores. Whatever made it send ``NoBid`` and ends by an event (a call's end, a trial's
-    success, a probe, a new configuration) is told to the router as ``CapacityFreed``; what ends by itself was told as ``retry_at``.
+    success, a probe, a new configuration) is told to the router as ``CapacityFreed``; what ends by itself was told as
+    ``retry_at``.
     From the moment all its places are taken until none is, every end tells how many are free: a call for bids may leave
     no note of who was sent away, so this errs by telling too often.
     What people say outranks what was learned: draining, disabled, or a status said by the admin API takes no calls and is

@@ -15,8 +15,9 @@ The estimates, with x a first-content time (streams) or a total time (other answ
     cut                                      chance to break after content; p and cut fade with e^(-t / 20 s)
 
 A sample r = ln(x / predicted when idle) is put down to load where the load was high and the time long (it moves the
-knee), else to the provider (it moves a). The gain is max(0.12, 1/n), and when |r| > 3 sd it is 0.5, of a call that explores 0.9: surprised, learn quickly.
-A call that was called off without content is a censored sample ("at least so long"), beyond ``patience_s`` a failure.
+knee), else to the provider (it moves a). The gain is max(0.12, 1/n), and when |r| > 3 sd it is 0.5: surprised, learn
+quickly; 0.9 if the call was one to explore. A call that was called off without content is a censored sample ("at least so
+long"), beyond ``patience_s`` a failure.
 
 Sources: ROUTING.md (the policy and the simulation that chose these constants). Quick up, slow down: Finagle's Peak EWMA.
 Queue size in the cost: C3 (NSDI 2015), Prequal (NSDI 2024). Knee from latency: Little's law, Netflix concurrency-limits.

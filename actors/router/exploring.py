@@ -8,7 +8,7 @@ waits in the queue, nor at a provider over 80 % of a limit or over a ceiling of 
 
 Two ways. A *lead*: who fails at once and for next to nothing gets a request of its own, before the strategy's choice,
 and costs that request milliseconds if it fails again. A *copy* for all others, beside the first call: the first content
-wins. Copies are paid for, so they are few (``explore.max_share``) and small (of prompts no larger than the mean).
+wins. Copies are paid for, so they are few (``explore.max_share``) and small (of prompts not above the mean).
 
 Who gets a copy: a provider that is benched (its circuit open or on trial, or unhealthy) or slower than it used to be, if it was
 better than the one chosen; then one that never answered; then one unheard for ``explore.idle``.
@@ -44,6 +44,8 @@ LOST_S = 10.0
 SLOWER = 1.3
 """From this multiple of its usual time a provider counts as degraded."""
 PROMPT_GAIN = 0.02
+PROMPT_MAX = 1.1
+"""Times the mean: where all prompts are of a size, some are a token above it."""
 CURIOUS = frozenset(
     ("adaptive", "least_latency", "optimize_latency", "optimize_reliability", "success_latency_ratio", "thompson")
 )
@@ -91,7 +93,7 @@ class Exploring:
             self._asked.pop(provider, None)
 
     def choose(self, pending: Pending, ranked: Ranked, is_queueing: bool, now: float) -> tuple[Ranked, Bid | None]:
-        """The way of a request, ``ranked`` as it is or with a lead before it; and who gets a copy, paid for out of the share."""
+        """The way of a request, ``ranked`` as it is or with a lead before it; and who gets a copy, paid for from the share."""
         chosen = ranked[0][1]
         self._used[chosen.provider] = now
         if now < self._look_at or not self._is_fit(pending, is_queueing):
@@ -103,7 +105,7 @@ class Exploring:
                     pending.is_led = True
                     self._begin(pending, bid, now)
                     return [(0.0, bid), *ranked], None
-        if self.share.is_spent or pending.query.profile.prompt_tokens > self._mean_prompt:
+        if self.share.is_spent or pending.query.profile.prompt_tokens > PROMPT_MAX * self._mean_prompt:
             return ranked, None
         best, need = None, _NO_NEED
         for bid in _others(pending, ranked):

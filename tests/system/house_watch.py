@@ -74,12 +74,15 @@ class PermitWatch:
             self._ended(message)
 
     def guard(self, actor: Any, message: Any, handle: Callable[[], None]) -> None:
-        """Let a provider take an award; it must grant nothing while one of its circuits is open and its time is not come."""
+        """Let a provider take an award; it must grant nothing while one of its circuits is open and its time is not come.
+
+        Only calls that explore pass an open circuit; never one that is open for a bad key.
+        """
         if not (isinstance(actor, ProviderActor) and isinstance(message, Award)):
             handle()
             return
         now = self._now()
-        held = is_held(actor.standing.circuit, now) or is_held(actor.standing.credential, now)
+        held = (is_held(actor.standing.circuit, now) and not message.explores) or is_held(actor.standing.credential, now)
         before = actor.requests
         handle()
         if held and actor.requests != before:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -30,6 +31,14 @@ def two(hedge: dict[str, Any] | None = None, b: dict[str, Any] | None = None, na
 async def warmed(world: World, count: int = WARM, stream: bool = True) -> None:
     for _ in range(count):
         assert (await world.ask(stream=stream)).provider == "a"
+
+
+async def until(world: World, condition: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"not so after 10 s, at {world.now}")
 
 
 class Ends:
@@ -129,8 +138,7 @@ def test_a_first_call_that_fails_while_its_hedge_is_out_leaves_the_answer_to_the
         await warmed(world)
         world.fault("a", FaultKind.HANG)
         client = world.send(stream=True)
-        while len(world.wire.sent) < WARM + 2:
-            await asyncio.sleep(0.01)
+        await until(world, lambda: len(world.calls("b")) == 1)
         world.heal("a")
         world.fault("a", FaultKind.OUTAGE)
         await client.wait()
@@ -239,8 +247,7 @@ def test_a_client_that_leaves_ends_both_calls_and_each_permit_once(stream: bool)
         world.fault("a", FaultKind.HANG)
         world.fault("b", FaultKind.HANG)
         client = world.send(stream=stream)
-        while not world.calls("b"):
-            await asyncio.sleep(0.01)
+        await until(world, lambda: len(world.calls("b")) == 1)
         client.leave()
         await client.wait()
 
@@ -259,8 +266,7 @@ def test_a_client_that_leaves_in_the_midst_of_the_hedges_answer_cuts_it() -> Non
         await warmed(world)
         world.fault("a", FaultKind.HANG)
         client = world.send(stream=True, max_tokens=500)
-        while not client.chunks:
-            await asyncio.sleep(0.01)
+        await until(world, lambda: bool(client.chunks))
         client.leave()
         await client.wait()
 
@@ -287,8 +293,7 @@ def test_a_shutdown_gives_the_frame_to_a_stream_that_a_hedge_has_begun() -> None
         await warmed(world)
         world.fault("a", FaultKind.HANG)
         client = world.send(stream=True, max_tokens=5000)
-        while not client.chunks:
-            await asyncio.sleep(0.01)
+        await until(world, lambda: bool(client.chunks))
         await world.house.edge.drain(0.0)
         await client.wait()
 
