@@ -6,9 +6,9 @@ Always: one such call at a time for each provider, and no sooner after the one b
 used, so that it is found again after so much of the time it was away; only where measurements choose; never while anybody
 waits in the queue, nor at a provider over 80 % of a limit or over a ceiling of the request.
 
-Two ways. A *lead*: who fails at once and for next to nothing gets a request of its own, before the strategy's choice,
-and costs that request milliseconds if it fails again. A *copy* for all others, beside the first call: the first content
-wins. Copies are paid for, so they are few (``explore.max_share``) and small (of prompts not above the mean).
+Two ways. A *lead*: who is benched and fails at once, for next to nothing, gets a request of its own before the strategy's
+choice, and costs that request milliseconds if it fails again. A *copy* for all others, beside the first call: the first
+content wins. Copies are paid for, so they are few (``explore.max_share``) and small (of prompts not above the mean).
 
 Who gets a copy: a provider that is benched (its circuit open or on trial, or unhealthy) or slower than it used to be, if it was
 better than the one chosen; then one that never answered; then one unheard for ``explore.idle``.
@@ -100,11 +100,11 @@ class Exploring:
             return ranked, None
         self._look_at = now + LOOK_S
         if self._may_lead:
-            for bid in _shut_out(pending):
+            for bid in _others(pending, ranked):
                 if self._may_lead_with(bid, chosen, pending.query.profile.stream) and self._is_due(bid, LEAD_INTERVAL, now):
                     pending.is_led = True
                     self._begin(pending, bid, now)
-                    return [(0.0, bid), *ranked], None
+                    return [(0.0, bid), *(pair for pair in ranked if pair[1] is not bid)], None
         if self.share.is_spent or pending.query.profile.prompt_tokens > PROMPT_MAX * self._mean_prompt:
             return ranked, None
         best, need = None, _NO_NEED
@@ -131,6 +131,8 @@ class Exploring:
         self._asked[provider] = self._out[provider] = now
 
     def _may_lead_with(self, bid: Bid, chosen: Bid, stream: bool) -> bool:
+        if not (bid.trial or (not bid.healthy and bid.failure_p > 0.0)):
+            return False
         if bid.failure_loss_s > CHEAP_S or (stream and bid.cut_p > CUT_P_MAX) or bid.samples <= 0:
             return False
         return self._cost_s(bid) < self._cost_s(chosen)

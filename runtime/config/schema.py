@@ -140,7 +140,11 @@ class LeastLatency(Section):
 
 
 def _hedge_after(value: Any) -> Any:
-    return value if value in ("auto", "p95") else parse_duration_s(value)
+    if value in ("auto", "p95"):
+        return value
+    if isinstance(value, str) and not value[:1].isdigit():
+        raise problem("expected auto, p95 or a duration such as 2s")
+    return parse_duration_s(value)
 
 
 HedgeAfter = Annotated[
