@@ -253,7 +253,7 @@ class Bid(Message):
     tight: bool = False
     """Over 80 % of one of its limits is used."""
     unheard_s: float = 0.0
-    """Seconds since the last call of this model told anything; a million: none ever did."""
+    """Seconds since the last call of this model told anything; more than a million: none ever did."""
     slowness: float = 1.0
     """Time to first content now as a multiple of what it used to be."""
 

@@ -7,7 +7,7 @@ was learned (``evidence``, ``health``); here it is only read, the usual case by 
 from actors.provider.catalog import Catalog, Offered
 from actors.provider.limits import Hindrance, Hold, Limits
 from actors.provider.models import NOTHING_KNOWN
-from actors.provider.overdue import overdue_ages, unheard_s
+from actors.provider.overdue import overdue_ages
 from actors.provider.standing import Standing
 from messages.control import ProviderSpec
 from messages.routing import Bid, CallForBids, NoBid, NoBidReason
@@ -74,15 +74,18 @@ def offer(
         score, is_healthy = health.view(now)
     max_p95_s, in_flight, limit = health.spec.max_p95_s, limits.in_flight, limits.max_concurrency
     room = room_of(standing, limits) if is_trial else None if limit is None else limit - in_flight
-    _, overdue_s, overdue_early_s = overdue_ages(evidence, profile.stream, output_tokens)
+    if profile.stream and evidence.in_flight < evidence.knee:
+        overdue_s, overdue_early_s = evidence.overdue_s, evidence.overdue_early_s
+    else:
+        _, overdue_s, overdue_early_s = overdue_ages(evidence, profile.stream, output_tokens)
     bid = Bid(
         spec.id, in_flight, room, spec.weight, spec.priority, known,
         p50_s, p95_s, ewma_s, expected_s, offered.cost_usd(prompt_tokens, output_tokens),
         failure_p, evidence.failure_loss_s, cut_p, score, is_healthy and (max_p95_s is None or p95_s <= max_p95_s),
         is_trial, 0 if known else evidence.in_flight, successes, failures, reserved,
         peak_s, evidence.tokens_per_s, surplus, overdue_s, overdue_early_s,
-        (room is not None or limits.requests is not None or limits.tokens is not None) and is_tight(limits, now),
-        unheard_s(evidence, now), evidence.slowness,
+        (limit is not None or limits.requests is not None or limits.tokens is not None) and is_tight(limits, now),
+        now - evidence.heard_at, evidence.slowness,
     )  # fmt: skip
     return bid if held is None else NoBid(spec.id, held[0], held[1], "", bid)
 

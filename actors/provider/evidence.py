@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from math import exp, floor, log, log2
 
 from actors.provider.output_length import OutputLength
-from actors.provider.overdue import DEVIATION_MAX, EARLY_Z, OVERDUE_Z, overdue_ages
+from actors.provider.overdue import late_and_early, overdue_ages
 from actors.provider.quantiles import Quantiles
 from actors.provider.sanity import TINY_S, sane_s
 
@@ -55,6 +55,8 @@ GAIN_REFERENCE = 0.01
 UNKNOWN_AGAIN_P = 0.05
 TOKENS_MAX = 10_000_000
 """An answer is taken for no longer than that, whatever its usage says."""
+NEVER = -1e6
+"""So long ago, for what never was: infinity is no JSON."""
 _LN_2 = log(2.0)
 """On the hot path a logarithm is ``log2(x) * _LN_2``: ``math.log`` takes a base, and three times as long for it."""
 _DEVIATION = 0.35
@@ -96,7 +98,8 @@ class ModelEvidence:
         self._reference = self._a
         self._rate_n = 0
         self._recent = 0.0
-        self.heard_at = float("-inf")
+        self.heard_at = NEVER
+        """When a call last told something (monotonic s)."""
         self.soft = SOFT
         """How much of the queueing beyond the knee is believed: all of it (1) once queueing was seen."""
         self._good_sent_at = float("-inf")
@@ -120,7 +123,7 @@ class ModelEvidence:
         self.failure_p = 0.0
         self.failure_loss_s = 0.0
         self.cut_p = 0.0
-        self.overdue_s, self.overdue_early_s = FIRST_S * exp(OVERDUE_Z * _DEVIATION), FIRST_S * exp(EARLY_Z * _DEVIATION)
+        self.overdue_s, self.overdue_early_s = late_and_early(FIRST_S, _DEVIATION)
         """Ages of a stream's call from which it is overdue, while nobody queues: see ``overdue``."""
         self.output = OutputLength()
         self.streams = Quantiles()
@@ -373,8 +376,7 @@ class ModelEvidence:
     def _refresh(self) -> None:
         a, spread = self._a, self.deviation
         idle = self.idle_s = exp(a)
-        capped = spread if spread < DEVIATION_MAX else DEVIATION_MAX
-        self.overdue_s, self.overdue_early_s = idle * exp(OVERDUE_Z * capped), idle * exp(EARLY_Z * capped)
+        self.overdue_s, self.overdue_early_s = late_and_early(idle, spread)
         spread *= spread / 2.0
         self.first_s = idle * exp(spread if spread < 0.5 else 0.5)
         self.slowness = exp(a - self._reference)

@@ -1,4 +1,4 @@
-"""When a call is overdue, by the spread that a provider's own times have shown; and how long nothing was heard."""
+"""When a call is overdue, by the spread that a provider's own times have shown."""
 
 from math import exp
 from typing import TYPE_CHECKING
@@ -13,8 +13,6 @@ EARLY_Z = 1.65
 DEVIATION_MAX = 1.0
 OVERDUE_MARGIN_S = 0.03
 """However small the spread, a call is not overdue before so long after its time."""
-UNHEARD_MAX_S = 1e6
-"""What is said of a model that never told anything: it is no infinity, for that is not JSON."""
 
 
 def overdue_ages(evidence: "ModelEvidence", stream: bool, output_tokens: float) -> tuple[float, float, float]:
@@ -24,25 +22,27 @@ def overdue_ages(evidence: "ModelEvidence", stream: bool, output_tokens: float) 
     """
     predicted, knee, load = evidence.idle_s, evidence.knee, evidence.in_flight + 1
     if stream and load <= knee:
-        late, early = evidence.overdue_s, evidence.overdue_early_s
-    else:
-        deviation = evidence.deviation
-        output_s = evidence.token_s * output_tokens
-        if not stream:
-            predicted += output_s
-            deviation = evidence.deviation_whole
-            if evidence.output.deviation > deviation:
-                deviation = evidence.output.deviation
-        if deviation > DEVIATION_MAX:
-            deviation = DEVIATION_MAX
-        if load > knee:
-            predicted += evidence.soft * (load - knee) / knee * (evidence.first_s + output_s)
-        late, early = predicted * exp(OVERDUE_Z * deviation), predicted * exp(EARLY_Z * deviation)
-    least = predicted + OVERDUE_MARGIN_S
-    return predicted, late if late > least else least, early if early > least else least
+        return predicted, evidence.overdue_s, evidence.overdue_early_s
+    deviation = evidence.deviation
+    output_s = evidence.token_s * output_tokens
+    if not stream:
+        predicted += output_s
+        deviation = evidence.deviation_whole
+        if evidence.output.deviation > deviation:
+            deviation = evidence.output.deviation
+    if load > knee:
+        predicted += evidence.soft * (load - knee) / knee * (evidence.first_s + output_s)
+    late, early = late_and_early(predicted, deviation)
+    return predicted, late, early
 
 
-def unheard_s(evidence: "ModelEvidence", now: float) -> float:
-    """Seconds since a call told anything of the model, ``UNHEARD_MAX_S`` at most."""
-    unheard = now - evidence.heard_at
-    return unheard if unheard < UNHEARD_MAX_S else UNHEARD_MAX_S
+def late_and_early(predicted_s: float, deviation: float) -> tuple[float, float]:
+    """Ages (s) from which a call is overdue that takes ``predicted_s``, give or take a factor of e^``deviation``."""
+    if deviation > DEVIATION_MAX:
+        deviation = DEVIATION_MAX
+    late, early, least = (
+        predicted_s * exp(OVERDUE_Z * deviation),
+        predicted_s * exp(EARLY_Z * deviation),
+        predicted_s + OVERDUE_MARGIN_S,
+    )
+    return late if late > least else least, early if early > least else least

@@ -17,13 +17,14 @@ def plan_of(pending: Pending, decision_id: str, way: Ranked, copy: Bid | None = 
     """The plan: who is to be called, in order, when a second call may be asked for, and who gets a ``copy`` at once."""
     query_id, hedge_after_s = pending.query.query_id, pending.hedge_after_s
     model, strategy = pending.route.model, pending.strategy.name
-    choices = tuple([_choice(score, bid) for score, bid in way[:CHOICES_MAX]])
-    copied = None if copy is None else _choice(0.0, copy)
+    choices = tuple(
+        [
+            Choice(bid.provider, score, bid.expected_s, bid.cost_usd, bid.tokens, bid.overdue_s)
+            for score, bid in way[:CHOICES_MAX]
+        ]
+    )
+    copied = None if copy is None else Choice(copy.provider, 0.0, copy.expected_s, copy.cost_usd, copy.tokens, copy.overdue_s)
     return RoutePlan(query_id, decision_id, pending.generation, model, strategy, choices, hedge_after_s, copied, pending.is_led)
-
-
-def _choice(score: float, bid: Bid) -> Choice:
-    return Choice(bid.provider, score, bid.expected_s, bid.cost_usd, bid.tokens, bid.overdue_s)
 
 
 def teach(pending: Pending, ranked: Ranked) -> None:

@@ -43,7 +43,7 @@ class Kinds:
 
 async def traffic(world: World, seconds: float, every_s: float = 0.1) -> list[Client]:
     """Requests at a steady rate, waited for."""
-    clients = []
+    clients: list[Client] = []
     until = world.now + seconds
     while world.now < until:
         clients.append(world.send(stream=len(clients) % 2 == 0))
