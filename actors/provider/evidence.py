@@ -87,7 +87,7 @@ class ModelEvidence:
         "_a", "_b", "_fresh", "_good_sent_at", "_rate_n", "_recent", "_reference", "counts_until", "cut_p",
         "deviation", "deviation_whole", "failure_loss_s", "failure_p", "failures", "first_s", "heard_at", "idle_s", "in_flight",
         "knee", "oldest", "output", "overdue_early_s", "overdue_s", "samples", "slowness", "soft", "streams", "successes",
-        "token_s", "tokens_per_s", "wholes",
+        "token_s", "tokens_per_s", "whole_early", "whole_late", "wholes",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -124,7 +124,9 @@ class ModelEvidence:
         self.failure_loss_s = 0.0
         self.cut_p = 0.0
         self.overdue_s, self.overdue_early_s = late_and_early(FIRST_S, _DEVIATION)
-        """Ages of a stream's call from which it is overdue, while nobody queues: see ``overdue``."""
+        self.whole_late, self.whole_early = late_and_early(1.0, _DEVIATION)
+        """Ages of a stream's call from which it is overdue, while nobody queues; and of others, as multiples of what is
+        expected. See ``overdue``."""
         self.output = OutputLength()
         self.streams = Quantiles()
         self.wholes = Quantiles()
@@ -218,6 +220,7 @@ class ModelEvidence:
             if not 0 <= output_tokens <= TOKENS_MAX:
                 output_tokens = max(0, min(output_tokens, TOKENS_MAX))
             self.output.learn(output_tokens, sending.max_tokens)
+            self.whole_late, self.whole_early = late_and_early(1.0, max(self.deviation_whole, self.output.deviation))
         whole_s = sane_s(duration_s)
         if whole_s is None:
             return

@@ -23,17 +23,15 @@ def overdue_ages(evidence: "ModelEvidence", stream: bool, output_tokens: float) 
     predicted, knee, load = evidence.idle_s, evidence.knee, evidence.in_flight + 1
     if stream and load <= knee:
         return predicted, evidence.overdue_s, evidence.overdue_early_s
-    deviation = evidence.deviation
     output_s = evidence.token_s * output_tokens
     if not stream:
         predicted += output_s
-        deviation = evidence.deviation_whole
-        if evidence.output.deviation > deviation:
-            deviation = evidence.output.deviation
     if load > knee:
         predicted += evidence.soft * (load - knee) / knee * (evidence.first_s + output_s)
-    late, early = late_and_early(predicted, deviation)
-    return predicted, late, early
+    if stream:
+        idle_s = evidence.idle_s
+        return predicted, predicted * (evidence.overdue_s / idle_s), predicted * (evidence.overdue_early_s / idle_s)
+    return predicted, predicted * evidence.whole_late, predicted * evidence.whole_early
 
 
 def late_and_early(predicted_s: float, deviation: float) -> tuple[float, float]:
