@@ -34,15 +34,7 @@ from messages.calls import AttemptKind, CallEnded, Outcome
 from messages.control import ConfigSnapshot, Configured, Timer
 from messages.decisions import GetDecision, GetRouterStats, RecentDecisions, StrategyFailed
 from messages.policy import NORMAL
-from messages.routing import (
-    CapacityFreed,
-    Claimed,
-    Gathered,
-    RequestProfile,
-    RouteError,
-    RouteQuery,
-    Withdraw,
-)
+from messages.routing import CapacityFreed, Claimed, Gathered, RequestProfile, RouteError, RouteQuery, Withdraw
 
 RouterMail = (
     RouteQuery | Gathered | Claimed | Withdraw | CapacityFreed | CallEnded | GetDecision | RecentDecisions | GetRouterStats
@@ -61,6 +53,7 @@ class RouterActor:
         self._strategies = strategies
         self._record = Recorder(snapshot.routing.decisions_kept, seed or f"{snapshot.seed}/router")
         self._hedging, self._exploring = Hedging(), Exploring(snapshot.routing)
+        self._requests = 0
         self._adopt(snapshot)
         self._memories = Memories()
         self._open: dict[str, Pending] = {}
@@ -106,8 +99,7 @@ class RouterActor:
         if not (query.refused or is_dry or query.hedge):
             self._record.total += 1
             if not query.tried:
-                self._hedging.share.earn()
-                self._exploring.saw(profile.prompt_tokens)
+                self._requests += 1
         course = self._policy.course(profile, context.wall())
         if not isinstance(course, Course):
             self._refuse_at_once(query, context, course)
@@ -205,7 +197,8 @@ class RouterActor:
             if strategy.learn is not None:
                 teach(pending, ranked)
             pending.memory.note(winner)
-            way, copy = self._exploring.choose(pending, ranked, bool(self._queue.waiting), now)
+            if now >= self._exploring.look_at:
+                way, copy = self._exploring.choose(pending, ranked, bool(self._queue.waiting), self._requests, now)
             self._plans.open(pending.query.query_id, way[0][1].provider, now)
         pending.hedge_after_s = self._hedging.after_s(way, self._asked.seconds_per_usd)
         decision_id = self._record.plan(pending, ranked, now, context)
@@ -217,7 +210,8 @@ class RouterActor:
 
     def _hedge(self, pending: Pending, context: Context) -> None:
         """Answer the wish for a second call. It leaves no trace but a line in its request's record, and its open plan."""
-        ranked = self._hedging.choose(pending, self._plans.counts, bool(self._queue.waiting), self._asked, context.rng)
+        counts, is_queueing = self._plans.counts, bool(self._queue.waiting)
+        ranked = self._hedging.choose(pending, counts, is_queueing, self._requests, self._asked, context.rng)
         if isinstance(ranked, str):
             self._refuse(pending, context, RouteError.NO_HEDGE, note=ranked)
             return
@@ -362,8 +356,8 @@ class RouterActor:
         self._table = RoutingTable.build(snapshot)
         self._policy = Policy(snapshot, self._table, self._strategies)
         self._record.keep_rules(self._policy.rule_names)
-        self._hedging.adopt(routing.hedge)
-        self._exploring.adopt(routing, self._table.by_id)
+        self._hedging.adopt(routing.hedge, self._requests)
+        self._exploring.adopt(routing, self._table.by_id, self._requests)
         self._asked = Ask(RequestProfile(""), routing.seconds_per_usd, routing.latency_quantile == "p95")
 
     def _on_configured(self, message: Configured, context: Context) -> None:

@@ -1,6 +1,6 @@
 """Exploration: how providers that get no calls by their merits are found again.
 
-Owns: the share of requests that may have a copy; when each provider was last the choice of a plan, when it was last
+Owns: the share of requests that may have a copy; when each provider was last seen to be the choice of a plan, when it was last
 explored, and whether a call that explores it is out.
 Always: one such call at a time for each provider, and no sooner after the one before than a share of the time since it was last
 used, so that it is found again after so much of the time it was away; only where measurements choose; never while anybody
@@ -57,34 +57,30 @@ _BETTER, _NEVER_TRIED, _UNHEARD, _NO_NEED = range(4)
 class Exploring:
     """Times in monotonic seconds."""
 
-    __slots__ = ("_asked", "_look_at", "_may_lead", "_mean_prompt", "_out", "_seconds_per_usd", "_spec", "_used", "share")
+    __slots__ = ("_asked", "_may_lead", "_mean_prompt", "_out", "_seconds_per_usd", "_spec", "_used", "look_at", "share")
 
     def __init__(self, routing: RoutingSpec) -> None:
         self.share = Share(TOKENS_MAX)
         self._mean_prompt = 0.0
-        self._look_at = 0.0
+        self.look_at = 0.0
+        """From when on (monotonic s) the next decision looks whether somebody is due."""
         self._used: dict[str, float] = {}
-        """When a provider was last chosen, or first seen here."""
+        """When a provider was last seen chosen, or first seen here."""
         self._asked: dict[str, float] = {}
         """When it was last explored."""
         self._out: dict[str, float] = {}
         """Who is being explored, and since when."""
-        self.adopt(routing, ())
+        self.adopt(routing, (), 0)
 
-    def adopt(self, routing: RoutingSpec, known: Container[str]) -> None:
+    def adopt(self, routing: RoutingSpec, known: Container[str], requests: int) -> None:
         """Go on by a new configuration with the providers that are ``known`` to it, and with what was earned."""
         self._spec = spec = routing.explore
-        self.share.share = spec.max_share if spec.enabled else 0.0
+        self.share.change(spec.max_share if spec.enabled else 0.0, requests)
         self._seconds_per_usd = routing.seconds_per_usd
         self._may_lead = routing.failover.enabled and routing.failover.max_attempts > 1
         self._used, self._asked, self._out = (
             {name: at for name, at in times.items() if name in known} for times in (self._used, self._asked, self._out)
         )
-
-    def saw(self, prompt_tokens: int) -> None:
-        """There was one more request."""
-        self.share.earn()
-        self._mean_prompt += (PROMPT_GAIN if self._mean_prompt else 1.0) * (prompt_tokens - self._mean_prompt)
 
     def ended(self, provider: str, is_good: bool) -> None:
         """The call that explored it is over. Good news deserves a second look at once."""
@@ -92,20 +88,27 @@ class Exploring:
         if is_good:
             self._asked.pop(provider, None)
 
-    def choose(self, pending: Pending, ranked: Ranked, is_queueing: bool, now: float) -> tuple[Ranked, Bid | None]:
-        """The way of a request, ``ranked`` as it is or with a lead before it; and who gets a copy, paid for from the share."""
-        chosen = ranked[0][1]
+    def choose(
+        self, pending: Pending, ranked: Ranked, is_queueing: bool, requests: int, now: float
+    ) -> tuple[Ranked, Bid | None]:
+        """The way of a request, ``ranked`` as it is or with a lead before it; and who gets a copy, paid for from the share.
+
+        To be asked from ``look_at`` on; ``requests`` are all there were so far.
+        """
+        query, chosen = pending.query, ranked[0][1]
         self._used[chosen.provider] = now
-        if now < self._look_at or not self._is_fit(pending, is_queueing):
+        if not self._is_fit(pending, is_queueing):
             return ranked, None
-        self._look_at = now + LOOK_S
+        self.look_at = now + LOOK_S
+        prompt_tokens = query.profile.prompt_tokens
+        self._mean_prompt += (PROMPT_GAIN if self._mean_prompt else 1.0) * (prompt_tokens - self._mean_prompt)
         if self._may_lead:
             for bid in _others(pending, ranked):
-                if self._may_lead_with(bid, chosen, pending.query.profile.stream) and self._is_due(bid, LEAD_INTERVAL, now):
+                if self._may_lead_with(bid, chosen, query.profile.stream) and self._is_due(bid, LEAD_INTERVAL, now):
                     pending.is_led = True
                     self._begin(pending, bid, now)
                     return [(0.0, bid), *(pair for pair in ranked if pair[1] is not bid)], None
-        if self.share.is_spent or pending.query.profile.prompt_tokens > PROMPT_MAX * self._mean_prompt:
+        if prompt_tokens > PROMPT_MAX * self._mean_prompt or not self.share.may_pay(requests):
             return ranked, None
         best, need = None, _NO_NEED
         for bid in _others(pending, ranked):

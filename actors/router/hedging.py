@@ -31,13 +31,13 @@ class Hedging:
 
     def __init__(self) -> None:
         self.share = Share(TOKENS_MAX)
-        self.adopt(HedgeSpec())
+        self.adopt(HedgeSpec(), 0)
 
-    def adopt(self, spec: HedgeSpec) -> None:
+    def adopt(self, spec: HedgeSpec, requests: int) -> None:
         """Go on by a new configuration, with what was earned."""
         self._spec = spec
         self._is_on = spec.enabled and spec.max_share > 0.0
-        self.share.share = spec.max_share
+        self.share.change(spec.max_share, requests)
 
     def after_s(self, ranked: Ranked, seconds_per_usd: float) -> float | None:
         """Age of the first one's call from which a hedge may be asked for; None: never, for there is nobody else."""
@@ -57,13 +57,15 @@ class Hedging:
         early = first.overdue_early_s
         return rival_s if rival_s > early else early
 
-    def choose(self, pending: Pending, planned: dict[str, int], is_queueing: bool, ask: Ask, rng: Random) -> Ranked | str:
-        """Where a hedge goes, best first, or why there is none. Pays for it out of the share."""
+    def choose(
+        self, pending: Pending, planned: dict[str, int], is_queueing: bool, requests: int, ask: Ask, rng: Random
+    ) -> Ranked | str:
+        """Where a hedge goes, best first, or why there is none. Pays for it out of the share of ``requests`` so far."""
         if not self._is_on:
             return "hedging is off"
         if is_queueing:
             return "requests wait in the queue"
-        if self.share.is_spent:
+        if not self.share.may_pay(requests):
             return "over its share of requests"
         ask.profile = pending.query.profile
         fit = [bid for bid in offers(pending, planned, []).tiers[READY] if not (bid.tight or bid.trial)]

@@ -132,11 +132,10 @@ def test_a_hedge_is_no_request_of_its_own_in_the_statistics() -> None:
 @given(st.sampled_from([0.01, 0.03, 0.05, 0.5]), st.lists(st.booleans(), max_size=400))
 def test_a_share_is_never_overdrawn(share: float, wishes: list[bool]) -> None:
     bucket = Share(10.0)
-    bucket.share = share
+    bucket.change(share, 0)
     paid = 0
     for requests, wish in enumerate(wishes, 1):
-        bucket.earn()
-        if wish and not bucket.is_spent:
+        if wish and bucket.may_pay(requests):
             bucket.pay()
             paid += 1
         assert paid <= share * requests + 1e-6
