@@ -1,6 +1,7 @@
 """The words of configuration: one immutable snapshot with a generation, told to all. Credentials never appear here."""
 
 from messages.base import Message, message
+from messages.limits import LimitsSpec as LimitsSpec
 from messages.policy import PoolSpec, Rule, TenantSpec
 
 
@@ -14,17 +15,6 @@ class ModelSpec(Message):
     output_price: float | None = None
     context_window: int | None = None
     max_output_tokens: int | None = None
-
-
-@message("control.limits_spec")
-class LimitsSpec(Message):
-    """What a provider may be given. None: no limit."""
-
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    max_concurrency: int | None = None
-    burst: float | None = None
-    """Requests the request bucket holds; the token bucket in proportion. None: the limit of a whole minute."""
 
 
 @message("control.circuit_spec")

@@ -26,6 +26,7 @@ from runtime.config.settings import Loaded
 from runtime.courier.call import CourierHouse
 from runtime.courier.directory import Directory
 from runtime.courier.permits import PermitTable
+from runtime.courier.reservations import ReservationTable
 from runtime.courier.retries import RetryBudgets
 from runtime.credentials import Credentials
 from runtime.http.admin import Admin
@@ -70,12 +71,14 @@ class House:
         self.system = ActorSystem(seed, clock, tracing=turns, journal=journal, on_fatal=on_fatal)
         self.permits = PermitTable()
         self.credentials = Credentials(loaded.credentials, logs.hide)
+        self.reservations = ReservationTable()
         self.directory = Directory(loaded.snapshot, self.credentials.get)
         self.probes = Probes(self.system, upstream, self.directory)
-        self.tree = Tree(self.system, self.directory, self.permits, self.probes.take, self.credentials)
+        self.tree = Tree(self.system, self.directory, self.permits, self.probes.take, self.credentials, self.reservations)
         budgets = RetryBudgets(loaded.snapshot.routing.failover.retry_share)
         rng = Random(f"{seed}/couriers")
-        self.couriers = CourierHouse(self.system, upstream, self.directory, self.permits, budgets, tracing, clock, rng)
+        parts = (self.system, upstream, self.directory, self.permits, budgets, tracing, clock, rng)
+        self.couriers = CourierHouse(*parts, reservations=self.reservations)
         self.edge = Edge(self.couriers, loaded.server, Random(f"{seed}/edge"))
         self.admin = Admin(self.system, self.directory, self.credentials)
 

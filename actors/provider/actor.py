@@ -29,6 +29,7 @@ from actors.provider.limits import Hindrance, Limits
 from actors.provider.permits import PERMITS_MAX, OpenPermit, restored_permit
 from actors.provider.pushed import pushed
 from actors.provider.standing import Standing, has_probes
+from actors.usage import tokens_used
 from messages.calls import Award, CallEnded, ContentStarted, Granted, Outcome, RefusalReason, Refused, Restored
 from messages.control import Drain, HealthSpec, ProviderSpec, Reconfigure, Reset
 from messages.failures import Blame, Scope
@@ -58,7 +59,7 @@ SLOTS_UNLIMITED = 1000
 """Told as free where nothing limits the calls at once: as many as the router's queue may hold."""
 
 # A member of an enum is no plain attribute of its class: looking it up costs as much as two calls.
-_SUCCESS, _NOT_SENT = Outcome.SUCCESS, Outcome.NOT_SENT
+_SUCCESS = Outcome.SUCCESS
 
 
 class ProviderActor:
@@ -106,8 +107,8 @@ class ProviderActor:
     def start(self, context: Context) -> None:
         """A successor empties its buckets and lets the router ask those again who waited for its predecessor."""
         if self._predecessor is not None:
+            self.limits.empty_after(self._predecessor.limits, context.now())
             self._predecessor = None
-            self.limits.empty(context.now())
             context.tell(self._router, CapacityFreed(self.spec.id, 1))
 
     def handle(self, message: ProviderMail, context: Context) -> None:
@@ -210,10 +211,11 @@ class ProviderActor:
         circuit, credential = standing.circuit.admit(now, award.explores), standing.credential.admit(now)
         if circuit is None or credential is None:
             raise AssertionError("the checks before a grant and the grant disagree")
-        limits.take(award.tokens, now)
+        drawn = limits.take(award.tokens, now)
         evidence = standing.evidence.of(model)
         sending = evidence.sent(award.stream, award.max_tokens, now, award.explores)
-        self.permits[permit_id] = OpenPermit(permit_id, model, award.tokens, evidence, sending, circuit, credential)
+        permit = OpenPermit(permit_id, model, award.tokens, evidence, sending, circuit, credential, drawn=drawn)
+        self.permits[permit_id] = permit
         self.requests += 1
         if limits.in_flight == limits.max_concurrency:
             self._was_full = True
@@ -269,13 +271,15 @@ class ProviderActor:
         out = {permit.permit_id for permit in restored.permits}
         for lost in [permit for permit_id, permit in self.permits.items() if permit_id not in out]:
             self._forget(lost)
+            if lost.drawn is not None:
+                lost.drawn.forget(context.now())
             self.standing.lost(lost)
             self._was_full = True
         for permit in restored.permits:
             if permit.permit_id in self.permits:
                 continue
-            self.limits.restore()
-            self.permits[permit.permit_id] = restored_permit(permit, self.standing.evidence.of(permit.model))
+            drawn = self.limits.restore(permit.tokens)
+            self.permits[permit.permit_id] = restored_permit(permit, self.standing.evidence.of(permit.model), drawn)
         if self._was_full:
             self._tell_room(context)
         if self.permits:
@@ -342,15 +346,9 @@ class ProviderActor:
         return ""
 
     def _settle(self, permit: OpenPermit, end: CallEnded, now: float) -> None:
-        limits, failure, outcome, usage = self.limits, end.failure, end.outcome, end.usage
-        if outcome is _NOT_SENT:
-            limits.give_back(permit.tokens, now)
-        elif usage is not None:
-            if limits.tokens is not None:
-                used = usage.input_tokens + usage.output_tokens
-                limits.settle(permit.tokens, used if used > 0 else 0, now)
-        elif failure is not None and (failure.scope is Scope.BUCKET or failure.code == "connect"):
-            limits.settle(permit.tokens, 0, now)
+        limits, failure, outcome = self.limits, end.failure, end.outcome
+        if permit.drawn is not None:
+            permit.drawn.settle(tokens_used(outcome, end.usage, failure, permit.tokens), now)
         if end.limits is not None:
             limits.see(end.limits, now)
         if limits.refusals_in_a_row and outcome is _SUCCESS:

@@ -100,7 +100,7 @@ class RouterActor:
             self._record.total += 1
             if not query.tried:
                 self._requests += 1
-        course = self._policy.course(profile, context.wall())
+        course = self._policy.course(profile, context.wall)
         if not isinstance(course, Course):
             self._refuse_at_once(query, context, course)
             return
@@ -135,7 +135,7 @@ class RouterActor:
     def _begin_again(self, pending: Pending, now: float, context: Context) -> None:
         """Start a full new round."""
         if pending.generation != self._table.generation:
-            course = self._policy.course(pending.query.profile, context.wall())
+            course = self._policy.course(pending.query.profile, context.wall)
             if not isinstance(course, Course):
                 self._refuse(pending, context, course)
                 return

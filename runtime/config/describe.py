@@ -4,8 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from messages.control import LimitsSpec, ProviderSpec
+from messages.control import ProviderSpec
+from runtime.config.build_policy import limits_data
 from runtime.config.describe_policy import policy_data, policy_lines
+from runtime.config.quotas import quotas_of
 from runtime.config.settings import Loaded
 from runtime.config.values import duration_text, is_loopback, size_text
 
@@ -44,7 +46,7 @@ def overview(loaded: Loaded) -> dict[str, Any]:
                 "enabled": spec.enabled,
                 "takes_any_model": spec.takes_any,
                 "models": [model.name for model in spec.models],
-                "limits": _limit_parts(spec.limits),
+                "limits": limits_data(spec.limits),
             }
             for spec in snapshot.providers
         ],
@@ -114,6 +116,8 @@ def notes(loaded: Loaded) -> Iterator[str]:
 def _tree(loaded: Loaded) -> Iterator[str]:
     yield "pointsman (one_for_one)"
     yield f"├─ registry             {_RESTARTS}"
+    for quota in quotas_of(loaded.snapshot):
+        yield f"├─ {f'quota:{quota}':<20} {_RESTARTS}"
     yield f"├─ router               {_RESTARTS}, strategy {loaded.snapshot.routing.strategy}"
     yield f"├─ providers            one_for_one, {_RESTARTS} each"
     for spec, branch in _branches(loaded.snapshot.providers):
@@ -137,7 +141,7 @@ def _providers(loaded: Loaded) -> Iterator[str]:
         credential = loaded.credentials[spec.id]
         key = "with key" if credential.call_headers else "without key"
         default = ", default" if spec.id == loaded.snapshot.default_provider else ""
-        limits = ", ".join(f"{name} {value:g}" for name, value in _limit_parts(spec.limits).items()) or "no limits"
+        limits = ", ".join(f"{name} {value:g}" for name, value in limits_data(spec.limits).items()) or "no limits"
         yield f"  {spec.id:<{width}}  {spec.kind}  {spec.endpoint}  {key}{default}; {limits}"
 
 
@@ -173,16 +177,6 @@ def _notes(loaded: Loaded) -> Iterator[str]:
     found = list(notes(loaded))
     if found:
         yield from ("", "notes", *(f"  {note}" for note in found))
-
-
-def _limit_parts(limits: LimitsSpec) -> dict[str, float]:
-    parts = {
-        "requests_per_minute": limits.requests_per_minute,
-        "tokens_per_minute": limits.tokens_per_minute,
-        "max_concurrency": limits.max_concurrency,
-        "burst": limits.burst,
-    }
-    return {name: value for name, value in parts.items() if value is not None}
 
 
 def _address(loaded: Loaded) -> str:

@@ -31,12 +31,10 @@ UNSUPPORTED_KEYS = frozenset(
         "ledger",
         "pools.*.failover",
         "pools.*.keys",
-        "pools.*.limits",
         "pools.*.trusted",
         "tenants.*.budget",
         "tenants.*.budgets",
         "tenants.*.keys",
-        "tenants.*.limits",
     )
 )
 """Keys of later versions: refused by name, so that nobody takes them for a typing error. ``*`` is any name."""

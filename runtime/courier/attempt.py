@@ -364,6 +364,8 @@ class Attempt:
             self._status,
             self._kind,
         )
+        if self._client.holds is not None:
+            self._client.holds.spent(self._outcome, self._usage, self._failure, self._tokens)
         trace, is_sent = self._client.trace, self._outcome is not _NOT_SENT
         if is_sent and trace is None:
             house.system.tell_all((self._address, house.router, house.aggregator), ended, "courier")

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from messages.control import ConfigSnapshot, ModelSpec, ProviderSpec, RoutingSpec
 from otel import names
+from runtime.config.quotas import pool_quota, tenant_quota
 from runtime.config.settings import Credential
 from runtime.dialects.headers import base_headers
 from runtime.ports import Headers
@@ -55,6 +56,9 @@ class Directory:
         """Put a new generation in force."""
         self.snapshot = snapshot
         self.routing: RoutingSpec = snapshot.routing
+        self.tenant_quotas = {spec.name: tenant_quota(spec.name) for spec in snapshot.tenants if spec.limits.is_limited}
+        self.pool_quotas = {spec.model: pool_quota(spec.model) for spec in snapshot.pools if spec.limits.is_limited}
+        """Names of the quotas, by tenant and by public model name; who has no limits has none."""
         self._tracks = {spec.id: self._track(spec) for spec in snapshot.providers}
 
     def track(self, provider: str) -> Track | None:
