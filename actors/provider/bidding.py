@@ -74,13 +74,7 @@ def offer(
         score, is_healthy = health.view(now)
     max_p95_s, in_flight, limit = health.spec.max_p95_s, limits.in_flight, limits.max_concurrency
     room = room_of(standing, limits) if is_trial else None if limit is None else limit - in_flight
-    if evidence.in_flight >= evidence.knee:
-        _, overdue_s, overdue_early_s = overdue_ages(evidence, profile.stream, output_tokens)
-    elif profile.stream:
-        overdue_s, overdue_early_s = evidence.overdue_s, evidence.overdue_early_s
-    else:
-        whole_s = evidence.idle_s + evidence.token_s * output_tokens
-        overdue_s, overdue_early_s = whole_s * evidence.whole_late, whole_s * evidence.whole_early
+    _, overdue_s, overdue_early_s = overdue_ages(evidence, profile.stream, output_tokens)
     bid = Bid(
         spec.id, in_flight, room, spec.weight, spec.priority, known,
         p50_s, p95_s, ewma_s, expected_s, offered.cost_usd(prompt_tokens, output_tokens),
