@@ -13,7 +13,7 @@ from typing import assert_never
 from ddsketch.ddsketch import LogCollapsingLowestDenseDDSketch
 
 from actors.kernel import Context
-from messages.calls import CallEnded, Outcome
+from messages.calls import AttemptKind, CallEnded, Outcome
 from messages.failures import Blame, Scope
 from messages.stats import GetStats, Stats, UsageLine
 
@@ -36,7 +36,8 @@ _BINS_PER_OCTAVE = log(2.0) / log((1.0 + RELATIVE_ERROR) / (1.0 - RELATIVE_ERROR
 _LEAST_S = 1e-9
 INFINITE = float("inf")
 # A member of an enum is no plain attribute of its class: looking it up costs as much as two calls.
-_SUCCESS, _FAILED, _NOT_SENT = Outcome.SUCCESS, Outcome.FAILED, Outcome.NOT_SENT
+_SUCCESS, _FAILED, _NOT_SENT, _LOST_HEDGE = Outcome.SUCCESS, Outcome.FAILED, Outcome.NOT_SENT, Outcome.LOST_HEDGE
+_FIRST, _HEDGE, _EXPLORE = AttemptKind.FIRST, AttemptKind.HEDGE, AttemptKind.EXPLORE
 _CLIENT = Blame.CLIENT
 
 
@@ -90,11 +91,15 @@ class Line:
         "cancelled",
         "cost_nusd",
         "estimated",
+        "explores",
         "failures",
+        "hedges",
         "input_tokens",
         "last_at",
         "latencies",
         "least_s",
+        "lost",
+        "lost_cost_nusd",
         "most_s",
         "output_tokens",
         "requests",
@@ -120,6 +125,10 @@ class Line:
         self.unpriced = 0
         self.estimated = 0
         self.last_at = 0.0
+        self.hedges = 0
+        self.explores = 0
+        self.lost = 0
+        self.lost_cost_nusd = 0
 
     def add(self, ended: CallEnded, unix_s: float) -> None:
         """Count one call that ended at ``unix_s``."""
@@ -130,6 +139,9 @@ class Line:
             self._add_success(ended)
         elif outcome is not _FAILED:
             self.cancelled += 1
+            if outcome is _LOST_HEDGE:
+                self.lost += 1
+                self.lost_cost_nusd += cost_nusd or 0
         elif ended.failure is None or ended.failure.blame is not _CLIENT:
             self.failures += 1
         # What a broken or abandoned call has used is used all the same.
@@ -140,6 +152,10 @@ class Line:
                 self.estimated += 1
         if cost_nusd is not None:
             self.cost_nusd += cost_nusd
+        kind = ended.kind
+        if kind is not _FIRST:
+            self.hedges += kind is _HEDGE
+            self.explores += kind is _EXPLORE
 
     def _add_success(self, ended: CallEnded) -> None:
         latency_s = ended.duration_s
@@ -207,6 +223,10 @@ class Line:
             unpriced=self.unpriced,
             estimated=self.estimated,
             last_at=self.last_at,
+            hedges=self.hedges,
+            explores=self.explores,
+            lost=self.lost,
+            lost_cost_nusd=self.lost_cost_nusd,
         )
 
 

@@ -25,6 +25,18 @@ class RefusalReason(StrEnum):
     OUT = "out"
 
 
+class AttemptKind(StrEnum):
+    """Why a call was made."""
+
+    FIRST = "first"
+    FAILOVER = "failover"
+    """The one before had failed."""
+    HEDGE = "hedge"
+    """The one before was overdue, and went on."""
+    EXPLORE = "explore"
+    """To find out how a provider is doing: a copy, or a first call whose failure costs next to nothing."""
+
+
 class Outcome(StrEnum):
     """How a call ended."""
 
@@ -56,6 +68,8 @@ class Award(Message):
     """Estimate of prompt and output together, reserved from the token limit."""
     stream: bool
     max_tokens: int | None = None
+    explores: bool = False
+    """True: an open circuit is to let it pass before its time, for nobody depends on how it goes."""
 
     def unanswered(self, actor: str, fault: str) -> Message:
         """A permit that nobody can grant is refused, so the courier owes no end for it."""
@@ -148,6 +162,7 @@ class CallEnded(Message):
     """True: the call failed after content had gone to the client."""
     status: int = 0
     """HTTP status of the upstream's answer; 0: none came."""
+    kind: AttemptKind = AttemptKind.FIRST
 
 
 @message("calls.permit")

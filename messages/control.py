@@ -145,6 +145,30 @@ class FailoverSpec(Message):
     """True: after a back-off those that failed for now compete with those not tried."""
 
 
+@message("control.hedge_spec")
+class HedgeSpec(Message):
+    """When a second call is made beside one that is overdue. Times in seconds."""
+
+    enabled: bool = True
+    after: str = "auto"
+    """``auto`` (by the provider's own spread, or earlier where the runner-up would be faster), ``p95`` or ``fixed``."""
+    after_s: float = 0.0
+    """Of ``fixed``."""
+    max_share: float = 0.05
+    """Of requests."""
+
+
+@message("control.explore_spec")
+class ExploreSpec(Message):
+    """How providers that are out of use are found again, by copies of small requests. Times in seconds."""
+
+    enabled: bool = True
+    max_share: float = 0.03
+    """Of requests."""
+    idle_s: float = 10.0
+    """Who has had no call for so long is unheard."""
+
+
 @message("control.routing_spec")
 class RoutingSpec(Message):
     """How requests are routed. Times in seconds."""
@@ -160,6 +184,8 @@ class RoutingSpec(Message):
     decisions_kept: int = 1000
     latency_quantile: str = "p50"
     """What ``least_latency`` compares: ``p50`` or ``p95``."""
+    hedge: HedgeSpec = HedgeSpec()
+    explore: ExploreSpec = ExploreSpec()
 
 
 @message("control.config_snapshot")

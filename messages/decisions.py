@@ -30,6 +30,8 @@ class AttemptRecord(Message):
     first_content_ms: float | None
     round: int
     """Which decision of the request led to it, from 1."""
+    kind: str = "first"
+    """``first``, ``failover``, ``hedge`` (beside one that was overdue) or ``explore`` (a copy)."""
 
 
 @message("routing.decision")
@@ -63,6 +65,12 @@ class Decision(Message):
     """The request's, after rules."""
     note: str = ""
     """What else should be known: a strategy that failed and was replaced by ``first``."""
+    hedge_after_ms: float | None = None
+    """Age of the winner's call from which a second one may be asked for; None: never."""
+    explored: str = ""
+    """Who got a copy at once."""
+    hedges: tuple[str, ...] = ()
+    """What was said to each wish for a second call: the provider, or why there was none."""
 
 
 @message("routing.get_decision")

@@ -87,6 +87,21 @@ class RouteError(StrEnum):
     """By a rule; ``NoRoute.reject`` has its reason."""
     TIMEOUT = "timeout"
     """No bid came within ``routing.decision_timeout``."""
+    NO_HEDGE = "no_hedge"
+    """A second call is not worth it, or over its share. Never told to a client."""
+
+
+_HEDGE_MARK = "+"
+
+
+def hedge_query_id(query_id: str, number: int) -> str:
+    """The id under which a courier asks for the ``number``-th second call of a request: it has a plan of its own."""
+    return f"{query_id}{_HEDGE_MARK}{number}"
+
+
+def request_of(query_id: str) -> str:
+    """The id of the request that a query is made for."""
+    return query_id.partition(_HEDGE_MARK)[0]
 
 
 @message("routing.hints")
@@ -159,6 +174,8 @@ class RouteQuery(Message):
     """Providers that refused the award in this round."""
     may_wait: bool = True
     """False: answer at once, never queue (dry runs)."""
+    hedge: bool = False
+    """True: the call is under way and overdue, and this asks where to send a second one beside it (``hedge_query_id``)."""
 
 
 @message("routing.call_for_bids", bounded=True, pure=True)
@@ -232,6 +249,17 @@ class Bid(Message):
     """Measured output rate; 0: unknown."""
     surplus: int = 0
     """Capabilities it has that the request does not need."""
+    overdue_s: float = 0.0
+    """Age at which this request without its first content (without its whole answer, if it is no stream) would be overdue
+    here: about p99.4."""
+    overdue_early_s: float = 0.0
+    """The same at about p95."""
+    tight: bool = False
+    """Over 80 % of one of its limits is used."""
+    unheard_s: float = 0.0
+    """Seconds since the last call of this model told anything; more than a million: none ever did."""
+    slowness: float = 1.0
+    """Time to first content now as a multiple of what it used to be."""
 
 
 @message("routing.no_bid")
@@ -243,6 +271,8 @@ class NoBid(Message):
     retry_at: float | None = None
     """Monotonic seconds when this may end; None: unknown."""
     detail: str = ""
+    exploring: Bid | None = None
+    """With an open circuit: the offer to a call that explores."""
 
 
 @message("routing.gathered")
@@ -264,6 +294,8 @@ class Choice(Message):
     cost_usd: float | None
     tokens: int = 0
     """What the bid would reserve from the token limit, so that the award reserves the same."""
+    overdue_s: float = 0.0
+    """Age at which its call is overdue: about p99.4 of what it takes."""
 
 
 @message("routing.route_plan")
@@ -277,6 +309,12 @@ class RoutePlan(Message):
     """The public name after aliases and pins."""
     strategy: str
     choices: tuple[Choice, ...]
+    hedge_after_s: float | None = None
+    """Age of the first choice's call from which a second one may be asked for; None: never."""
+    explore: Choice | None = None
+    """Whom to send a copy at once, to find out how it is doing."""
+    is_led: bool = False
+    """True: the first choice explores. It fails at once and for next to nothing, if it fails; the next is the strategy's."""
 
 
 @message("routing.left_out")

@@ -36,6 +36,14 @@ class UsageLine(Message):
     """Calls whose usage is our estimate."""
     last_at: float
     """Unix seconds; 0: never."""
+    hedges: int = 0
+    """Calls made because another one was overdue. This and ``explores`` are among ``requests``."""
+    explores: int = 0
+    """Copies made to find out how a provider is doing."""
+    lost: int = 0
+    """Calls called off because another one of the same request was faster. Among ``cancelled``."""
+    lost_cost_nusd: int = 0
+    """Of those: what they cost, by our estimate, in billionths of a USD. Among ``cost_nusd``."""
 
 
 @message("stats.stats")

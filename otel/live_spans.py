@@ -174,6 +174,10 @@ class AttemptSpan(LiveSpan):
 
     __slots__ = ()
 
+    def kind(self, kind: str) -> None:
+        """Why it is made, unless it is the first one."""
+        self.set(names.ATTEMPT_KIND, kind)
+
     def first_chunk(self, seconds: float) -> None:
         """The first content came ``seconds`` after sending."""
         self.set(names.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK, seconds)

@@ -9,8 +9,9 @@ Accepts
 Always
     ``CallForBids`` changes nothing. An ``Award`` checks everything again and takes concurrency, one request and its tokens
     together or nothing. A permit ends once; an end nobody knows is counted and ignored. An open circuit grants nothing
-    before its time. Whatever made it send ``NoBid`` and ends by an event (a call's end, a trial's success, a probe, a new
-    configuration, a reset) is told to the router as ``CapacityFreed``; what ends by itself was told as ``retry_at``.
+    before its time but what explores. Whatever made it send ``NoBid`` and ends by an event (a call's end, a trial's success,
+    a probe, a new configuration, a reset) is told to the router as ``CapacityFreed``; what ends by itself was told as
+    ``retry_at``.
     From the moment all its places are taken until none is, every end tells how many are free: a call for bids may leave
     no note of who was sent away, so this errs by telling too often.
     What people say outranks what was learned: draining, disabled, or a status said by the admin API takes no calls and is
@@ -191,12 +192,12 @@ class ProviderActor:
         offered = self._granted_model(award, now)
         if isinstance(offered, Refused):
             return offered
-        circuit, credential = standing.circuit.admit(now), standing.credential.admit(now)
+        circuit, credential = standing.circuit.admit(now, award.explores), standing.credential.admit(now)
         if circuit is None or credential is None:
             raise AssertionError("the checks before a grant and the grant disagree")
         drawn = limits.take(award.tokens, now)
         evidence = standing.evidence.of(model)
-        sending = evidence.sent(award.stream, award.max_tokens, now)
+        sending = evidence.sent(award.stream, award.max_tokens, now, award.explores)
         permit = OpenPermit(permit_id, model, award.tokens, evidence, sending, circuit, credential, drawn=drawn)
         self.permits[permit_id] = permit
         self.requests += 1
@@ -217,7 +218,7 @@ class ProviderActor:
         if standing.absences.absent and (until := standing.absences.until(model)) > now:
             return Refused(permit_id, RefusalReason.MODEL_UNAVAILABLE, until)
         is_closed = standing.circuit.is_closed and standing.credential.is_closed
-        if not is_closed and (held := standing.held(now)) is not None:
+        if not is_closed and (held := standing.held(now)) is not None and not (award.explores and standing.takes_explorers):
             is_key = held[0] is NoBidReason.AUTH_FAILED
             return Refused(permit_id, RefusalReason.AUTH_FAILED if is_key else RefusalReason.CIRCUIT_OPEN, held[1])
         if len(self.permits) >= PERMITS_MAX:

@@ -7,9 +7,13 @@ was learned (``evidence``, ``health``); here it is only read, the usual case by 
 from actors.provider.catalog import Catalog, Offered
 from actors.provider.limits import Hindrance, Hold, Limits
 from actors.provider.models import NOTHING_KNOWN
+from actors.provider.overdue import overdue_ages
 from actors.provider.standing import Standing
 from messages.control import ProviderSpec
 from messages.routing import Bid, CallForBids, NoBid, NoBidReason
+
+TIGHT_SHARE = 0.8
+"""Of a limit: who has used more of it is spared second calls."""
 
 
 def offer(
@@ -32,8 +36,8 @@ def offer(
         return _too_long(spec, wanted, max_tokens, offered)
     if standing.absences.absent and (until := standing.absences.until(model)) > now:
         return NoBid(spec.id, NoBidReason.MODEL_UNAVAILABLE, until, "the provider said it has no such model")
-    is_trial = not (standing.circuit.is_closed and standing.credential.is_closed)
-    if is_trial and (held := standing.held(now)) is not None:
+    is_trial, held = not (standing.circuit.is_closed and standing.credential.is_closed), None
+    if is_trial and (held := standing.held(now)) is not None and not standing.takes_explorers:
         return NoBid(spec.id, held[0], held[1], "")
     evidence = standing.evidence.models.get(model, NOTHING_KNOWN)
     if profile.endpoint == "embeddings":
@@ -42,7 +46,7 @@ def offer(
         reserved = prompt_tokens + evidence.output.upper if max_tokens is None else wanted
         output_tokens = evidence.output.expected(max_tokens)
     if (hold := limits.hold(reserved, now)) is not None:
-        return _held_back(spec, hold, limits)
+        return _held_back(spec, hold, limits) if held is None else NoBid(spec.id, held[0], held[1], "")
     expected_s = evidence.expected_s(output_tokens, now)
     failure_p, cut_p, successes, failures = evidence.failure_p, evidence.cut_p, evidence.successes, evidence.failures
     if failure_p or cut_p or now > evidence.counts_until:
@@ -70,13 +74,29 @@ def offer(
         score, is_healthy = health.view(now)
     max_p95_s, in_flight, limit = health.spec.max_p95_s, limits.in_flight, limits.max_concurrency
     room = room_of(standing, limits) if is_trial else None if limit is None else limit - in_flight
-    return Bid(
+    _, overdue_s, overdue_early_s = overdue_ages(evidence, profile.stream, output_tokens)
+    bid = Bid(
         spec.id, in_flight, room, spec.weight, spec.priority, known,
         p50_s, p95_s, ewma_s, expected_s, offered.cost_usd(prompt_tokens, output_tokens),
         failure_p, evidence.failure_loss_s, cut_p, score, is_healthy and (max_p95_s is None or p95_s <= max_p95_s),
         is_trial, 0 if known else evidence.in_flight, successes, failures, reserved,
-        peak_s, evidence.tokens_per_s, surplus,
+        peak_s, evidence.tokens_per_s, surplus, overdue_s, overdue_early_s,
+        (limit is not None or limits.requests is not None or limits.tokens is not None) and is_tight(limits, now),
+        now - evidence.heard_at, evidence.slowness,
     )  # fmt: skip
+    return bid if held is None else NoBid(spec.id, held[0], held[1], "", bid)
+
+
+def is_tight(limits: Limits, now: float) -> bool:
+    """Whether over 80 % of a limit is used: such a provider takes no second calls. At ``now`` (s)."""
+    limit = limits.max_concurrency
+    if limit is not None and limits.in_flight > TIGHT_SHARE * limit:
+        return True
+    requests, tokens = limits.requests, limits.tokens
+    left = 1.0 - TIGHT_SHARE
+    return (requests is not None and requests.level_at(now) < left * requests.size) or (
+        tokens is not None and tokens.level_at(now) < left * tokens.size
+    )
 
 
 def room_of(standing: Standing, limits: Limits) -> int | None:

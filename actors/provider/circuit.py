@@ -8,12 +8,17 @@ State machine, one small type per state::
     HalfOpen --a trial shows content or ends well--> Closed, wait forgotten
     HalfOpen --a trial fails--> Open, wait doubled
     HalfOpen --a trial ends and says nothing (cancel, 429, client's error)--> HalfOpen, slot given back
+    Open   --an exploring call shows content or ends well--> Closed, wait forgotten
 
 Always: at most ``half_open_calls`` trials are out at once, because the circuit hands them out; every change of state
 starts a new epoch, and a ticket of an earlier epoch moves no state; no state is for ever. The last needs two rules of
 its own. With probes on, trials are admitted ``open_for_s`` after the wait even if no probe ever reports: a lost prober
 must not bench a provider. And once the wait has grown to its longest, even a bad probe admits a trial: a probe asks a
 free endpoint, which may be broken where the calls are not.
+
+An exploring call passes an open circuit before its time: nobody depends on how it goes, the router makes few of them
+(``actors/router/exploring``), and to wait out 30 s beside a provider that is well again costs more than to ask. Its failure
+changes nothing: the wait, its doubling and the trials at its end go on as if it had not been.
 
 Source of the pattern: Nygard, "Release It!"; epochs ("generations") as in sony/gobreaker and failsafe-go.
 """
@@ -150,12 +155,12 @@ class Circuit:
             case Closed():
                 return None
 
-    def admit(self, now: float) -> Ticket | None:
-        """Let a call through and give it its ticket; None: it must wait."""
+    def admit(self, now: float, explores: bool = False) -> Ticket | None:
+        """Let a call through and give it its ticket; None: it must wait. One that ``explores`` waits for no time."""
         if self.is_closed:
             return self.passing
         if self.verdict(now) is Verdict.WAIT:
-            return None
+            return self.passing if explores and isinstance(self.state, Open) else None
         if isinstance(self.state, Open):
             self._half_open(self.state.wait_s)
         if isinstance(self.state, HalfOpen):
@@ -172,10 +177,8 @@ class Circuit:
             if self.spec.failure_rate is not None:
                 state.recent.record(False, now)
             return False
-        if isinstance(state, HalfOpen):
-            self._enter(self._fresh())
-            return True
-        return False
+        self._enter(self._fresh())
+        return True
 
     def failed(self, ticket: Ticket, now: float) -> bool:
         """A call failed by the provider's fault. True if that opened the circuit."""
@@ -189,6 +192,10 @@ class Circuit:
                 return True
             case Open():
                 return False
+
+    def is_explorer(self, ticket: Ticket) -> bool:
+        """Whether the call of this ticket passed the circuit while it was open, and it still is."""
+        return isinstance(self.state, Open) and ticket.epoch == self.epoch
 
     def ignored(self, ticket: Ticket) -> bool:
         """A call ended and says nothing about the provider. True if that gave a trial's slot back."""

@@ -15,8 +15,9 @@ The estimates, with x a first-content time (streams) or a total time (other answ
     cut                                      chance to break after content; p and cut fade with e^(-t / 20 s)
 
 A sample r = ln(x / predicted when idle) is put down to load where the load was high and the time long (it moves the
-knee), else to the provider (it moves a). The gain is max(0.12, 1/n), and 0.5 when |r| > 3 sd: surprised, learn quickly.
-A call that was called off without content is a censored sample ("at least so long"), beyond ``patience_s`` a failure.
+knee), else to the provider (it moves a). The gain is max(0.12, 1/n), and when |r| > 3 sd it is 0.5: surprised, learn
+quickly; 0.9 if the call was one to explore. A call that was called off without content is a censored sample ("at least so
+long"), beyond ``patience_s`` a failure.
 
 Sources: ROUTING.md (the policy and the simulation that chose these constants). Quick up, slow down: Finagle's Peak EWMA.
 Queue size in the cost: C3 (NSDI 2015), Prequal (NSDI 2024). Knee from latency: Little's law, Netflix concurrency-limits.
@@ -28,6 +29,7 @@ from dataclasses import dataclass
 from math import exp, floor, log, log2
 
 from actors.provider.output_length import OutputLength
+from actors.provider.overdue import late_and_early, overdue_ages
 from actors.provider.quantiles import Quantiles
 from actors.provider.sanity import TINY_S, sane_s
 
@@ -44,16 +46,17 @@ COUNTS_STILL_S = 18.0
 """So long after news the counts are read as they are, 1 % high at most."""
 FADING_STEP_S = 0.01
 """Time that passes before estimates fade by it: many calls at once need no exponentials each."""
-OVERDUE_Z = 2.5
-"""Deviations after which a call is overdue: about p99.4."""
 PATIENCE_S = 2.0
 UNKNOWN_PATIENCE_S = 10.0
 GAIN = 0.12
 GAIN_SURPRISED = 0.5
+GAIN_EXPLORED = 0.9
 GAIN_REFERENCE = 0.01
 UNKNOWN_AGAIN_P = 0.05
 TOKENS_MAX = 10_000_000
 """An answer is taken for no longer than that, whatever its usage says."""
+NEVER = -1e6
+"""So long ago, for what never was: infinity is no JSON."""
 _LN_2 = log(2.0)
 """On the hot path a logarithm is ``log2(x) * _LN_2``: ``math.log`` takes a base, and three times as long for it."""
 _DEVIATION = 0.35
@@ -72,6 +75,7 @@ class Sending:
     """Age in s from which it is evidence by itself."""
     load: int
     """Calls out for this model when it was sent, itself included."""
+    explores: bool = False
     is_waiting: bool = True
     """No content yet."""
 
@@ -80,21 +84,23 @@ class ModelEvidence:
     """The estimates for one model. Fields that a bid reads are public; times in seconds."""
 
     __slots__ = (
-        "_a", "_at", "_b", "_deviation", "_deviation_whole", "_fresh", "_good_sent_at", "_idle_s", "_rate_n", "_recent",
-        "_reference", "_soft", "counts_until", "cut_p", "failure_loss_s", "failure_p", "failures", "first_s", "in_flight",
-        "knee", "oldest", "output", "samples", "slowness", "streams", "successes", "token_s", "tokens_per_s", "wholes",
+        "_a", "_b", "_fresh", "_good_sent_at", "_rate_n", "_recent", "_reference", "counts_until", "cut_p",
+        "deviation", "deviation_whole", "failure_loss_s", "failure_p", "failures", "first_s", "heard_at", "idle_s", "in_flight",
+        "knee", "oldest", "output", "overdue_early_s", "overdue_s", "samples", "slowness", "soft", "streams", "successes",
+        "token_s", "tokens_per_s", "whole_early", "whole_late", "wholes",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._a = log(FIRST_S)
         self._b = log(TOKEN_S)
-        self._idle_s = FIRST_S
-        self._deviation = self._deviation_whole = _DEVIATION
+        self.idle_s = FIRST_S
+        self.deviation = self.deviation_whole = _DEVIATION
         self._reference = self._a
         self._rate_n = 0
         self._recent = 0.0
-        self._at = float("-inf")
-        self._soft = SOFT
+        self.heard_at = NEVER
+        """When a call last told something (monotonic s)."""
+        self.soft = SOFT
         """How much of the queueing beyond the knee is believed: all of it (1) once queueing was seen."""
         self._good_sent_at = float("-inf")
         self._fresh: deque[Sending] = deque()
@@ -117,6 +123,10 @@ class ModelEvidence:
         self.failure_p = 0.0
         self.failure_loss_s = 0.0
         self.cut_p = 0.0
+        self.overdue_s, self.overdue_early_s = late_and_early(FIRST_S, _DEVIATION)
+        self.whole_late, self.whole_early = late_and_early(1.0, _DEVIATION)
+        """Ages of a stream's call from which it is overdue, while nobody queues; and of others, as multiples of what is
+        expected. See ``overdue``."""
         self.output = OutputLength()
         self.streams = Quantiles()
         self.wholes = Quantiles()
@@ -139,7 +149,7 @@ class ModelEvidence:
 
     def faded(self, now: float) -> tuple[float, float, float, float]:
         """``failure_p``, ``cut_p``, ``successes`` and ``failures`` as of ``now`` (s). Changes nothing."""
-        since = self._at - now
+        since = self.heard_at - now
         if since >= 0.0:
             return self.failure_p, self.cut_p, self.successes, self.failures
         risk, counts = exp(since / RISK_TAU_S), exp(since / SAMPLES_TAU_S)
@@ -154,7 +164,7 @@ class ModelEvidence:
             expected = total * max(1.0, age / oldest.predicted_s)
         load = self.in_flight + 1
         if load > self.knee:
-            expected += QUEUE_WEIGHT * self._soft * (load - self.knee) / self.knee * total
+            expected += QUEUE_WEIGHT * self.soft * (load - self.knee) / self.knee * total
         return expected
 
     def patience_s(self, stream: bool) -> float:
@@ -162,23 +172,12 @@ class ModelEvidence:
         seen = self.streams if stream else self.wholes
         return max(PATIENCE_S, 2.0 * seen.p95_s) if seen.count else UNKNOWN_PATIENCE_S
 
-    def sent(self, stream: bool, max_tokens: int | None, now: float) -> Sending:
-        """A call goes out at ``now`` (s)."""
-        load = self.in_flight = self.in_flight + 1
-        predicted, deviation, knee = self._idle_s, self._deviation, self.knee
-        if not stream or load > knee:
-            output_s = self.token_s * self.output.expected(max_tokens)
-            if not stream:
-                predicted += output_s
-                deviation = self._deviation_whole
-                if self.output.deviation > deviation:
-                    deviation = self.output.deviation
-            if load > knee:
-                predicted += self._soft * (load - knee) / knee * (self.first_s + output_s)
-        overdue = predicted * exp(OVERDUE_Z * (deviation if deviation < 1.0 else 1.0))
-        if overdue < predicted + 0.03:
-            overdue = predicted + 0.03
-        sending = Sending(now, stream, max_tokens, predicted, overdue, load)
+    def sent(self, stream: bool, max_tokens: int | None, now: float, explores: bool = False) -> Sending:
+        """A call goes out at ``now`` (s). One that ``explores`` brings the first news for a while: it is believed the more."""
+        load, is_plain = self.in_flight + 1, stream and self.in_flight < self.knee
+        predicted, overdue, _ = overdue_ages(self, stream, 0.0 if is_plain else self.output.expected(max_tokens))
+        self.in_flight = load
+        sending = Sending(now, stream, max_tokens, predicted, overdue, load, explores)
         fresh = self._fresh
         if self.oldest is None:
             self.oldest = sending
@@ -221,6 +220,7 @@ class ModelEvidence:
             if not 0 <= output_tokens <= TOKENS_MAX:
                 output_tokens = max(0, min(output_tokens, TOKENS_MAX))
             self.output.learn(output_tokens, sending.max_tokens)
+            self.whole_late, self.whole_early = late_and_early(1.0, max(self.deviation_whole, self.output.deviation))
         whole_s = sane_s(duration_s)
         if whole_s is None:
             return
@@ -252,7 +252,7 @@ class ModelEvidence:
         if age > sending.overdue_s:
             if sending.load > self.knee:
                 self._move_knee(sending.load / (1.0 + age / max(TINY_S, sending.predicted_s)), 0.25)
-                self._soft = 1.0
+                self.soft = 1.0
             elif self.samples:
                 self._a = _clamped(self._a + 0.5 * log(age / sending.predicted_s))
                 self._refresh()
@@ -289,10 +289,10 @@ class ModelEvidence:
 
     def _age(self, now: float) -> None:
         """Bring all that fades to ``now``, and count an event: the more there are lately, the less each one weighs."""
-        passed = now - self._at
+        passed = now - self.heard_at
         recent = self._recent + 1.0
         if passed > FADING_STEP_S:
-            self._at = now
+            self.heard_at = now
             self.counts_until = now + COUNTS_STILL_S
             if self.failure_p or self.cut_p:
                 fading = exp(-passed / RISK_TAU_S)
@@ -308,10 +308,10 @@ class ModelEvidence:
     def _learn(self, sending: Sending, seconds: float, whole_tokens: float | None) -> None:
         """A time to first content, or (with ``whole_tokens``) to the end of an answer that was no stream."""
         samples = self.samples = self.samples + 1.0
-        idle, deviation = self._idle_s, self._deviation
+        idle, deviation = self.idle_s, self.deviation
         if whole_tokens is not None:
             idle += self.token_s * whole_tokens
-            deviation = self._deviation_whole
+            deviation = self.deviation_whole
         surprise = log2(seconds / idle) * _LN_2
         gain = slow_gain = 1.0 / samples if samples > 1.0 else 1.0
         if gain < GAIN:
@@ -327,14 +327,14 @@ class ModelEvidence:
             if size > 3.0 * deviation:
                 size = 3.0 * deviation
                 if gain < GAIN_SURPRISED:
-                    gain = GAIN_SURPRISED
+                    gain = GAIN_EXPLORED if sending.explores else GAIN_SURPRISED
             deviation += 0.06 * (1.25 * size - deviation)
             if deviation < _DEVIATION_MIN:
                 deviation = _DEVIATION_MIN
             if whole_tokens is None:
-                self._deviation = deviation
+                self.deviation = deviation
             else:
-                self._deviation_whole = deviation
+                self.deviation_whole = deviation
         moved = gain * surprise
         a = self._a + moved
         self._a = a if -16.0 < a < 9.0 else _clamped(a)
@@ -353,7 +353,7 @@ class ModelEvidence:
         held = load / (1.0 + max(0.0, seconds - idle) / max(idle, total))
         if load > self.knee:
             self._move_knee(held, 0.25)
-            self._soft = 1.0 if held < 0.8 * load else SOFT
+            self.soft = 1.0 if held < 0.8 * load else SOFT
             return 0.0 if is_long else 1.0
         if is_long:
             self._move_knee(held, 0.1)
@@ -377,8 +377,9 @@ class ModelEvidence:
         self.knee = max(1.0, self.knee + gain * (held - self.knee))
 
     def _refresh(self) -> None:
-        a, spread = self._a, self._deviation
-        idle = self._idle_s = exp(a)
+        a, spread = self._a, self.deviation
+        idle = self.idle_s = exp(a)
+        self.overdue_s, self.overdue_early_s = late_and_early(idle, spread)
         spread *= spread / 2.0
         self.first_s = idle * exp(spread if spread < 0.5 else 0.5)
         self.slowness = exp(a - self._reference)

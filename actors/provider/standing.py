@@ -9,7 +9,7 @@ from collections import deque
 from typing import NamedTuple
 
 from actors.provider.absences import Absences
-from actors.provider.circuit import Circuit, Verdict
+from actors.provider.circuit import Circuit, Open, Verdict
 from actors.provider.health import Health
 from actors.provider.models import Evidence
 from actors.provider.permits import OpenPermit
@@ -86,6 +86,11 @@ class Standing:
         if self.circuit.verdict(now) is Verdict.WAIT:
             return NoBidReason.CIRCUIT_OPEN, self.circuit.retry_at(now)
         return None
+
+    @property
+    def takes_explorers(self) -> bool:
+        """The circuit is open and a call that explores may pass it all the same; a bad key is not explored."""
+        return self.credential.is_closed and isinstance(self.circuit.state, Open)
 
     def content(self, permit: OpenPermit, first_content_s: float | None, now: float) -> bool:
         """The first content of a call is here. True if that closed a circuit."""
@@ -235,9 +240,11 @@ class Standing:
         self.last_failures.append(Noted(now, permit.model, failure))
         match failure.scope:
             case Scope.PROVIDER:
+                if not self.circuit.is_explorer(permit.circuit):
+                    # That it is down is known: whoever looks now and then must not make it worse than nobody's looking.
+                    self.health.failed(now)
                 self.circuit.failed(permit.circuit, now)
                 is_freed = self.credential.ignored(permit.credential)
-                self.health.failed(now)
                 permit.evidence.failed(end.duration_s, end.after_content or permit.has_content, now)
                 return is_freed
             case Scope.CREDENTIAL:

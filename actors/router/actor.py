@@ -17,8 +17,10 @@ from typing import Any
 
 from actors.kernel import Context, Ref
 from actors.router.alarm import Alarm
+from actors.router.answers import no_route, no_start, plan_of, teach
 from actors.router.candidates import all_ready, next_batch, offers, rank, ranked_by, select
-from actors.router.decision import CHOICES_MAX
+from actors.router.exploring import Exploring
+from actors.router.hedging import Hedging
 from actors.router.pending import Pending, State, head_start_s, is_dry_run
 from actors.router.plans import STALE_S, OpenPlans
 from actors.router.policy import Course, Policy
@@ -27,32 +29,19 @@ from actors.router.recorder import WITHDRAWN, Recorder
 from actors.router.rounds import Rounds
 from actors.router.strategies import STRATEGIES
 from actors.router.strategies.base import Ask, Memories, Ranked, Strategy
-from actors.router.strategies.guard import guarded_learn
 from actors.router.table import Entry, RoutingTable
-from actors.router.verdict import judge
-from messages.calls import CallEnded
+from messages.calls import AttemptKind, CallEnded, Outcome
 from messages.control import ConfigSnapshot, Configured, Timer
 from messages.decisions import GetDecision, GetRouterStats, RecentDecisions, StrategyFailed
 from messages.policy import NORMAL
-from messages.routing import (
-    CapacityFreed,
-    Choice,
-    Claimed,
-    Gathered,
-    NoRoute,
-    RequestProfile,
-    RouteError,
-    RoutePlan,
-    RouteQuery,
-    Withdraw,
-)
+from messages.routing import CapacityFreed, Claimed, Gathered, RequestProfile, RouteError, RouteQuery, Withdraw
 
 RouterMail = (
     RouteQuery | Gathered | Claimed | Withdraw | CapacityFreed | CallEnded | GetDecision | RecentDecisions | GetRouterStats
 )
 _CRASHES_MAX = 2
 _NOBODY: list[str] = []
-_ASKING, _DONE = State.ASKING, State.DONE
+_ASKING, _DONE, _EXPLORE, _SUCCESS = State.ASKING, State.DONE, AttemptKind.EXPLORE, Outcome.SUCCESS
 """A global is read faster than a member of an enum."""
 _FAULTS: Ref[StrategyFailed] = Ref("faults")
 
@@ -63,6 +52,8 @@ class RouterActor:
     def __init__(self, snapshot: ConfigSnapshot, seed: str = "", strategies: Mapping[str, Strategy] = STRATEGIES) -> None:
         self._strategies = strategies
         self._record = Recorder(snapshot.routing.decisions_kept, seed or f"{snapshot.seed}/router")
+        self._hedging, self._exploring = Hedging(), Exploring(snapshot.routing)
+        self._requests = 0
         self._adopt(snapshot)
         self._memories = Memories()
         self._open: dict[str, Pending] = {}
@@ -105,8 +96,10 @@ class RouterActor:
         if query_id in self._open:
             self._refuse(self._open[query_id], context, RouteError.SELECTION_FAILED)
         is_dry = not query.may_wait and is_dry_run(query)
-        if not (query.refused or is_dry):
+        if not (query.refused or is_dry or query.hedge):
             self._record.total += 1
+            if not query.tried:
+                self._requests += 1
         course = self._policy.course(profile, context.wall)
         if not isinstance(course, Course):
             self._refuse_at_once(query, context, course)
@@ -175,6 +168,9 @@ class RouterActor:
         answers = message.answers
         pending.answers = pending.answers + answers if pending.answers else answers
         counts, waiting = self._plans.counts, self._queue.waiting
+        if pending.query.hedge:
+            self._hedge(pending, context)
+            return
         ask = self._asked  # One for all decisions: nobody keeps it.
         ask.profile = pending.query.profile
         if not waiting and pending.course.is_plain:
@@ -194,29 +190,37 @@ class RouterActor:
             self._no_bids(pending, context.now(), context)
 
     def _plan(self, pending: Pending, ranked: Ranked, context: Context) -> None:
-        query_id, strategy = pending.query.query_id, pending.strategy
-        choices = [Choice(bid.provider, score, bid.expected_s, bid.cost_usd, bid.tokens) for score, bid in ranked[:CHOICES_MAX]]
-        now = context.now()
-        decision_id = self._record.plan(pending, ranked, now, context)
+        strategy, now = pending.strategy, context.now()
+        way, copy = ranked, None
         if not pending.is_dry:
-            winner = choices[0].provider
+            winner = ranked[0][1].provider
             if strategy.learn is not None:
-                self._teach(pending, ranked)
+                teach(pending, ranked)
             pending.memory.note(winner)
-            self._plans.open(query_id, winner, now)
+            if now >= self._exploring.look_at:
+                way, copy = self._exploring.choose(pending, ranked, bool(self._queue.waiting), self._requests, now)
+            self._plans.open(pending.query.query_id, way[0][1].provider, now)
+        pending.hedge_after_s = self._hedging.after_s(way, self._asked.seconds_per_usd)
+        decision_id = self._record.plan(pending, ranked, now, context)
         if pending.failure:
             self._record.strategy_errors += 1
             context.tell(_FAULTS, StrategyFailed(strategy.name, pending.failure))
-        plan = RoutePlan(query_id, decision_id, pending.generation, pending.route.model, strategy.name, tuple(choices))
-        context.answer(pending.slot, plan)
+        context.answer(pending.slot, plan_of(pending, decision_id, way, copy))
         self._finish(pending)
 
-    def _teach(self, pending: Pending, ranked: Ranked) -> None:
-        strategy = pending.strategy
-        if strategy.is_foreign:
-            pending.failure = pending.failure or guarded_learn(strategy, pending.memory, ranked)
-        elif strategy.learn is not None:
-            strategy.learn(pending.memory, ranked)
+    def _hedge(self, pending: Pending, context: Context) -> None:
+        """Answer the wish for a second call. It leaves no trace but a line in its request's record, and its open plan."""
+        counts, is_queueing = self._plans.counts, bool(self._queue.waiting)
+        ranked = self._hedging.choose(pending, counts, is_queueing, self._requests, self._asked, context.rng)
+        if isinstance(ranked, str):
+            self._refuse(pending, context, RouteError.NO_HEDGE, note=ranked)
+            return
+        winner = ranked[0][1].provider
+        self._plans.open(pending.query.query_id, winner, context.now())
+        decision_id = self._record.hedge(pending.query, winner)
+        pending.hedge_after_s = self._hedging.after_s(ranked, self._asked.seconds_per_usd)
+        context.answer(pending.slot, plan_of(pending, decision_id, ranked))
+        self._finish(pending)
 
     # -- no bids: wait or say why
 
@@ -250,26 +254,13 @@ class RouterActor:
         self._alarm.set(soonest, now, context)
 
     def _refuse(self, pending: Pending, context: Context, error: RouteError | None = None, note: str = "") -> None:
-        """Answer that there is no plan. ``error`` overrides what the reasons amount to; ``note`` goes to the record only."""
-        now = context.now()
-        left_out = tuple(pending.reasons())
-        course = pending.course
-        detail = course.detail if error is course.error else ""
-        verdict = judge(pending.route.model, left_out, now, error, detail, self._queue.wait_s(pending, now))
-        decision_id = self._record.refusal(pending, note or verdict.error, now, context)
-        query_id = pending.query.query_id
-        answer = NoRoute(query_id, decision_id, verdict.error, verdict.detail, left_out, verdict.retry_after_s, course.reject)
-        context.answer(pending.slot, answer)
+        wait_s = self._queue.wait_s(pending, context.now())
+        context.answer(pending.slot, no_route(pending, self._record, context, error, note, wait_s))
         self._finish(pending)
 
     def _refuse_at_once(self, query: RouteQuery, context: Context, error: RouteError) -> None:
-        profile, table = query.profile, self._table
-        strategy, known = profile.hints.strategy or self._routing.strategy, table.ids
-        detail = f"no provider has a model {profile.model!r}"
-        if error is RouteError.STRATEGY_NOT_FOUND:
-            detail, known = f"no strategy {strategy!r}; there are {', '.join(self._strategies)}", ()
-        decision_id = self._record.no_start(query, strategy, table.generation, known, error, context)
-        context.reply(NoRoute(query.query_id, decision_id, error, detail, ()))
+        strategy = query.profile.hints.strategy or self._routing.strategy
+        context.reply(no_start(query, self._record, self._table, strategy, self._strategies, error, context))
 
     def _finish(self, pending: Pending) -> None:
         """The query is answered: it leaves the queue and passes its turn on."""
@@ -349,6 +340,8 @@ class RouterActor:
     def _on_ended(self, message: CallEnded, context: Context) -> None:
         if message.query_id in self._plans.by_query:
             self._close_plan(message.query_id)
+        if message.kind is _EXPLORE:
+            self._exploring.ended(message.provider, message.outcome is _SUCCESS)
         self._record.note_end(message)
 
     def _on_get_decision(self, message: GetDecision, context: Context) -> None:
@@ -365,6 +358,8 @@ class RouterActor:
         self._table = RoutingTable.build(snapshot)
         self._policy = Policy(snapshot, self._table, self._strategies)
         self._record.keep_rules(self._policy.rule_names)
+        self._hedging.adopt(routing.hedge, self._requests)
+        self._exploring.adopt(routing, self._table.by_id, self._requests)
         self._asked = Ask(RequestProfile(""), routing.seconds_per_usd, routing.latency_quantile == "p95")
 
     def _on_configured(self, message: Configured, context: Context) -> None:

@@ -202,6 +202,11 @@ def _behind_limits(pending: Pending) -> frozenset[str]:
     return frozenset(provider for provider, place in places.items() if first is not None and place > first)
 
 
+def over_ceiling(pending: Pending, bid: Bid) -> bool:
+    """Whether a bid is dearer, or known to be slower, than its request allows."""
+    return _bar(pending, bid)[0] is not None
+
+
 def _bar(pending: Pending, bid: Bid) -> tuple[Exclusion | None, str]:
     """Why a bid is over a ceiling of the request, in words too. What is not known yet is under those of time."""
     ceiling, hints = pending.course.ceiling_usd, pending.query.profile.hints
@@ -301,4 +306,9 @@ def with_plans(bid: Bid, count: int) -> Bid:
         bid.latency_peak_s,
         bid.tokens_per_s,
         bid.surplus,
+        bid.overdue_s,
+        bid.overdue_early_s,
+        bid.tight,
+        bid.unheard_s,
+        bid.slowness,
     )

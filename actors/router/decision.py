@@ -46,6 +46,8 @@ class Kept:
     """All providers there were, where there is no ``pending`` to tell."""
     pardons: int = 0
     """Times that all its refusals were forgotten at once."""
+    hedges: tuple[str, ...] = ()
+    """What was said to each wish for a second call."""
 
     def message(self, seed: str) -> Decision:
         """The record for people. Costs some µs for each candidate, so only when asked."""
@@ -75,6 +77,9 @@ class Kept:
             profile=profile,
             priority=course.priority if course is not None else profile.hints.priority,
             note=_note(pending) if pending is not None else "",
+            hedge_after_ms=None if pending is None or pending.hedge_after_s is None else pending.hedge_after_s * 1e3,
+            explored=pending.explored if pending is not None else "",
+            hedges=self.hedges,
         )
 
 
@@ -137,6 +142,7 @@ def _attempt(number: int, ended: CallEnded) -> AttemptRecord:
         duration_ms=ended.duration_s * 1e3,
         first_content_ms=None if first_s is None else first_s * 1e3,
         round=number,
+        kind=ended.kind,
     )
 
 

@@ -91,6 +91,12 @@ class Pending:
     """Why the strategy of somebody else's making was replaced by ``first``."""
     head_start_s: float = 0.0
     """By how much its priority makes it older, of the course it began with: its place in line stays."""
+    hedge_after_s: float | None = None
+    """As the plan says."""
+    explored: str = ""
+    """Who is explored by the plan."""
+    is_led: bool = False
+    """It is asked before the strategy's choice; False: it gets a copy."""
 
     @property
     def order(self) -> tuple[float, int]:

@@ -6,13 +6,13 @@ counted.
 """
 
 from actors.kernel import Context
-from actors.router.decision import DecisionLog, Kept
+from actors.router.decision import ATTEMPTS_KEPT, DecisionLog, Kept
 from actors.router.histogram import Histogram
 from actors.router.pending import Pending, is_dry_run
 from actors.router.strategies.base import Ranked
 from messages.calls import CallEnded, Outcome
 from messages.decisions import DecisionFound, Decisions, RouterStats
-from messages.routing import RouteQuery
+from messages.routing import RouteQuery, request_of
 
 WITHDRAWN = "withdrawn"
 """In place of an error in the record of a request whose client left while it waited: nobody's failure."""
@@ -53,6 +53,8 @@ class Recorder:
 
     def refusal(self, pending: Pending, error: str, now: float, context: Context) -> str:
         """Record that there is no plan; returns the decision's id."""
+        if pending.query.hedge:
+            return self.hedge(pending.query, error)
         kept = self._of(pending.query, context)
         kept.pending, kept.ranked, kept.error = pending, None, error
         kept.took_s = took_s = now - pending.began_at
@@ -65,12 +67,23 @@ class Recorder:
         self, query: RouteQuery, strategy: str, generation: int, known: tuple[str, ...], error: str, context: Context
     ) -> str:
         """Record a query of which nothing could be made: its model or strategy does not exist. Returns the decision's id."""
+        if query.hedge:
+            return self.hedge(query, error)
         kept = self._of(query, context)
         kept.known = known
         kept.pending, kept.strategy, kept.generation = None, strategy, generation
         kept.ranked, kept.error = None, error
         if not is_dry_run(query):
             self._failed += 1
+        return kept.decision_id
+
+    def hedge(self, query: RouteQuery, answer: str) -> str:
+        """Add to the record of a request what was said to its wish for a second call; returns the decision's id."""
+        kept = self._log.by_query.get(request_of(query.query_id))
+        if kept is None:
+            return ""
+        if len(kept.hedges) < ATTEMPTS_KEPT:
+            kept.hedges += (answer,)
         return kept.decision_id
 
     def _of(self, query: RouteQuery, context: Context) -> Kept:

@@ -6,8 +6,10 @@ from messages.control import (
     BackoffSpec,
     CircuitSpec,
     ConfigSnapshot,
+    ExploreSpec,
     FailoverSpec,
     HealthSpec,
+    HedgeSpec,
     LimitsSpec,
     ModelSpec,
     ProbeSpec,
@@ -18,7 +20,7 @@ from messages.control import (
 from runtime.config.build_policy import pool_spec, rule_of, tenant_spec
 from runtime.config.kinds import BUILT_IN_ALIASES, KINDS
 from runtime.config.prices import known_model
-from runtime.config.schema import File, Health, Routing, Server
+from runtime.config.schema import File, Health, Hedge, Routing, Server
 from runtime.config.schema_provider import AUTO, Model, Provider
 from runtime.config.settings import Credential, Loaded, ServerSettings, TelemetrySettings
 
@@ -163,7 +165,16 @@ def _routing(routing: Routing) -> RoutingSpec:
         queue_max_wait_s=routing.queue.max_wait,
         queue_max_length=routing.queue.max_length,
         latency_quantile=routing.least_latency.quantile,
+        hedge=_hedge(routing.hedge),
+        explore=ExploreSpec(routing.explore.enabled, routing.explore.max_share, routing.explore.idle),
     )
+
+
+def _hedge(hedge: Hedge) -> HedgeSpec:
+    after = hedge.after
+    if isinstance(after, str):
+        return HedgeSpec(hedge.enabled, after, 0.0, hedge.max_share)
+    return HedgeSpec(hedge.enabled, "fixed", after, hedge.max_share)
 
 
 def _health(health: Health) -> HealthSpec:

@@ -10,7 +10,18 @@ from pydantic.json_schema import WithJsonSchema
 
 from runtime.config.schema_policy import RULES_MAX, PoolEntry, RuleEntry, StrategyName, TenantEntry
 from runtime.config.schema_provider import Provider, Secret, Section
-from runtime.config.values import Duration, Label, PositiveDuration, Real, Share, Size, Whole, checked_url, problem
+from runtime.config.values import (
+    Duration,
+    Label,
+    PositiveDuration,
+    Real,
+    Share,
+    Size,
+    Whole,
+    checked_url,
+    parse_duration_s,
+    problem,
+)
 
 UNSUPPORTED_KEYS = frozenset(
     (
@@ -23,10 +34,6 @@ UNSUPPORTED_KEYS = frozenset(
         "tenants.*.budget",
         "tenants.*.budgets",
         "tenants.*.keys",
-        "routing.explore.idle",
-        "routing.explore.max_share",
-        "routing.hedge.after",
-        "routing.hedge.max_share",
     )
 )
 """Keys of later versions: refused by name, so that nobody takes them for a typing error. ``*`` is any name."""
@@ -126,10 +133,35 @@ class LeastLatency(Section):
     quantile: Literal["p50", "p95"] = "p50"
 
 
-class Off(Section):
-    """Something of a later version: it may be switched off, not on."""
+def _hedge_after(value: Any) -> Any:
+    if value in ("auto", "p95"):
+        return value
+    if isinstance(value, str) and not value[:1].isdigit():
+        raise problem("expected auto, p95 or a duration such as 2s")
+    return parse_duration_s(value)
 
-    enabled: OnlyFalse = False
+
+HedgeAfter = Annotated[
+    Literal["auto", "p95"] | PositiveDuration,
+    BeforeValidator(_hedge_after),
+    WithJsonSchema({"type": ["string", "number"]}),
+]
+
+
+class Hedge(Section):
+    """A second call beside one that is overdue."""
+
+    enabled: bool = True
+    after: HedgeAfter = "auto"
+    max_share: Share = 0.05
+
+
+class Explore(Section):
+    """Copies of small requests to providers that are out of use."""
+
+    enabled: bool = True
+    max_share: Share = 0.03
+    idle: PositiveDuration = 10.0
 
 
 class Routing(Section):
@@ -144,8 +176,8 @@ class Routing(Section):
     strict: OnlyFalse = False
     failover: Failover = Failover()
     queue: Queue = Queue()
-    hedge: Off = Off()
-    explore: Off = Off()
+    hedge: Hedge = Hedge()
+    explore: Explore = Explore()
 
 
 class HealthWeights(Section):

@@ -6,10 +6,12 @@ went; none for one that was refused. Before the commit nothing has gone to the c
 """
 
 import asyncio
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from messages.calls import (
+    AttemptKind,
     Award,
     CallEnded,
     ContentStarted,
@@ -32,15 +34,18 @@ from runtime.courier.directory import Track
 from runtime.courier.limit import Limit
 from runtime.courier.pace import allowed_s, tokens_held
 from runtime.courier.relay import StreamRelay
+from runtime.courier.results import Failed, Relayed, Whole
 from runtime.dialects.answer import read_answer
 from runtime.dialects.errors import classify
 from runtime.dialects.headers import request_headers, response_headers
 from runtime.dialects.limits import limits_seen
 from runtime.dialects.splice import insert_include_usage, replace_model
 from runtime.dialects.stream import UsageMode
-from runtime.facts import fact
 from runtime.ports import CallFailed, ClientGone, EdgeSink, Headers, UpstreamAnswer, UpstreamRequest
 from runtime.system.replies import AskError
+
+if TYPE_CHECKING:
+    from runtime.courier.race import Race
 
 ANSWER_BYTES_MAX = 256 * 1024 * 1024
 ERROR_BYTES_MAX = 1024 * 1024
@@ -51,50 +56,37 @@ STREAM_FIRST_BYTE_S = 60.0
 
 _DEADLINE = Failure(Blame.CLIENT, Scope.NONE, Retry.NEVER, "deadline")
 """The request's own time is over: says nothing about the provider but that it took at least so long."""
-_NOT_SENT, _FAILED, _SUCCESS = Outcome.NOT_SENT, Outcome.FAILED, Outcome.SUCCESS
+_NOT_SENT, _FAILED, _SUCCESS, _LOST_HEDGE = Outcome.NOT_SENT, Outcome.FAILED, Outcome.SUCCESS, Outcome.LOST_HEDGE
+_FIRST, _EXPLORE = AttemptKind.FIRST, AttemptKind.EXPLORE
 _REQUESTED, _ESTIMATE = UsageMode.REQUESTED, UsageMode.ESTIMATE
 """A global is read faster than a member of an enum."""
-
-
-@fact
-class Whole:
-    """An answer to pass on: a success, or an error that is the client's own."""
-
-    status: int
-    headers: list[tuple[str, str]]
-    """For whoever gets it to add to."""
-    body: bytes
-    cost_nusd: int | None = None
-
-
-@fact
-class Relayed:
-    """A stream went to the client. ``failure`` tells why it broke after the commit; None: it is whole."""
-
-    failure: Failure | None
-
-
-@fact
-class Failed:
-    """Nothing has gone to the client; another attempt may do."""
-
-    failure: Failure
 
 
 class Attempt:
     """One attempt at one provider. ``award``, then ``call`` if granted, and ``end`` in any case."""
 
     def __init__(
-        self, house: CourierHouse, call: ClientCall, plan: RoutePlan, choice: Choice, number: int, permit_id: str
+        self,
+        house: CourierHouse,
+        call: ClientCall,
+        plan: RoutePlan,
+        choice: Choice,
+        number: int,
+        permit_id: str,
+        kind: AttemptKind = AttemptKind.FIRST,
     ) -> None:
         self._house = house
         self._client = call
         self._plan = plan
-        self._provider = choice.provider
+        self.provider = choice.provider
         self._address = f"provider:{choice.provider}"
         self._tokens = choice.tokens
         self._number = number
         self._permit_id = permit_id
+        self._kind = kind
+        self._race: Race | None = None
+        self.cut_as = Outcome.CANCELLED
+        """What it is if it is called off."""
         self._owes_end = False
         self._granted: Granted | None = None
         self._outcome = _NOT_SENT
@@ -119,9 +111,10 @@ class Attempt:
         house, client = self._house, self._client
         read = client.read
         permit = Permit(self._permit_id, client.query_id, self._plan.model, self._tokens, read.stream, self._begun_at)
-        house.permits.note(self._provider, permit)
+        house.permits.note(self.provider, permit)
         self._owes_end = True
-        question = Award(self._permit_id, client.query_id, self._plan.model, self._tokens, read.stream, read.max_tokens)
+        model, explores = self._plan.model, self._kind is _EXPLORE
+        question = Award(self._permit_id, client.query_id, model, self._tokens, read.stream, read.max_tokens, explores)
         try:
             asked = house.system.put(self._address, question, client.deadline, client.trace, "courier", self._see)
             answer = await house.system.wait_for(asked) if asked.is_open else asked.outcome()
@@ -139,12 +132,13 @@ class Attempt:
         else:
             self._owes_end = False
 
-    async def call(self, sink: EdgeSink, headers: Headers) -> Whole | Relayed | Failed:
+    async def call(self, sink: EdgeSink, headers: Headers, race: "Race | None" = None) -> Whole | Relayed | Failed:
         """Make the call and relay a stream to ``sink`` with our own ``headers``; other answers are returned.
 
-        Raises ``ClientGone``, and ``asyncio.CancelledError`` as it comes.
+        In a ``race`` the first content of a stream wins it. Raises ``ClientGone``, and ``asyncio.CancelledError`` as it comes.
         """
-        track = self._house.directory.track_of_call(self._provider)
+        self._race = race
+        track = self._house.directory.track_of_call(self.provider)
         if track is None or self._granted is None:
             return self._fail(Failure(Blame.US, Scope.NONE, Retry.ELSEWHERE, "provider_removed"))
         try:
@@ -153,6 +147,9 @@ class Attempt:
             self._outcome = Outcome.CANCELLED
             raise
         except asyncio.CancelledError:
+            if self.cut_as is _LOST_HEDGE:
+                self._lose(track)
+                raise
             if not self._client.is_drained:
                 self._outcome = Outcome.CANCELLED
                 raise
@@ -170,7 +167,7 @@ class Attempt:
                 names.operation_name(client.endpoint),
                 granted.upstream_model,
                 track.system,
-                provider_id=self._provider,
+                provider_id=self.provider,
                 attempt=self._number,
                 stream=client.read.stream,
                 max_tokens=client.read.max_tokens,
@@ -178,16 +175,20 @@ class Attempt:
                 server_address=track.host,
                 server_port=track.port,
             )
+            if self._kind is not _FIRST:
+                self._span.kind(self._kind)
         times = track.spec.timeouts
         is_stream = client.read.stream
         first_s = (times.first_byte_s or STREAM_FIRST_BYTE_S) if is_stream else (times.first_byte_s or times.total_s)
         request, mode = self._request(track, granted, first_s)
         self._begun_at = clock.now()
         self._outcome = _FAILED
+        # Only calls beside the first one have a task of their own.
+        task = client.task if self._race is None or self._race.is_first(self) else None
         left_s = client.deadline - self._begun_at
         limit_s = min(first_s if is_stream else times.total_s, times.total_s, left_s)
         try:
-            with Limit(self._house.system.deadlines, self._begun_at + limit_s, client.task) as limit:
+            with Limit(self._house.system.deadlines, self._begun_at + limit_s, task) as limit:
                 answer = await self._house.upstream.call(request)
                 try:
                     self._status = answer.status
@@ -291,7 +292,9 @@ class Attempt:
             self._late = _DEADLINE if deadline <= total_at else self._silence("total_timeout", times.total_s)
 
     def _committed(self, limit: Limit, times: TimeoutsSpec) -> None:
-        """The time until the first content is over; from here only the attempt's whole time counts."""
+        """The commit: the time until the first content is over, a race is won, and only the attempt's whole time counts."""
+        if self._race is not None:
+            self._race.win(self)
         content_at = self._content_at if self._content_at is not None else self._house.clock.now()
         self._first_content_s = content_at - self._begun_at
         limit.move(self._begun_at + times.total_s)
@@ -326,6 +329,13 @@ class Attempt:
         self._usage = usage
         self._cost_nusd = track.cost_nusd(self._plan.model, usage.input_tokens, usage.output_tokens)
 
+    def _lose(self, track: Track) -> None:
+        """Another call of the request was faster. What is paid for this one nobody tells: the prompt, and what was read."""
+        self._outcome = _LOST_HEDGE
+        prompt_tokens = self._client.read.prompt_tokens
+        read = self._relay.reader.usage(prompt_tokens) if self._relay is not None else Usage(prompt_tokens, 0)
+        self._note_usage(track, replace(read, estimated=True))
+
     def _fail(self, failure: Failure) -> Failed:
         self._failure = failure
         self._ended_at = self._house.clock.now()
@@ -342,7 +352,7 @@ class Attempt:
         ended = CallEnded(
             self._permit_id,
             self._client.query_id,
-            self._provider,
+            self.provider,
             self._plan.model,
             self._outcome,
             self._client.read.stream,
@@ -355,6 +365,7 @@ class Attempt:
             self._number,
             self._failure is not None and self._first_content_s is not None,
             self._status,
+            self._kind,
         )
         if self._client.holds is not None:
             self._client.holds.spent(self._outcome, self._usage, self._failure, self._tokens)

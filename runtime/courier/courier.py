@@ -7,16 +7,19 @@ those not tried; when all were, those that failed for now come back after their 
 
 import asyncio
 import logging
+from functools import partial
 
-from messages.calls import RefusalReason
+from messages.calls import AttemptKind, RefusalReason
 from messages.envelope import Fault
-from messages.failures import Retry
-from messages.routing import Claimed, NoRoute, RouteError, RoutePlan, RouteQuery, Withdraw
-from runtime.courier import problems
-from runtime.courier.attempt import Attempt, Failed, Relayed, Whole
+from messages.failures import Failure, Retry
+from messages.routing import Choice, Claimed, NoRoute, RouteError, RoutePlan, RouteQuery, Withdraw
+from runtime.courier import beside, problems
+from runtime.courier.attempt import Attempt
 from runtime.courier.call import ClientCall, CourierHouse
 from runtime.courier.problems import Problem
+from runtime.courier.race import Finish, Race
 from runtime.courier.reservations import Reservations, tokens_wanted
+from runtime.courier.results import Failed, Relayed, Whole
 from runtime.courier.retries import WAITED_S, Refusals, Tries
 from runtime.dialects.errors import error_body
 from runtime.facts import fact
@@ -28,7 +31,7 @@ log = logging.getLogger("pointsman.courier")
 STATUS_CLIENT_GONE = 499
 """What logs and traces show for a client that left (nginx's number)."""
 
-
+_FIRST, _FAILOVER, _EXPLORE = AttemptKind.FIRST, AttemptKind.FAILOVER, AttemptKind.EXPLORE
 _PASSING = (RouteError.AT_CAPACITY, RouteError.RATE_LIMITED, RouteError.ALL_UNHEALTHY)
 """What may end by itself while a request waits."""
 
@@ -52,25 +55,28 @@ class Courier:
     __slots__ = (
         "_attempts",
         "_awards",
-        "_client",
         "_decision_id",
         "_failed",
-        "_house",
         "_is_known_to_router",
         "_must_wait",
         "_plan",
         "_refused",
-        "_sink",
+        "client",
+        "hedges",
+        "house",
+        "sink",
     )
 
     def __init__(self, house: CourierHouse, call: ClientCall, sink: EdgeSink) -> None:
-        self._house = house
-        self._client = call
-        self._sink = sink
+        self.house = house
+        self.client = call
+        self.sink = sink
         self._failed: Tries | None = None
         """None until a first call has failed, as most never do."""
         self._attempts = 0
         self._awards = 0
+        self.hedges = 0
+        """Times the router was asked where to make a call beside one that is overdue."""
         self._plan: RoutePlan | None = None
         """A plan the router counts as open: its winner has not been claimed yet."""
         self._is_known_to_router = False
@@ -84,7 +90,7 @@ class Courier:
     @property
     def _tries(self) -> Tries:
         if self._failed is None:
-            self._failed = Tries(self._house.directory.routing.failover)
+            self._failed = Tries(self.house.directory.routing.failover)
         return self._failed
 
     @property
@@ -101,9 +107,9 @@ class Courier:
             return Ended(STATUS_CLIENT_GONE, "client_gone")
         finally:
             if self._plan is not None or self._is_known_to_router:
-                self._house.system.tell(self._house.router, Withdraw(self._client.query_id), self._client.trace, "courier")
-            if self._client.holds is not None:
-                self._client.holds.give_back()
+                self.house.system.tell(self.house.router, Withdraw(self.client.query_id), self.client.trace, "courier")
+            if self.client.holds is not None:
+                self.client.holds.give_back()
 
     async def _answered(self) -> Ended:
         """Walk, and answer for what stopped it. Raises ``ClientGone`` and ``asyncio.CancelledError``."""
@@ -112,20 +118,20 @@ class Courier:
         except ClientGone:
             raise
         except asyncio.CancelledError:
-            if not self._client.is_drained:
+            if not self.client.is_drained:
                 raise
             return await self._answer(problems.shutting_down())
         except Exception as error:
-            log.error("the courier of %s failed", self._client.query_id, exc_info=error)
+            log.error("the courier of %s failed", self.client.query_id, exc_info=error)
             return await self._answer(problems.internal_error())
 
     async def _walk(self) -> Ended:
-        house, clock = self._house, self._house.clock
-        quota = house.directory.tenant_quotas.get(self._client.tenant)
-        if quota is not None and (problem := await self._reserve(quota, tokens_wanted(self._client))) is not None:
+        house, clock = self.house, self.house.clock
+        quota = house.directory.tenant_quotas.get(self.client.tenant)
+        if quota is not None and (problem := await self._reserve(quota, tokens_wanted(self.client))) is not None:
             return await self._answer(problem)
         while True:
-            self._client.is_waiting = True
+            self.client.is_waiting = True
             asked_at = clock.now() if self._refused is not None else 0.0
             routed = await self._route()
             if self._refused is not None and clock.now() - asked_at >= WAITED_S:
@@ -141,7 +147,7 @@ class Courier:
             if quota is not None and (problem := await self._reserve(quota, routed.choices[0].tokens)) is not None:
                 return await self._answer(problem)
             attempts_before, awards_before = self._attempts, self._awards
-            self._client.is_waiting = False
+            self.client.is_waiting = False
             ended = await self._follow(routed)
             if ended is not None:
                 return ended
@@ -156,15 +162,15 @@ class Courier:
 
     async def _reserve(self, quota: str, tokens: int) -> Problem | None:
         """Take what a request needs of its tenant's or pool's limits, once. A problem: they do not let it through."""
-        client = self._client
+        client = self.client
         if client.holds is None:
-            client.holds = Reservations(self._house, client)
+            client.holds = Reservations(self.house, client)
         return await client.holds.take(quota, tokens)
 
     async def _route(self) -> RoutePlan | NoRoute | Problem:
         """Ask the router. A question it crashed on is put once more, then the request has failed."""
-        house, client = self._house, self._client
-        tried = self._failed.tried if self._failed is not None else ()
+        house, client = self.house, self.client
+        tried = self.tried
         refused = self._refused.providers if self._refused is not None else ()
         may_wait = self._failed is None or self._must_wait
         query = RouteQuery(client.query_id, client.profile(), client.deadline, client.arrived_at, tried, refused, may_wait)
@@ -198,15 +204,15 @@ class Courier:
         """Nobody can take it now. None: it goes on, in the queue or with some that failed before, whichever is sooner."""
         if not self._tries.failed:
             return problems.no_route(routed)
-        house = self._house
+        house = self.house
         now = house.clock.now()
         if self._may_be_sooner_in_queue(routed, now):
             self._must_wait = True
             return None
         self._must_wait = False
         wait_s = self._tries.rest(now, house.budgets, house.rng)
-        if wait_s is None or now + wait_s >= self._client.deadline:
-            return problems.attempts_spent(self._client.read.model, self._tries, now, routed.left_out)
+        if wait_s is None or now + wait_s >= self.client.deadline:
+            return problems.attempts_spent(self.client.read.model, self._tries, now, routed.left_out)
         if wait_s > 0:
             await asyncio.sleep(wait_s)
         self._tries.wake(house.clock.now())
@@ -230,38 +236,74 @@ class Courier:
         for choice in plan.choices:
             provider = choice.provider
             is_repeat = self._failed is not None and self._failed.is_repeat(provider)
-            if is_repeat and not self._house.budgets.has_any(provider):
+            if is_repeat and not self.house.budgets.has_any(provider):
                 continue
-            self._awards += 1
-            permit_id = f"{self._client.query_id}/{self._awards}"
-            attempt = Attempt(self._house, self._client, plan, choice, self._attempts + 1, permit_id)
+            is_lead = plan.is_led and choice is plan.choices[0]
+            kind = _EXPLORE if is_lead else _FAILOVER if self._attempts else _FIRST
+            attempt = self.attempt_at(plan, choice, kind)
             try:
                 refusal = await attempt.award()
                 self._claim(is_granted=refusal is None)
                 if refusal is not None:
-                    self._refusals.add(provider, self._house.clock.now())
-                    if refusal is RefusalReason.RATE_LIMITED and not self._house.directory.routing.failover.on_rate_limit:
+                    self._refusals.add(provider, self.house.clock.now())
+                    if refusal is RefusalReason.RATE_LIMITED and not self.house.directory.routing.failover.on_rate_limit:
                         break
                     continue
-                self._attempts += 1
                 if is_repeat:
-                    self._house.budgets.spend(provider)
+                    self.house.budgets.spend(provider)
                 else:
-                    self._house.budgets.earn(provider)
-                headers = self._headers(plan, provider)
-                result = await attempt.call(self._sink, headers)
+                    self.house.budgets.earn(provider)
+                headers = self.granted(plan, attempt)
+                if plan.hedge_after_s is None and plan.explore is None:
+                    return await self._conclude(await attempt.call(self.sink, headers), plan, provider, headers)
+                finish = await self._race(plan, choice, attempt, headers)
             finally:
                 attempt.end()
-            return await self._conclude(result, plan, provider, headers)
+            return await self._conclude(finish.result, plan, finish.attempt.provider, finish.headers)
         self._claim(is_granted=False)
         return None
+
+    async def _race(self, plan: RoutePlan, choice: Choice, first: Attempt, headers: list[tuple[str, str]]) -> Finish:
+        """Make the first call, and others beside it when it is overdue or a copy is due."""
+        overdue_s = plan.hedge_after_s
+        if overdue_s is not None and choice is not plan.choices[0] and choice.overdue_s > overdue_s:
+            overdue_s = choice.overdue_s
+        race = Race(self.house.clock, self.house.system.deadlines, self.client.task, first, overdue_s)
+        copied = None if plan.explore is None else partial(beside.copy, self, race, plan, plan.explore)
+        return await race.run(self.sink, headers, partial(beside.hedge, self, race), copied)
+
+    @property
+    def tried(self) -> tuple[str, ...]:
+        """Providers that have failed the request and must not be asked now."""
+        return self._failed.tried if self._failed is not None else ()
+
+    @property
+    def attempts_left(self) -> int:
+        """Calls upstream that the request may still make."""
+        spec = self.house.directory.routing.failover
+        return spec.max_attempts - self._attempts if spec.enabled else 0
+
+    def attempt_at(self, plan: RoutePlan, choice: Choice, kind: AttemptKind) -> Attempt:
+        """An attempt with a permit id of its own."""
+        self._awards += 1
+        permit_id = f"{self.client.query_id}/{self._awards}"
+        return Attempt(self.house, self.client, plan, choice, self._attempts + 1, permit_id, kind)
+
+    def granted(self, plan: RoutePlan, attempt: Attempt) -> list[tuple[str, str]]:
+        """An attempt has its permit: it counts. Gives the headers that an answer of its goes with."""
+        self._attempts += 1
+        return self._headers(plan, attempt.provider)
+
+    def note_failure(self, plan: RoutePlan, provider: str, failure: Failure) -> None:
+        """A call has failed: its provider is tried no more in this round, and where ``plan`` is final never again."""
+        self._tries.add(provider, failure, self.house.clock.now(), is_final=plan.strategy == FINAL_STRATEGY)
 
     def _claim(self, *, is_granted: bool) -> None:
         """Tell the router that its plan's winner has answered, so that it counts the plan no longer."""
         plan, self._plan = self._plan, None
         if plan is not None:
             told = Claimed(plan.query_id, plan.choices[0].provider, is_granted)
-            self._house.system.tell(self._house.router, told, None, "courier")
+            self.house.system.tell(self.house.router, told, None, "courier")
 
     async def _conclude(
         self, result: Whole | Relayed | Failed, plan: RoutePlan, provider: str, ours: list[tuple[str, str]]
@@ -277,8 +319,7 @@ class Courier:
             return _DONE if result.status == 200 else Ended(result.status, "" if result.status < 400 else str(result.status))
         if result.failure.code == "deadline":
             return await self._answer(self._out_of_time())
-        is_final = plan.strategy == FINAL_STRATEGY
-        self._tries.add(provider, result.failure, self._house.clock.now(), is_final=is_final)
+        self.note_failure(plan, provider, result.failure)
         if result.failure.retry is Retry.NEVER or not self._tries.may_go_on:
             return await self._answer(self._spent())
         await self._let_back()
@@ -286,17 +327,17 @@ class Courier:
 
     async def _let_back(self) -> None:
         """``with_replacement``: pause, and let those that failed for now compete with those not tried."""
-        house = self._house
+        house = self.house
         now = house.clock.now()
         wait_s = self._tries.replacement_s(now, house.budgets, house.rng)
-        if wait_s is not None and now + wait_s < self._client.deadline:
-            self._client.is_waiting = True
+        if wait_s is not None and now + wait_s < self.client.deadline:
+            self.client.is_waiting = True
             await asyncio.sleep(wait_s)
             self._tries.wake(house.clock.now())
 
     def _headers(self, plan: RoutePlan, provider: str) -> list[tuple[str, str]]:
         return [
-            ("x-request-id", self._client.request_id),
+            ("x-request-id", self.client.request_id),
             ("x-pointsman-provider", provider),
             ("x-pointsman-model", _header_safe(plan.model)),
             ("x-pointsman-strategy", plan.strategy),
@@ -305,19 +346,19 @@ class Courier:
         ]
 
     def _spent(self) -> Problem:
-        return problems.attempts_spent(self._client.read.model, self._tries, self._house.clock.now())
+        return problems.attempts_spent(self.client.read.model, self._tries, self.house.clock.now())
 
     def _out_of_time(self) -> Problem:
-        client = self._client
+        client = self.client
         return problems.deadline_exceeded(client.read.model, client.deadline - client.arrived_at, self._tries)
 
     async def _answer(self, problem: Problem) -> Ended:
         """Send an error of our own, or cut the connection if the client has been told otherwise already."""
-        if self._sink.has_started:
-            self._sink.abort()
+        if self.sink.has_started:
+            self.sink.abort()
             return Ended(problem.status, problem.code)
         body = error_body(problem.message, problem.kind, problem.code, problem.param)
-        headers = [("content-type", "application/json"), *problem.headers(), ("x-request-id", self._client.request_id)]
+        headers = [("content-type", "application/json"), *problem.headers(), ("x-request-id", self.client.request_id)]
         if self._attempts:
             headers.append(("x-pointsman-attempts", str(self._attempts)))
         if self._decision_id:
@@ -326,9 +367,9 @@ class Courier:
         return Ended(problem.status, problem.code)
 
     async def _send(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        await self._sink.start(status, headers, len(body))
-        await self._sink.write(body)
-        await self._sink.end()
+        await self.sink.start(status, headers, len(body))
+        await self.sink.write(body)
+        await self.sink.end()
 
 
 def _header_safe(text: str) -> str:

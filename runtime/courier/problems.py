@@ -67,6 +67,7 @@ _ROWS: dict[RouteError, _Row] = {
     RouteError.TIMEOUT: _Row(504, "deadline_exceeded"),
     RouteError.SELECTION_FAILED: _Row(500, "internal_error"),
     RouteError.REJECTED: _Row(403, "rejected"),
+    RouteError.NO_HEDGE: _Row(500, "internal_error"),
 }
 _REJECTS: dict[str, _Row] = {
     "rate_limit_exceeded": _Row(429, "rejected", True),

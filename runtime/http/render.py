@@ -147,7 +147,8 @@ def _line(line: UsageLine) -> dict[str, Any]:
     shown: dict[str, Any] = plain(line)
     cost_nusd = shown.pop("cost_nusd")
     latency = {name: round(shown.pop(f"latency_{name}_ms"), 3) for name in ("avg", "min", "max", "p95")}
-    return shown | {"latency_ms": latency, "cost_usd": cost_nusd / 1e9}
+    lost_nusd = shown.pop("lost_cost_nusd")
+    return shown | {"latency_ms": latency, "cost_usd": cost_nusd / 1e9, "lost_cost_usd": lost_nusd / 1e9}
 
 
 def decision(record: Decision) -> dict[str, Any]:

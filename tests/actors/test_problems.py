@@ -27,6 +27,7 @@ TABLE = {
     RouteError.TIMEOUT: (504, "deadline_exceeded", False),
     RouteError.SELECTION_FAILED: (500, "internal_error", False),
     RouteError.REJECTED: (403, "rejected", False),
+    RouteError.NO_HEDGE: (500, "internal_error", False),
 }
 
 

@@ -25,7 +25,7 @@ providers:
     timeouts: {connect: 1x}
     headers: {"X-A": "a\\nb", "Bad Name": x}
 keys: []
-routing: {strategy: magic, hedge: {enabled: true, after: auto}}
+routing: {strategy: magic, hedge: {max_share: 2, after: soon}}
 aliases: {x: y, y: x}
 default_provider: nobody
 """
@@ -49,8 +49,8 @@ def test_every_error_is_told_at_once_with_its_path_and_line() -> None:
         "13 providers[2].headers.X-A: must not contain a line break, NUL or another control character",
         '13 providers[2].headers["Bad Name"]: is no name for a header',
         "14 keys: not supported by this version",
-        "15 routing.hedge.after: not supported by this version",
-        "15 routing.hedge.enabled: true is not supported by this version",
+        "15 routing.hedge.after: expected auto, p95 or a duration such as 2s",
+        "15 routing.hedge.max_share: must be 1 or less",
         f"15 routing.strategy: unknown strategy; known are: {', '.join(SUPPORTED_STRATEGIES)}",
         "16 aliases.x: leads back to itself",
         "17 default_provider: is the id of no provider",
@@ -76,7 +76,6 @@ def test_keys_of_later_versions_are_refused_not_ignored(key: str) -> None:
         *[(MINIMAL + f"tenants: {{acme: {{{key}: {{}}}}}}", f"tenants.acme.{key}", "not supported by this version")
           for key in ("keys", "budget", "budgets")],
         (MINIMAL + "routing: {strict: true}", "routing.strict", "true is not supported by this version"),
-        (MINIMAL + "routing: {explore: {enabled: true}}", "routing.explore.enabled", "true is not supported by this version"),
         (MINIMAL + "telemetry: {capture_content: true}", "telemetry.capture_content", "true is not supported by this version"),
     ],
 )  # fmt: skip

@@ -124,12 +124,14 @@ class PermitWatch:
         """Let an actor take a message.
 
         A provider must grant nothing while one of its circuits is open and its time is not come, nor more trials than it has.
+        Only calls that explore pass an open circuit; never one that is open for a bad key.
         """
         if not (isinstance(actor, ProviderActor) and isinstance(message, Award | Reconfigure)):
             handle()
             return
         now = self._now()
-        held = is_held(actor.standing.circuit, now) or is_held(actor.standing.credential, now)
+        explores = isinstance(message, Award) and message.explores
+        held = (is_held(actor.standing.circuit, now) and not explores) or is_held(actor.standing.credential, now)
         before = actor.requests
         handle()
         if isinstance(message, Reconfigure):

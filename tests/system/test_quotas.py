@@ -32,7 +32,7 @@ def limited(
     **routing: Any,
 ) -> Loaded:
     """A configuration in which the tenant acme and the pool of the model have limits, or one of the two."""
-    found = loaded(list(providers), **routing)
+    found = loaded(list(providers), **({"hedge": {"enabled": False}, "explore": {"enabled": False}} | routing))
     return replace(found, snapshot=with_limits(found.snapshot, tenant, pool))
 
 

@@ -1,0 +1,69 @@
+"""What the router answers, put together: the plan, or why there is none. Each goes with its line in the record."""
+
+from collections.abc import Iterable
+
+from actors.kernel import Context
+from actors.router.decision import CHOICES_MAX
+from actors.router.pending import Pending
+from actors.router.recorder import Recorder
+from actors.router.strategies.base import Ranked
+from actors.router.strategies.guard import guarded_learn
+from actors.router.table import RoutingTable
+from actors.router.verdict import judge
+from messages.routing import Bid, Choice, NoRoute, RouteError, RoutePlan, RouteQuery
+
+
+def plan_of(pending: Pending, decision_id: str, way: Ranked, copy: Bid | None = None) -> RoutePlan:
+    """The plan: who is to be called, in order, when a second call may be asked for, and who gets a ``copy`` at once."""
+    query_id, hedge_after_s = pending.query.query_id, pending.hedge_after_s
+    model, strategy = pending.route.model, pending.strategy.name
+    choices = tuple(
+        [
+            Choice(bid.provider, score, bid.expected_s, bid.cost_usd, bid.tokens, bid.overdue_s)
+            for score, bid in way[:CHOICES_MAX]
+        ]
+    )
+    copied = None if copy is None else Choice(copy.provider, 0.0, copy.expected_s, copy.cost_usd, copy.tokens, copy.overdue_s)
+    return RoutePlan(query_id, decision_id, pending.generation, model, strategy, choices, hedge_after_s, copied, pending.is_led)
+
+
+def teach(pending: Pending, ranked: Ranked) -> None:
+    """Tell the strategy of a query what was planned."""
+    strategy = pending.strategy
+    if strategy.is_foreign:
+        pending.failure = pending.failure or guarded_learn(strategy, pending.memory, ranked)
+    elif strategy.learn is not None:
+        strategy.learn(pending.memory, ranked)
+
+
+def no_route(
+    pending: Pending, record: Recorder, context: Context, error: RouteError | None, note: str, wait_s: float | None
+) -> NoRoute:
+    """There is no plan. ``error`` overrides what the reasons amount to; ``note`` goes to the record only.
+
+    ``wait_s`` is how long the queue would take, where it knows.
+    """
+    now = context.now()
+    left_out = tuple(pending.reasons())
+    course = pending.course
+    verdict = judge(pending.route.model, left_out, now, error, course.detail if error is course.error else "", wait_s)
+    decision_id = record.refusal(pending, note or verdict.error, now, context)
+    query_id = pending.query.query_id
+    return NoRoute(query_id, decision_id, verdict.error, verdict.detail, left_out, verdict.retry_after_s, course.reject)
+
+
+def no_start(
+    query: RouteQuery,
+    record: Recorder,
+    table: RoutingTable,
+    strategy: str,
+    strategies: Iterable[str],
+    error: RouteError,
+    context: Context,
+) -> NoRoute:
+    """Nothing can be made of a query: nobody has its model, or there is no such ``strategy``."""
+    known, detail = table.ids, f"no provider has a model {query.profile.model!r}"
+    if error is RouteError.STRATEGY_NOT_FOUND:
+        detail, known = f"no strategy {strategy!r}; there are {', '.join(strategies)}", ()
+    decision_id = record.no_start(query, strategy, table.generation, known, error, context)
+    return NoRoute(query.query_id, decision_id, error, detail, ())

@@ -1,0 +1,211 @@
+"""A race: the calls of one request that are out side by side. The first content wins, the others are called off.
+
+Owns: the time from which the first call is overdue, the tasks of the calls beside it, and who has won.
+Always: one winner at most, and whoever has not won has sent the client nothing; when ``run`` is over so is every call, and each
+has ended its permit itself. A call that could not be made beside the first one is looked at again at 1.5 times its age.
+
+The first call is made in the request's own task: most are over before anything is made beside them, and pay for a timer only.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from messages.calls import Outcome
+from messages.envelope import Fault
+from runtime.courier.attempt import Attempt
+from runtime.courier.results import Failed, Relayed, Whole
+from runtime.facts import fact
+from runtime.ports import EdgeSink
+from runtime.system.clock import Clock
+from runtime.system.deadlines import Deadlines
+
+AGAIN = 1.5
+"""Times its age at which an overdue call that got no company is looked at once more."""
+AGAIN_S_MIN = 0.05
+
+Result = Whole | Relayed | Failed
+
+
+@fact
+class Finish:
+    """How a call of a race ended, and the headers that go with an answer of its."""
+
+    result: Result
+    attempt: Attempt
+    headers: list[tuple[str, str]]
+
+
+Beside = Callable[[], Coroutine[Any, Any, Finish | None]]
+"""Makes a call beside the first one. None: there was nobody to make it to."""
+
+
+class Race:
+    """One race. ``run`` once. Times in monotonic seconds; ``deadline`` is when the first call is overdue, None: never."""
+
+    __slots__ = (
+        "_begun_at", "_clock", "_deadlines", "_first", "_hedge", "_is_cut", "_is_first_out", "_others", "_refused", "_task",
+        "deadline", "winner",
+    )  # fmt: skip
+
+    def __init__(
+        self, clock: Clock, deadlines: Deadlines, task: asyncio.Task[Any] | None, first: Attempt, overdue_s: float | None
+    ) -> None:
+        self._clock = clock
+        self._deadlines = deadlines
+        task = task or asyncio.current_task()
+        if task is None:
+            raise RuntimeError("there is no task to race in")
+        self._task = task
+        self._first = first
+        self._hedge: Beside | None = None
+        self._begun_at = clock.now()
+        self._is_first_out = True
+        self._is_cut = False
+        """The first call was called off by us: its task goes on."""
+        self._others: dict[asyncio.Task[Finish | None], Attempt | None] = {}
+        """Calls beside the first one, in order; None: it has not got its permit yet."""
+        self._refused: Finish | None = None
+        """An answer that says the request itself is wrong, as one beside the first call understood it: for want of a better."""
+        self.deadline = None if overdue_s is None else self._begun_at + overdue_s
+        self.winner: Attempt | None = None
+
+    async def run(self, sink: EdgeSink, headers: list[tuple[str, str]], hedge: Beside, copy: Beside | None) -> Finish:
+        """Make the first call, a ``copy`` at once if there is to be one, and a ``hedge`` when it is overdue.
+
+        Gives the end of the call that won; of the first one where none did. Raises as ``Attempt.call`` does.
+        """
+        cancels_before = self._task.cancelling()
+        self._hedge = hedge
+        try:
+            if copy is not None:
+                self._launch(copy, is_hedge=False)
+            if self.deadline is not None:
+                self._deadlines.add(self)
+            own = await self._run_first(sink, headers, cancels_before)
+            if own is not None and not isinstance(own.result, Failed):
+                self.winner = self.winner or self._first
+                return own
+            found = await self._run_others() or self._refused or own
+            if found is None:
+                raise AssertionError("the first call was called off, and nobody has won")
+            return found
+        finally:
+            self._stop_watching()
+            await self._call_off()
+
+    async def _run_first(self, sink: EdgeSink, headers: list[tuple[str, str]], cancels_before: int) -> Finish | None:
+        """The first call to its end; None: it was called off because another one has won."""
+        first = self._first
+        try:
+            return Finish(await first.call(sink, headers, self), first, headers)
+        except asyncio.CancelledError:
+            # The client may leave in the same moment, and that goes before.
+            if self._is_cut and self._task.uncancel() <= cancels_before:
+                return None
+            raise
+        finally:
+            self._is_first_out = False
+            first.end()
+            self._stop_watching()
+
+    async def _run_others(self) -> Finish | None:
+        """The calls beside, until one has answered; None: all of them failed, or were none."""
+        while self._others:
+            done, _ = await asyncio.wait(self._others, return_when=asyncio.FIRST_COMPLETED)
+            for task in [task for task in self._others if task in done]:
+                del self._others[task]
+                found = task.result()
+                if found is not None and found.attempt is self.winner:
+                    return found
+        return None
+
+    def is_first(self, attempt: Attempt) -> bool:
+        """Whether ``attempt`` is the one that is made in the request's own task."""
+        return attempt is self._first
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Where calls are out."""
+        return (self._first.provider, *(attempt.provider for attempt in self._others.values() if attempt is not None))
+
+    def win(self, attempt: Attempt) -> None:
+        """``attempt`` has its first content: from now on the answer is its alone. The others end without another step."""
+        self.winner = attempt
+        self._stop_watching()
+        for task, other in self._others.items():
+            if other is not attempt:
+                _lose(other)
+                task.cancel()
+        if self._is_first_out and attempt is not self._first:
+            self._is_cut = True
+            _lose(self._first)
+            self._task.cancel()
+
+    def join(self, attempt: Attempt) -> None:
+        """A call beside the first one has its permit; said by its own task."""
+        task = asyncio.current_task()
+        if task is not None:
+            self._others[task] = attempt
+
+    # -- the timer
+
+    def expire(self) -> None:
+        """The first call is overdue."""
+        if self._hedge is not None and self._is_first_out and self.winner is None:
+            self._launch(self._hedge, is_hedge=True)
+
+    def abandon(self, fault: Fault) -> None:
+        """The system stops: whoever is on the way ends by itself."""
+
+    def _stop_watching(self) -> None:
+        self.deadline = None
+        self._deadlines.discard(self)
+
+    def _look_again(self, after_s: float) -> None:
+        if self._is_first_out and self.winner is None:
+            self.deadline = self._clock.now() + after_s
+            self._deadlines.add(self)
+
+    # -- calls beside
+
+    def _launch(self, beside: Beside, *, is_hedge: bool) -> None:
+        task = asyncio.get_running_loop().create_task(self._run_beside(beside, is_hedge))
+        self._others[task] = None
+
+    async def _run_beside(self, beside: Beside, is_hedge: bool) -> Finish | None:
+        found = await beside()
+        if found is not None and isinstance(found.result, Whole):
+            if found.result.status >= 400:
+                self._refused = found
+            elif self.winner is None:
+                self.win(found.attempt)
+        if is_hedge:
+            age_s = self._clock.now() - self._begun_at
+            self._look_again(max(AGAIN_S_MIN, (AGAIN - 1.0) * age_s) if found is None else 0.0)
+        return found
+
+    async def _call_off(self) -> None:
+        """End the calls beside that still run, and wait until they have. Their results are of no use any more."""
+        was_cancelled = False
+        for task, attempt in self._others.items():
+            if self.winner is not None and attempt is not self.winner:
+                _lose(attempt)
+            task.cancel()
+        while self._others:
+            try:
+                await asyncio.wait(self._others)
+            except asyncio.CancelledError:
+                was_cancelled = True
+                continue
+            for task in self._others:
+                if not task.cancelled():
+                    task.exception()  # Looked at, so that nobody complains of it.
+            self._others.clear()
+        if was_cancelled:
+            raise asyncio.CancelledError
+
+
+def _lose(attempt: Attempt | None) -> None:
+    if attempt is not None:
+        attempt.cut_as = Outcome.LOST_HEDGE
