@@ -106,12 +106,11 @@ class Daemon:
     def __init__(self, loaded: Loaded, environ: Mapping[str, str], version: str) -> None:
         self._loaded = loaded
         self._version = version
-        server, telemetry = loaded.server, loaded.telemetry
+        telemetry = loaded.telemetry
         settings = TracingSettings(
             telemetry.otlp_endpoint, telemetry.otlp_protocol, telemetry.sample_ratio, telemetry.service_name, version
         )
         self._tracing = build_tracing(settings, environ)
-        self._admin_key = server.admin_key.get_secret_value() if server.admin_key is not None else ""
         self._stopping = asyncio.Event()
         self._fatal = ""
         self._signals = 0
@@ -120,7 +119,7 @@ class Daemon:
         """Serve until a signal. ``on_ready`` is given the port. Raises ``OSError`` if the address cannot be had."""
         server = self._loaded.server
         house = House(self._loaded, ChoosingUpstream(), self._tracing, real_clock(), token_hex(8), self._on_fatal)
-        http = HttpServer(house.edge, house.admin, self._admin_key, server.max_body_bytes, server.client_idle_s, self._version)
+        http = HttpServer(house.edge, house.admin, server, self._version)
         # From before anybody can know of us until all is down: no signal finds its default, which would kill.
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
             await house.start()
@@ -130,8 +129,8 @@ class Daemon:
             gc.set_threshold(*GC_THRESHOLDS)
             watching = asyncio.get_running_loop().create_task(self._watch(received, house))
             try:
-                port = await http.start(server.host, server.port)
-                log.info("listening on http://%s:%d", server.host, port)
+                port = await http.start()
+                log.info("listening on %s://%s:%d", "http" if server.tls is None else "https", server.host, port)
                 if on_ready is not None:
                     on_ready(port)
                 await self._stopping.wait()

@@ -13,6 +13,7 @@ from runtime.config.expansion import Expanded, expand
 from runtime.config.problems import ConfigError, ConfigProblem, Path, as_written, from_pydantic, path_text
 from runtime.config.schema import File
 from runtime.config.settings import Loaded
+from runtime.config.tls import BadTls, server_context
 
 _REDACTED_LENGTH_MIN = 6
 
@@ -45,7 +46,14 @@ def load_bytes(raw: bytes, path: FilePath, environ: Mapping[str, str]) -> Loaded
     file, problems = validate(document, expanded)
     if file is None:
         raise ConfigError(problems, str(path))
-    return build(file, path)
+    loaded = build(file, path)
+    try:
+        if loaded.server.tls is not None:
+            server_context(loaded.server.tls)
+    except BadTls as error:
+        where: Path = ("server", "tls", error.key)
+        raise ConfigError([ConfigProblem(path_text(where), document.line(where), error.message)], str(path)) from None
+    return loaded
 
 
 def validate(document: Document, expanded: Expanded) -> tuple[File | None, list[ConfigProblem]]:

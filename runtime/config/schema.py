@@ -10,7 +10,7 @@ from pydantic.json_schema import WithJsonSchema
 
 from runtime.config.schema_policy import RULES_MAX, PoolEntry, RuleEntry, StrategyName, TenantEntry
 from runtime.config.schema_provider import Provider, Secret, Section
-from runtime.config.values import Duration, Label, PositiveDuration, Real, Share, Size, Whole, checked_url, problem
+from runtime.config.values import Duration, Label, PositiveDuration, Real, Share, Size, Whole, checked_url, plain_text, problem
 
 UNSUPPORTED_KEYS = frozenset(
     (
@@ -61,6 +61,7 @@ def _url_or_empty(url: str) -> str:
 
 
 OptionalUrl = Annotated[str, AfterValidator(_url_or_empty)]
+PathText = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(plain_text)]
 OnlyTrue = Annotated[bool, AfterValidator(_only_true), WithJsonSchema({"const": True})]
 OnlyFalse = Annotated[bool, AfterValidator(_only_false), WithJsonSchema({"const": False})]
 Status = Annotated[
@@ -70,6 +71,13 @@ Status = Annotated[
         {"anyOf": [{"type": "integer", "minimum": 300, "maximum": 599}, {"type": "string", "pattern": "^[345](xx|[0-9]{2})$"}]}
     ),
 ]
+
+
+class Tls(Section):
+    """Who the gateway is to clients that speak TLS."""
+
+    certificate: PathText
+    key: PathText
 
 
 class Server(Section):
@@ -83,6 +91,8 @@ class Server(Section):
     max_body: Size = Field(20 << 20, ge=1024)
     max_requests: Whole = Field(10_000, ge=1, le=1_000_000)
     client_idle: PositiveDuration = 60.0
+    lane: Literal["raw", "aiohttp"] = "raw"
+    tls: Tls | None = None
 
 
 class Backoff(Section):

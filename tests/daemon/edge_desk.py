@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+from runtime.config.settings import ServerSettings
 from runtime.courier.problems import Problem
 from runtime.http.admin import Admin
 from runtime.http.edge import Edge
 from runtime.http.lines import Lines
 from runtime.http.raw_edge import RawConnection
-from runtime.http.raw_lane import Lane
+from runtime.http.raw_lane import RawLane
 from runtime.http.server import HttpServer
 from runtime.ports import EdgeRequest, EdgeSink
 
@@ -76,8 +77,9 @@ class _Admin:
 @asynccontextmanager
 async def listening(desk: Desk, idle_s: float = 5.0) -> AsyncIterator[tuple[HttpServer, int]]:
     """The product's listener on a port of its own."""
-    server = HttpServer(cast(Edge, desk), cast(Admin, _Admin()), "", MAX_BODY, idle_s, "test")
-    port = await server.start("127.0.0.1", 0)
+    settings = ServerSettings(port=0, max_body_bytes=MAX_BODY, client_idle_s=idle_s)
+    server = HttpServer(cast(Edge, desk), cast(Admin, _Admin()), settings, "test")
+    port = await server.start()
     try:
         yield server, port
     finally:
@@ -157,6 +159,9 @@ class Wire(asyncio.Transport):
     def is_closing(self) -> bool:
         return self.is_over
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def pause_reading(self) -> None:
         self.is_paused = True
 
@@ -184,7 +189,7 @@ class Stage:
         self.desk = desk
         self.successor = Successor()
         self.wire = Wire()
-        self.lane = Lane(cast(Edge, desk), Lines(), MAX_BODY, 5.0, lambda: self.successor)
+        self.lane = RawLane(cast(Edge, desk), Lines(), MAX_BODY, 5.0, lambda: self.successor)
         self.connection = RawConnection(self.lane)
         self.wire.protocol = self.connection
         self.connection.connection_made(self.wire)
