@@ -10,9 +10,9 @@ OpenAI's shape, also where aiohttp finds that what came is not HTTP. ``tests/dae
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
-from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
 from runtime.courier import problems
@@ -62,7 +62,7 @@ class AiohttpSink:
         self._headers = headers
         if length is None:
             self._stream = self.response = web.StreamResponse(status=status, headers=[*headers, NAME])
-            if self._lane.is_draining:
+            if self._lane.ends_with(self._request):
                 self._stream.force_close()
             await self._guarded(self._stream.prepare(self._request))
 
@@ -83,7 +83,7 @@ class AiohttpSink:
             self.abort()
             return
         self.response = whole = web.Response(status=self._status, headers=[*self._headers, NAME], body=body or None)
-        if self._lane.is_draining:
+        if self._lane.ends_with(self._request):
             whole.force_close()
         if len(body) > WRITE_HIGH_WATER_BYTES:
             # Here and now, at the client's pace but within its bounds.
@@ -157,6 +157,22 @@ class _Protocol(web.RequestHandler):
         self._lines.remove(self)
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        """Take in bytes. Where they spoil a body, aiohttp's parser in C does not tell the body, which would be waited for."""
+        super().data_received(data)
+        request = self._current_request
+        if request is not None and self._messages:
+            self.spoil(request.content)
+
+    def spoil(self, content: StreamReader) -> None:
+        """If ``content`` is not whole and yet something stands in the queue behind it, that is the error it ended with."""
+        if self._messages and not content.is_eof() and content.exception() is None:
+            content.set_exception(BadHttpMessage("a body that is none"))
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """What aiohttp logs here, a body that cannot be unpacked for one, anyone can bring about as often as they like."""
+        log.debug(*args, **kw)
+
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
@@ -205,11 +221,18 @@ class AiohttpLane(web.Server):
         """What serves one connection."""
         return _Protocol(self, loop=self._loop, **self._settings)
 
+    def ends_with(self, request: web.BaseRequest) -> bool:
+        """Whether the answer to ``request`` is its connection's last.
+
+        That to a chunked request is: aiohttp (3.14) takes the last trailer of its body for a header of the request after it.
+        """
+        return self.is_draining or "Transfer-Encoding" in request.headers
+
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         problem = _problem_of(request)
         if problem is None:
             answer = await self._handler(request)
-            if self.is_draining and not answer.prepared:
+            if not answer.prepared and self.ends_with(request):
                 answer.force_close()
             return answer
         self.on_garbage(problem.status)
@@ -243,6 +266,7 @@ async def read_body(request: web.BaseRequest, max_body_bytes: int, idle_s: float
     chunks: list[bytes] = []
     size = 0
     content = request.content
+    cast(_Protocol, request.protocol).spoil(content)
     try:
         while not content.at_eof():
             if content.is_eof() or content.total_bytes > size:

@@ -44,7 +44,7 @@ class Message:
         # What comes after the body, trailers, nobody asked for.
         if not self.is_headed:
             # What is no UTF-8 goes on with the bytes it had.
-            self.headers.append((name.decode("ascii"), value.decode("utf-8", "surrogateescape")))
+            self.headers.append((name.decode("ascii"), value.rstrip(b" \t").decode("utf-8", "surrogateescape")))
 
     def on_headers_complete(self) -> None:
         """The head ends."""
