@@ -7,14 +7,15 @@ hold a place among ``server.max_requests`` for days: its body must also come at 
 from runtime.courier.problems import Problem
 
 BODY_BYTES_PER_S_MIN = 512
-"""Over the whole body, counted from ``server.client_idle`` after its head: slower than any line somebody works on."""
+"""Over the whole body, beyond the first ``UNPACED_S``: slower than any line somebody works on."""
+UNPACED_S = 20.0
 WRITE_HIGH_WATER_BYTES = 64 * 1024
 """An answer with more than this unsent waits for its client."""
 
 
 def body_patience_s(idle_s: float, waited_s: float, came_bytes: int) -> float:
     """How long the next bytes of a body may take, when ``came_bytes`` came in ``waited_s``. 0 or less: not a moment more."""
-    return min(idle_s, idle_s + came_bytes / BODY_BYTES_PER_S_MIN - waited_s)
+    return min(idle_s, max(idle_s, UNPACED_S) + came_bytes / BODY_BYTES_PER_S_MIN - waited_s)
 
 
 def too_slow(idle_s: float) -> Problem:

@@ -1,11 +1,12 @@
 """What stands behind the listener in its own tests: an edge that notes what it is asked, and a wire that is none."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any, Literal, cast
 
-from runtime.config.settings import ServerSettings
+from runtime.config.settings import ServerSettings, TlsFiles
 from runtime.courier.problems import Problem
 from runtime.http.admin import Admin
 from runtime.http.edge import Edge
@@ -75,9 +76,11 @@ class _Admin:
 
 
 @asynccontextmanager
-async def listening(desk: Desk, idle_s: float = 5.0) -> AsyncIterator[tuple[HttpServer, int]]:
+async def listening(
+    desk: Desk, idle_s: float = 5.0, lane: Literal["raw", "aiohttp"] = "raw", tls: TlsFiles | None = None
+) -> AsyncIterator[tuple[HttpServer, int]]:
     """The product's listener on a port of its own."""
-    settings = ServerSettings(port=0, max_body_bytes=MAX_BODY, client_idle_s=idle_s)
+    settings = ServerSettings(port=0, max_body_bytes=MAX_BODY, client_idle_s=idle_s, lane=lane, tls=tls)
     server = HttpServer(cast(Edge, desk), cast(Admin, _Admin()), settings, "test")
     port = await server.start()
     try:
@@ -123,8 +126,8 @@ class Peer:
 
 
 @asynccontextmanager
-async def speaking(port: int) -> AsyncIterator[Peer]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def speaking(port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname="localhost" if tls else None)
     try:
         yield Peer(reader, writer)
     finally:

@@ -179,7 +179,7 @@ async def both_lanes() -> AsyncIterator[Lanes]:
 _UNCOMPARED = frozenset({"content-length", "date", "transfer-encoding"})
 
 
-def replies(said: bytes) -> list[Reply]:
+def replies(said: bytes | bytearray) -> list[Reply]:
     """The answers in what was said, their headers in one order and spelling, without the date and what frames them.
 
     A refused request is answered in words of each lane's own, and by aiohttp, where it cannot read it, in HTTP/1.0: that it is
