@@ -19,8 +19,9 @@ from runtime.courier import problems
 from runtime.courier.problems import Problem
 from runtime.dialects.errors import error_body
 from runtime.http.lines import Lines
-from runtime.http.patience import WRITE_HIGH_WATER_BYTES, Progress, body_patience_s, too_large, too_slow
+from runtime.http.patience import LINGER_S, WRITE_HIGH_WATER_BYTES, Progress, body_patience_s, too_large, too_slow
 from runtime.http.raw_body import HEAD_BYTES_MAX
+from runtime.http.raw_lane import KEEPALIVE_SHARE
 from runtime.http.raw_request import HEADERS_MAX, LINE_BYTES_MAX, TOO_LONG, TOO_MANY, TOO_MUCH, names_a_path
 from runtime.http.raw_sink import CONTINUE
 from runtime.ports import ClientGone, EdgeRequest, Headers
@@ -28,8 +29,6 @@ from runtime.ports import ClientGone, EdgeRequest, Headers
 log = logging.getLogger("pointsman.http")
 
 NAME = ("Server", "pointsman")
-LINGER_S = 10.0
-"""So long a client may go on sending after it was refused: closed at once, it might never see why."""
 OnGarbage = Callable[[int], None]
 """Told the status of every answer to what is not HTTP."""
 
@@ -49,6 +48,7 @@ class AiohttpSink:
         self._stream: web.StreamResponse | None = None
         self.response: web.StreamResponse | None = None
         """What the handler returns: a whole answer that aiohttp is to send, or the stream that was sent."""
+        self.is_whole = False
 
     @property
     def has_started(self) -> bool:
@@ -77,6 +77,7 @@ class AiohttpSink:
         """Nothing more comes. An answer with more or less than was announced is broken off."""
         if self._stream is not None:
             await self._guarded(self._stream.write_eof())
+            self.is_whole = True
             return
         body = b"".join(self._pieces) if self._status not in (204, 304) else b""
         if len(body) != self._length and body:
@@ -89,6 +90,7 @@ class AiohttpSink:
             # Here and now, at the client's pace but within its bounds.
             await self._guarded(whole.prepare(self._request))
             await self._guarded(whole.write_eof())
+        self.is_whole = True
 
     def abort(self) -> None:
         """Close the connection after what was written, without the end that would make it look whole."""
@@ -103,7 +105,7 @@ class AiohttpSink:
         if transport is None:
             raise ClientGone("closed the connection")
         try:
-            await _Watch(transport, self._idle_s).over(writing)
+            await Watch(transport, self._idle_s).over(writing)
         except TimeoutError:
             transport.abort()
             raise ClientGone("took no byte in time") from None
@@ -111,7 +113,7 @@ class AiohttpSink:
             raise ClientGone("closed the connection") from None
 
 
-class _Watch:
+class Watch:
     """Waits while something is written, as long as the client takes any of it within ``idle_s`` seconds."""
 
     __slots__ = ("_handle", "_idle_s", "_limit", "_loop", "_progress", "_transport")
@@ -169,6 +171,16 @@ class _Protocol(web.RequestHandler):
         if self._messages and not content.is_eof() and content.exception() is None:
             content.set_exception(BadHttpMessage("a body that is none"))
 
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the answer. After the last one the client is told that it was, also where more of its request is waited for."""
+        finished, is_reset = await super().finish_response(request, resp, start_time)
+        transport = self.transport
+        if not finished.keep_alive and transport is not None and transport.can_write_eof() and not transport.is_closing():
+            transport.write_eof()
+        return finished, is_reset
+
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """What aiohttp logs here, a body that cannot be unpacked for one, anyone can bring about as often as they like."""
         log.debug(*args, **kw)
@@ -198,15 +210,15 @@ class AiohttpLane(web.Server):
     def __init__(
         self,
         handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
-        keepalive_s: float,
+        client_idle_s: float,
         lines: Lines,
         on_garbage: OnGarbage,
     ) -> None:
         super().__init__(self._answer, handler_cancellation=True)
         self._settings: dict[str, Any] = {
             "access_log": None,
-            "keepalive_timeout": keepalive_s,
-            "lingering_time": LINGER_S,
+            "keepalive_timeout": KEEPALIVE_SHARE * client_idle_s,
+            "lingering_time": min(LINGER_S, client_idle_s),
             "max_line_size": LINE_BYTES_MAX,
             "max_field_size": LINE_BYTES_MAX,
             "max_headers": HEADERS_MAX,

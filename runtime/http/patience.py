@@ -9,6 +9,8 @@ from runtime.courier.problems import Problem
 BODY_BYTES_PER_S_MIN = 512
 """Over the whole body, beyond the first ``UNPACED_S``: slower than any line somebody works on."""
 UNPACED_S = 20.0
+LINGER_S = 10.0
+"""So long a client may go on sending after it was refused: closed at once, it might never see why."""
 WRITE_HIGH_WATER_BYTES = 64 * 1024
 """An answer with more than this unsent waits for its client."""
 

@@ -17,7 +17,7 @@ from math import inf
 from runtime.courier import problems
 from runtime.courier.problems import Problem
 from runtime.http.edge import ROUTES
-from runtime.http.patience import body_patience_s, too_large, too_slow
+from runtime.http.patience import LINGER_S, body_patience_s, too_large, too_slow
 from runtime.http.raw_body import END, BadRequest, Body, SizedBody
 from runtime.http.raw_lane import RawLane
 from runtime.http.raw_request import HEADERS_MAX, TOO_MANY, Head, HeadReader
@@ -29,8 +29,6 @@ log = logging.getLogger("pointsman.http")
 
 QUEUED_BYTES_MAX = 64 * 1024
 """Of requests sent ahead: with more, the socket is not read until they have their turn."""
-LINGER_S = 10.0
-"""So long a client may go on sending after it was refused: closed at once, it might never see why."""
 
 
 class State(Enum):

@@ -31,7 +31,7 @@ from runtime.http.guard import why_not_admin
 from runtime.http.lines import Lines
 from runtime.http.page import closed_page, first_page
 from runtime.http.raw_edge import RawConnection
-from runtime.http.raw_lane import KEEPALIVE_SHARE, RawLane
+from runtime.http.raw_lane import RawLane
 
 log = logging.getLogger("pointsman.http")
 
@@ -71,8 +71,8 @@ class HttpServer:
 
     def protocols(self) -> Callable[[], asyncio.Protocol]:
         """Make the lanes; returns what serves a connection. To be called once, within the loop."""
-        settings, keepalive_s = self._settings, KEEPALIVE_SHARE * self._idle_s
-        self._aiohttp = successor = AiohttpLane(self._handle, keepalive_s, self._lines, self._edge.refused)
+        settings = self._settings
+        self._aiohttp = successor = AiohttpLane(self._handle, self._idle_s, self._lines, self._edge.refused)
         if settings.lane == "aiohttp":
             return successor
         self._raw = lane = RawLane(self._edge, self._lines, settings.max_body_bytes, self._idle_s, successor)
@@ -173,6 +173,8 @@ class HttpServer:
             return problem_response(problems.shutting_down(), close=True)
         finally:
             edge.leave()
+        if not sink.is_whole:
+            sink.abort()
         if sink.response is None:
             # The client is gone or was cut: nobody will read this.
             return web.Response(status=499)

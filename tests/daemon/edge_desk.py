@@ -28,6 +28,19 @@ async def echo(request: EdgeRequest, sink: EdgeSink) -> None:
     await sink.end()
 
 
+async def hangs(request: EdgeRequest, sink: EdgeSink) -> None:
+    """No answer ever."""
+    await asyncio.Event().wait()
+
+
+async def pours(request: EdgeRequest, sink: EdgeSink) -> None:
+    """A stream of 20 MB."""
+    await sink.start(200, [], None)
+    for number in range(400):
+        await sink.write(b"%d" % (number % 10) * 50_000)
+    await sink.end()
+
+
 class Desk:
     """An edge, as the listener uses it."""
 
@@ -143,6 +156,7 @@ class Wire(asyncio.Transport):
         self.protocol: asyncio.BaseProtocol | None = None
         self.is_paused = False
         self.is_over = False
+        self.unsent_bytes = 0
 
     def write(self, data: Any) -> None:
         self.sent += bytes(data)
@@ -163,7 +177,7 @@ class Wire(asyncio.Transport):
         return self.is_over
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.unsent_bytes
 
     def pause_reading(self) -> None:
         self.is_paused = True

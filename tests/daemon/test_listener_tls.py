@@ -118,6 +118,8 @@ def test_the_daemon_speaks_tls_with_the_certificate_of_its_file(gateway: Gateway
         line.sendall(post(body, b"Connection: close\r\n"))
         said = b"".join(iter(lambda: line.recv(65536), b""))
     assert said.startswith(b"HTTP/1.1 200 OK\r\n")
+    # Who does not speak TLS gets no answer, and no line in the log (looked at when the daemon ends).
+    assert not gateway.exchange(GET).startswith(b"HTTP/")
 
 
 # -- the file
