@@ -1,5 +1,7 @@
 """The reference lane: connections served by aiohttp, from their first byte or from where the fast lane handed them over.
 
+The one file on this side that knows aiohttp.
+
 aiohttp's low-level server is used, not its application: paths are few and fixed, and a resolver, middlewares and signals
 cost time on every request.
 
@@ -17,9 +19,10 @@ from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
 from runtime.courier import problems
 from runtime.courier.problems import Problem
-from runtime.dialects.errors import error_body
+from runtime.http.edge import ROUTES, Edge
 from runtime.http.lines import Lines
 from runtime.http.patience import LINGER_S, WRITE_HIGH_WATER_BYTES, Progress, body_patience_s, too_large, too_slow
+from runtime.http.plain import Asked, PlainAnswer, error_answer
 from runtime.http.raw_body import HEAD_BYTES_MAX
 from runtime.http.raw_lane import KEEPALIVE_SHARE
 from runtime.http.raw_request import HEADERS_MAX, LINE_BYTES_MAX, TOO_LONG, TOO_MANY, TOO_MUCH, names_a_path
@@ -29,17 +32,15 @@ from runtime.ports import ClientGone, EdgeRequest, Headers
 log = logging.getLogger("pointsman.http")
 
 NAME = ("Server", "pointsman")
-OnGarbage = Callable[[int], None]
-"""Told the status of every answer to what is not HTTP."""
 
 
 class AiohttpSink:
     """One answer on its way to an aiohttp client."""
 
-    def __init__(self, request: web.BaseRequest, client_idle_s: float, lane: "AiohttpLane") -> None:
+    def __init__(self, request: web.BaseRequest, lane: "AiohttpLane") -> None:
         self._request = request
-        self._idle_s = client_idle_s
         self._lane = lane
+        self._idle_s = lane.idle_s
         self._length: int | None = None
         self._status = 0
         self._headers: Headers = ()
@@ -144,11 +145,11 @@ class Watch:
 class _Protocol(web.RequestHandler):
     """A connection. What is not HTTP is answered like any other error, and logged by nobody: anyone can send it."""
 
-    __slots__ = ("_lines", "_on_garbage")
+    __slots__ = ("_edge", "_lines")
 
     def __init__(self, server: "AiohttpLane", **settings: Any) -> None:
         super().__init__(server, **settings)
-        self._on_garbage = server.on_garbage
+        self._edge = server.edge
         self._lines = server.lines
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -192,27 +193,28 @@ class _Protocol(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("an answer was under way")
         if status >= 500:
-            self._on_garbage(status)
+            self._edge.refused(status)
             log.error("a request failed", exc_info=exc)
-            return problem_response(problems.internal_error(), close=True)
+            return _response(error_answer(problems.internal_error(), is_last=True))
         text = "This is not HTTP as it should be."
         if isinstance(exc, LineTooLong):
             status, text = 431, TOO_LONG
         elif message is not None and "Too many headers" in message:
             status, text = 431, TOO_MANY
-        self._on_garbage(status)
-        return problem_response(Problem(status, "invalid_request", text), close=True)
+        self._edge.refused(status)
+        return _response(error_answer(Problem(status, "invalid_request", text), is_last=True))
 
 
 class AiohttpLane(web.Server):
-    """Makes the connections; ``handler`` answers the requests that may be answered."""
+    """Makes the connections. ``pages`` answers whatever is not a model's endpoint."""
 
     def __init__(
         self,
-        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
-        client_idle_s: float,
+        edge: Edge,
+        pages: Callable[[Asked], Awaitable[PlainAnswer]],
         lines: Lines,
-        on_garbage: OnGarbage,
+        max_body_bytes: int,
+        client_idle_s: float,
     ) -> None:
         super().__init__(self._answer, handler_cancellation=True)
         self._settings: dict[str, Any] = {
@@ -223,9 +225,11 @@ class AiohttpLane(web.Server):
             "max_field_size": LINE_BYTES_MAX,
             "max_headers": HEADERS_MAX,
         }
-        self._handler = handler
-        self.on_garbage = on_garbage
+        self.edge = edge
         self.lines = lines
+        self.max_body_bytes = max_body_bytes
+        self.idle_s = client_idle_s
+        self._pages = pages
         self.is_draining = False
         """Every answer is its connection's last."""
 
@@ -242,13 +246,56 @@ class AiohttpLane(web.Server):
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         problem = _problem_of(request)
-        if problem is None:
-            answer = await self._handler(request)
-            if not answer.prepared and self.ends_with(request):
-                answer.force_close()
-            return answer
-        self.on_garbage(problem.status)
-        return problem_response(problem, close=True)
+        if problem is not None:
+            self.edge.refused(problem.status)
+            return _response(error_answer(problem, is_last=True))
+        if request.method == "POST" and request.rel_url.raw_path in ROUTES:
+            answer = await self._serve(request)
+        else:
+            answer = _response(await self._pages(_Asked(request, self)))
+        if not answer.prepared and self.ends_with(request):
+            answer.force_close()
+        return answer
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request for a model. The same as the other lane does, in the same order."""
+        edge = self.edge
+        refusal = edge.admit()
+        if refusal is not None:
+            return _response(error_answer(refusal, is_last=True))
+        try:
+            body = await _body(request, self.max_body_bytes, self.idle_s)
+            if isinstance(body, Problem):
+                edge.refused(body.status)
+                return _response(error_answer(body, is_last=True))
+            sink = AiohttpSink(request, self)
+            await edge.serve(_edge_request(request, body), sink)
+        except asyncio.CancelledError:
+            if not edge.is_cut:
+                raise
+            return _response(error_answer(problems.shutting_down(), is_last=True))
+        finally:
+            edge.leave()
+        if not sink.is_whole:
+            sink.abort()
+        # Without an answer the client is gone or was cut: nobody will read this.
+        return sink.response or web.Response(status=499)
+
+
+class _Asked:
+    """See ``Asked``."""
+
+    def __init__(self, request: web.BaseRequest, lane: AiohttpLane) -> None:
+        self._request = request
+        self._lane = lane
+        self.head = _edge_request(request, b"")
+        self.query = request.rel_url.raw_query_string
+        self.content_type = request.content_type
+        self.has_body = request.body_exists
+
+    async def body(self) -> bytes | Problem:
+        """The body, or why it is refused."""
+        return await _body(self._request, self._lane.max_body_bytes, self._lane.idle_s)
 
 
 def _problem_of(request: web.BaseRequest) -> Problem | None:
@@ -265,7 +312,7 @@ def _problem_of(request: web.BaseRequest) -> Problem | None:
     return None
 
 
-async def read_body(request: web.BaseRequest, max_body_bytes: int, idle_s: float) -> bytes | Problem:
+async def _body(request: web.BaseRequest, max_body_bytes: int, idle_s: float) -> bytes | Problem:
     """The body within its bounds: of size, and of patience with a client that stops, or drips, in the middle."""
     if request.content_length is not None and request.content_length > max_body_bytes:
         return too_large(max_body_bytes)
@@ -297,18 +344,18 @@ async def read_body(request: web.BaseRequest, max_body_bytes: int, idle_s: float
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def edge_request(request: web.BaseRequest, body: bytes) -> EdgeRequest:
+def _edge_request(request: web.BaseRequest, body: bytes) -> EdgeRequest:
     """The request as the edge takes it."""
     peer = request.transport.get_extra_info("peername") if request.transport is not None else None
     address = str(peer[0]) if isinstance(peer, tuple) else ""
     return EdgeRequest(request.method, request.rel_url.raw_path, list(request.headers.items()), body, address)
 
 
-def problem_response(problem: Problem, *, close: bool = False) -> web.Response:
-    """An error of our own. ``close``: the connection ends with it."""
-    body = error_body(problem.message, problem.kind, problem.code, problem.param)
-    headers = [*problem.headers(), NAME]
-    answer = web.Response(body=body, status=problem.status, content_type="application/json", headers=headers)
-    if close:
-        answer.force_close()
-    return answer
+def _response(answer: PlainAnswer) -> web.Response:
+    """``answer`` as aiohttp sends it."""
+    headers = [*answer.headers, NAME]
+    made = web.Response(body=answer.body, status=answer.status, headers=headers)
+    made.headers["Content-Type"] = answer.content_type
+    if answer.is_last:
+        made.force_close()
+    return made

@@ -1,4 +1,4 @@
-"""The listener: its address, its two lanes, and which path leads where.
+"""The listener: its address, its two lanes, and where the paths lead that are no model's endpoint.
 
 Connections begin in the fast lane (``raw_edge.py``), which hands over to aiohttp those that ask for anything but a model, or,
 where ``server.lane`` says so, with aiohttp (``aiohttp_lane.py``) from their first byte.
@@ -10,11 +10,7 @@ Always: every error has OpenAI's shape, and nothing tells what is inside.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 from urllib.parse import unquote
-
-import orjson
-from aiohttp import web
 
 from runtime.config.settings import ServerSettings
 from runtime.config.tls import server_context
@@ -24,12 +20,13 @@ from runtime.http.admin import Admin
 from runtime.http.admin_bodies import AdminError
 from runtime.http.admin_routes import BODILESS, AdminCall, AdminHandler, AdminRoutes, must_be_json
 from runtime.http.admin_routes import PREFIX as ADMIN
-from runtime.http.aiohttp_lane import NAME, AiohttpLane, AiohttpSink, edge_request, problem_response, read_body
+from runtime.http.aiohttp_lane import AiohttpLane
 from runtime.http.catalogue import Catalogue, openapi
 from runtime.http.edge import ROUTES, Edge
 from runtime.http.guard import why_not_admin
 from runtime.http.lines import Lines
 from runtime.http.page import closed_page, first_page
+from runtime.http.plain import Asked, PlainAnswer, error_answer, json_answer
 from runtime.http.raw_edge import RawConnection
 from runtime.http.raw_lane import RawLane
 
@@ -39,7 +36,7 @@ SHUTDOWN_S = 1.0
 HANDSHAKE_S = 10.0
 """A client that speaks TLS has so long for the beginning of it."""
 MODELS = "/v1/models/"
-Handler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
+Handler = Callable[[Asked, str], Awaitable[PlainAnswer]]
 """Takes the request and the part of its path that a template leaves open, decoded."""
 
 
@@ -51,13 +48,12 @@ class HttpServer:
         self._admin = admin
         self._settings = settings
         self._admin_key = settings.admin_key.get_secret_value() if settings.admin_key is not None else ""
-        self._idle_s = settings.client_idle_s
         self._version = version
         self._lines = Lines()
         self._listener: asyncio.Server | None = None
         self._aiohttp: AiohttpLane | None = None
         self._raw: RawLane | None = None
-        self._routes: dict[str, dict[str, Handler]] = {path: {"POST": self._call} for path in ROUTES}
+        self._routes: dict[str, dict[str, Handler]] = {path: {"POST": self._elsewhere} for path in ROUTES}
         for path, handler in (
             ("/v1/models", self._models),
             ("/healthz", self._healthz),
@@ -72,10 +68,11 @@ class HttpServer:
     def protocols(self) -> Callable[[], asyncio.Protocol]:
         """Make the lanes; returns what serves a connection. To be called once, within the loop."""
         settings = self._settings
-        self._aiohttp = successor = AiohttpLane(self._handle, self._idle_s, self._lines, self._edge.refused)
+        bounds = (settings.max_body_bytes, settings.client_idle_s)
+        self._aiohttp = successor = AiohttpLane(self._edge, self._handle, self._lines, *bounds)
         if settings.lane == "aiohttp":
             return successor
-        self._raw = lane = RawLane(self._edge, self._lines, settings.max_body_bytes, self._idle_s, successor)
+        self._raw = lane = RawLane(self._edge, self._lines, *bounds, successor)
         return lambda: RawConnection(lane)
 
     async def start(self) -> int:
@@ -112,26 +109,24 @@ class HttpServer:
 
     # Where a path leads.
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        path = request.rel_url.raw_path
+    async def _handle(self, asked: Asked) -> PlainAnswer:
+        method, path = asked.head.method, asked.head.path
         methods, rest = self._match(path)
-        handler = methods.get(request.method)
+        handler = methods.get(method)
         if handler is not None:
             try:
-                return await handler(request, rest)
+                return await handler(asked, rest)
             except AdminError as error:
-                return problem_response(error.problem)
+                return error_answer(error.problem)
             except Exception as error:
-                log.error("%s %s failed", request.method, path, exc_info=error)
-                return problem_response(problems.internal_error())
-        problem = Problem(404, "not_found", f"There is no {_shown(request.method)} {_shown(path)} here.")
-        if methods:
-            problem = Problem(405, "method_not_allowed", f"{_shown(path)} does not take {_shown(request.method)}.")
-        self._edge.refused(problem.status)
-        answer = problem_response(problem, close=True)
-        if methods:
-            answer.headers["Allow"] = ", ".join(methods)
-        return answer
+                log.error("%s %s failed", method, path, exc_info=error)
+                return error_answer(problems.internal_error())
+        if not methods:
+            self._edge.refused(404)
+            return error_answer(Problem(404, "not_found", f"There is no {_shown(method)} {_shown(path)} here."), is_last=True)
+        self._edge.refused(405)
+        problem = Problem(405, "method_not_allowed", f"{_shown(path)} does not take {_shown(method)}.")
+        return error_answer(problem, [("Allow", ", ".join(methods))], is_last=True)
 
     def _match(self, path: str) -> tuple[Mapping[str, Handler], str]:
         """The methods of a path and the part of it that is open, decoded."""
@@ -148,95 +143,65 @@ class HttpServer:
         methods, name = self._admin_routes.match(path)
 
         def bound(answer: AdminHandler) -> Handler:
-            return lambda request, rest: self._admin_call(request, answer, rest)
+            return lambda asked, rest: self._admin_call(asked, answer, rest)
 
         return {method: bound(answer) for method, answer in methods.items()}, name
 
-    # The models' endpoints.
+    # The models.
 
-    async def _call(self, request: web.BaseRequest, rest: str) -> web.StreamResponse:
-        edge, lane = self._edge, self._aiohttp
-        assert lane is not None
-        refusal = edge.admit()
-        if refusal is not None:
-            return problem_response(refusal, close=True)
-        try:
-            body = await self._body(request)
-            if isinstance(body, Problem):
-                edge.refused(body.status)
-                return problem_response(body, close=True)
-            sink = AiohttpSink(request, self._idle_s, lane)
-            await edge.serve(edge_request(request, body), sink)
-        except asyncio.CancelledError:
-            if not edge.is_cut:
-                raise
-            return problem_response(problems.shutting_down(), close=True)
-        finally:
-            edge.leave()
-        if not sink.is_whole:
-            sink.abort()
-        if sink.response is None:
-            # The client is gone or was cut: nobody will read this.
-            return web.Response(status=499)
-        return sink.response
+    async def _elsewhere(self, asked: Asked, rest: str) -> PlainAnswer:
+        raise AssertionError("the lanes answer the models' endpoints themselves")
 
-    async def _body(self, request: web.BaseRequest) -> bytes | Problem:
-        return await read_body(request, self._settings.max_body_bytes, self._idle_s)
-
-    async def _models(self, request: web.BaseRequest, rest: str) -> web.Response:
+    async def _models(self, asked: Asked, rest: str) -> PlainAnswer:
         models = self._catalogue.models(self._admin.snapshot)
-        return _json({"object": "list", "data": list(models.values())})
+        return json_answer({"object": "list", "data": list(models.values())})
 
-    async def _model(self, request: web.BaseRequest, rest: str) -> web.Response:
+    async def _model(self, asked: Asked, rest: str) -> PlainAnswer:
         entry = self._catalogue.models(self._admin.snapshot).get(rest)
         if entry is not None:
-            return _json(entry)
+            return json_answer(entry)
         self._edge.refused(404)
-        return problem_response(Problem(404, "model_not_found", f"The model '{_shown(rest)}' does not exist here.", "model"))
+        return error_answer(Problem(404, "model_not_found", f"The model '{_shown(rest)}' does not exist here.", "model"))
 
     # Health, description, page.
 
-    async def _healthz(self, request: web.BaseRequest, rest: str) -> web.Response:
-        return _json({"status": "ok"})
+    async def _healthz(self, asked: Asked, rest: str) -> PlainAnswer:
+        return json_answer({"status": "ok"})
 
-    async def _readyz(self, request: web.BaseRequest, rest: str) -> web.Response:
+    async def _readyz(self, asked: Asked, rest: str) -> PlainAnswer:
         if self._edge.is_draining:
-            return _json({"status": "draining"}, 503)
+            return json_answer({"status": "draining"}, 503)
         if await self._admin.is_ready():
-            return _json({"status": "ready"})
-        return _json({"status": "no provider can take calls"}, 503)
+            return json_answer({"status": "ready"})
+        return json_answer({"status": "no provider can take calls"}, 503)
 
-    async def _openapi(self, request: web.BaseRequest, rest: str) -> web.Response:
-        return _json(openapi(self._version))
+    async def _openapi(self, asked: Asked, rest: str) -> PlainAnswer:
+        return json_answer(openapi(self._version))
 
-    async def _page(self, request: web.BaseRequest, rest: str) -> web.Response:
-        why = why_not_admin(edge_request(request, b""), self._admin_key)
+    async def _page(self, asked: Asked, rest: str) -> PlainAnswer:
+        why = why_not_admin(asked.head, self._admin_key)
         if why is not None:
             text = closed_page(self._version, why)
         else:
             text = first_page(self._version, await self._admin.providers(), await self._admin.decisions(20))
         headers = [("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'"), ("Cache-Control", "no-store")]
-        return web.Response(text=text, content_type="text/html", headers=[*headers, NAME])
+        return PlainAnswer(200, text.encode(), "text/html; charset=utf-8", headers)
 
     # The admin API.
 
-    async def _admin_call(self, request: web.BaseRequest, answer: AdminHandler, name: str) -> web.StreamResponse:
-        why = why_not_admin(edge_request(request, b""), self._admin_key)
+    async def _admin_call(self, asked: Asked, answer: AdminHandler, name: str) -> PlainAnswer:
+        why = why_not_admin(asked.head, self._admin_key)
         if why is not None:
-            return problem_response(Problem(401 if self._admin_key else 403, "admin_refused", f"Refused: {why}."))
-        if must_be_json(request.method, has_body=request.body_exists) and request.content_type != "application/json":
-            return problem_response(Problem(415, "invalid_request", "The body must be application/json."))
-        body = await self._body(request) if request.method not in BODILESS else b""
+            return error_answer(Problem(401 if self._admin_key else 403, "admin_refused", f"Refused: {why}."))
+        if must_be_json(asked.head.method, has_body=asked.has_body) and asked.content_type != "application/json":
+            return error_answer(Problem(415, "invalid_request", "The body must be application/json."))
+        body = await asked.body() if asked.head.method not in BODILESS else b""
         if isinstance(body, Problem):
-            return problem_response(body, close=True)
-        status, data = await answer(AdminCall(name, request.rel_url.raw_query_string, body))
-        return _json(data, status)
+            return error_answer(body, is_last=True)
+        status, data = await answer(AdminCall(name, asked.query, body))
+        return json_answer(data, status)
 
 
 def _shown(text: str) -> str:
     """Something of a request line as it may stand in a message."""
     return "".join(char if char.isprintable() else "?" for char in text[:200])
-
-
-def _json(value: Any, status: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(value), status=status, content_type="application/json", headers=[NAME])
