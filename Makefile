@@ -19,8 +19,11 @@ check: .venv/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# ``make bench PEERS=FOLDER`` installs other gateways there and measures them too. Needs nginx and wrk.
 bench: .venv/dev.stamp
-	$(BIN)/python -m tests.benchmarks.overhead
+	$(BIN)/python -m tests.benchmarks.gateways $(if $(PEERS),--peers $(PEERS))
+	$(BIN)/python -m tests.benchmarks.streams
+	$(BIN)/python -m tests.benchmarks.routing
 	$(BIN)/python -m tests.benchmarks.mailbox
 
 # Writes both locks anew from pyproject.toml; needs uv.

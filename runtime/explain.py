@@ -7,10 +7,12 @@ from typing import Any
 
 import orjson
 
+from messages.changes import ChangeRefused
 from messages.control import Propose
 from messages.decisions import DecisionFound, GetDecision
 from messages.envelope import Envelope
 from messages.routing import NoRoute, RequestProfile, RoutePlan, RouteQuery
+from runtime.config.problems import ConfigError, ConfigProblem
 from runtime.config.settings import Loaded
 from runtime.courier.directory import Directory
 from runtime.courier.permits import PermitTable
@@ -34,7 +36,10 @@ class CannotExplain(Exception):
 
 
 async def from_configuration(loaded: Loaded, question: Mapping[str, Any]) -> dict[str, Any]:
-    """The decision of idle providers as configured. ``question``: as ``POST /admin/explain``. Raises ``CannotExplain``."""
+    """The decision of idle providers as configured. ``question``: as ``POST /admin/explain``.
+
+    Raises ``CannotExplain``, and ``ConfigError`` if the registry refuses the configuration, as ``serve`` does.
+    """
     try:
         profile = read_explain(orjson.dumps(question))
     except BadQuestion as error:
@@ -44,7 +49,9 @@ async def from_configuration(loaded: Loaded, question: Mapping[str, Any]) -> dic
     tree = Tree(system, directory, PermitTable(), _no_probes)
     try:
         tree.start()
-        await system.ask("registry", Propose(loaded.snapshot), sender="explain")
+        answer = await system.ask("registry", Propose(loaded.snapshot), sender="explain")
+        if isinstance(answer, ChangeRefused):
+            raise ConfigError([ConfigProblem(answer.path, None, answer.reason)], str(loaded.path or ""))
         return await _decided(system, profile)
     except AskError as error:
         raise CannotExplain(f"nobody decided: {error}") from error

@@ -108,7 +108,7 @@ class RouterActor:
         is_dry = not query.may_wait and is_dry_run(query)
         if not (query.refused or is_dry):
             self._record.total += 1
-        course = self._policy.course(profile, context.wall())
+        course = self._policy.course(profile, context.wall)
         if not isinstance(course, Course):
             self._refuse_at_once(query, context, course)
             return
@@ -143,7 +143,7 @@ class RouterActor:
     def _begin_again(self, pending: Pending, now: float, context: Context) -> None:
         """Start a full new round."""
         if pending.generation != self._table.generation:
-            course = self._policy.course(pending.query.profile, context.wall())
+            course = self._policy.course(pending.query.profile, context.wall)
             if not isinstance(course, Course):
                 self._refuse(pending, context, course)
                 return

@@ -5,7 +5,7 @@ Always: a request that no tenant, pool or rule concerns costs two look-ups, howe
 on with all stages asked anew for the new name, and never in a circle.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from actors.router.rules.book import RuleBook
@@ -129,8 +129,8 @@ class Policy:
         """Of all rules, disabled ones too."""
         return self._book.names
 
-    def course(self, profile: RequestProfile, wall: float) -> Course | RouteError:
-        """What is to be done with a request at ``wall`` (unix s); an error where there is not even a model."""
+    def course(self, profile: RequestProfile, wall: Callable[[], float]) -> Course | RouteError:
+        """What is to be done with a request; an error where there is not even a model. ``wall`` tells the time in unix s."""
         name, tenant = profile.model, profile.tenant
         if profile.hints is NO_HINTS and (not tenant or tenant not in self._tenants):
             course = self._known.get(name)
@@ -138,7 +138,7 @@ class Policy:
                 course = self._plain(name)
             if course is not None and not (self._has_rules and self._book.candidates(name, course.route.model, tenant)):
                 return course
-        return self._worked_out(profile, wall)
+        return self._worked_out(profile, wall())
 
     def _plain(self, name: str) -> Course | None:
         """The course of a name, if it depends on nothing but the name. Kept for names of the configuration."""
@@ -254,7 +254,8 @@ class Policy:
 
     def _astray(self, route: Route, chain: _Chain, facts: Facts, way: list[str]) -> Course:
         course = self._stopped(route, chain, facts, RouteError.SELECTION_FAILED)
-        course.detail = f"redirects lead in a circle: {' → '.join(way)}"
+        course.detail = course.note = f"redirects lead in a circle: {' → '.join(way)}"
+        course.barred = {entry.id: LeftOut(entry.id, Exclusion.RULE, "redirected elsewhere") for entry in route.entries}
         return course
 
     def _stopped(self, route: Route, chain: _Chain, facts: Facts, error: RouteError) -> Course:

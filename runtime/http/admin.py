@@ -124,7 +124,7 @@ class Admin:
         router = _expect(RouterStats, await self._ask("router", GetRouterStats()))
         counters = self._system.counters
         system = {name: getattr(counters, name) for name in counters.__dataclass_fields__}
-        return render.stats(counted, router) | {"system": system}
+        return render.stats(counted, router, self.snapshot.routing.strategy) | {"system": system}
 
     async def decision(self, decision_id: str) -> dict[str, Any]:
         """``GET /admin/decisions/{id}``. Raises a 404 for one that never was or is no longer kept."""

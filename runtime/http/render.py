@@ -1,6 +1,6 @@
 """Messages as the admin API shows them: plain data for JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from messages.base import Message, field_names
@@ -60,18 +60,20 @@ def _model(model: ModelSpec) -> dict[str, Any]:
     return {name: value for name, value in plain(model).items() if value is not None}
 
 
-def stats(counted: Stats, router: RouterStats) -> dict[str, Any]:
-    """``GET /admin/stats``. Times in ms, decisions in µs, money in USD."""
+def stats(counted: Stats, router: RouterStats, strategy: str) -> dict[str, Any]:
+    """``GET /admin/stats``. Times in ms, decisions in µs, money in USD. ``strategy``: the one for all."""
     return {
         "providers": [_line(line) for line in counted.providers],
         "models": [_line(line) for line in counted.models],
         "router": {
+            "strategy": strategy,
             "total": router.total,
             "succeeded": router.succeeded,
             "failed": router.failed,
             "waiting": router.waiting,
             "rule_hits": dict(router.rule_hits),
             "strategy_errors": router.strategy_errors,
+            "latency_ms": {"avg": round(_mean_latency_ms(counted.providers), 3)},
             "decision_us": {
                 "p50": round(router.decision_p50_us, 1),
                 "p95": round(router.decision_p95_us, 1),
@@ -79,6 +81,12 @@ def stats(counted: Stats, router: RouterStats) -> dict[str, Any]:
             },
         },
     }
+
+
+def _mean_latency_ms(lines: Sequence[UsageLine]) -> float:
+    """The providers' averages, each by its successes; 0 without any."""
+    successes = sum(line.successes for line in lines)
+    return sum(line.latency_avg_ms * line.successes for line in lines) / successes if successes else 0.0
 
 
 def _line(line: UsageLine) -> dict[str, Any]:

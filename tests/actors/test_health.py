@@ -23,7 +23,7 @@ def test_D5_the_score_is_the_weighted_sum_of_success_errors_and_relative_latency
     assert health.score(0.0) == pytest.approx(0.5 * 3 / 4)
 
 
-def test_D5_alpha_smooths_and_is_clamped() -> None:
+def test_E1_D5_alpha_smooths_and_is_clamped() -> None:
     health = Health(HealthSpec(ewma_alpha=0.3))
     health.failed(0.0)
     raw = 0.2 * (1 - 0.3) + 0.3

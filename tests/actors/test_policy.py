@@ -215,7 +215,7 @@ def test_A4_cost_under_matches_only_where_a_candidate_is_and_takes_those() -> No
     assert (plan.strategy, record(alone, plan.decision_id).rule) == ("first", "")
 
 
-def test_A4_trap_latency_under_is_asked_of_each_bid_and_an_unsampled_one_passes() -> None:
+def test_trap_latency_under_is_asked_of_each_bid_and_an_unsampled_one_passes() -> None:
     under = Condition(ConditionKind.LATENCY_UNDER, number=500.0)
     bids = (bid("a", latency_ewma_s=0.9), bid("b", latency_ewma_s=0.3), bid("c", samples=0, latency_ewma_s=0.0))
 

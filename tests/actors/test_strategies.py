@@ -133,7 +133,7 @@ def test_round_robin_starves_nobody_however_the_others_come_and_go(present: list
         assert waited < 5
 
 
-def test_B1_least_connections_takes_the_lowest_in_flight_for_its_weight() -> None:
+def test_B1_D3_least_connections_takes_the_lowest_in_flight_for_its_weight() -> None:
     assert winner("least_connections", bid("a", in_flight=3, weight=3), bid("b", in_flight=2, weight=1)) == "a"
     assert winner("least_connections", bid("a", in_flight=4, weight=3), bid("b", in_flight=1, weight=1)) == "b"
 
@@ -171,7 +171,7 @@ def test_D3_random_gives_everybody_the_same_share() -> None:
     assert all(900 < counted[name] < 1100 for name in "abc")
 
 
-def test_A5_trap_least_requests_counts_what_is_in_flight_and_not_what_was_ever_served() -> None:
+def test_trap_least_requests_counts_what_is_in_flight_and_not_what_was_ever_served() -> None:
     old, new = bid("old", samples=9000, successes=9000.0, in_flight=1), bid("new", in_flight=2)
     assert winner("least_requests", old, new) == "old"
     assert scores("least_requests", old, new) == {"old": 1.0, "new": 2.0}
@@ -222,7 +222,7 @@ def test_D3_least_latency_compares_the_quantile_that_is_configured() -> None:
     assert winner("least_latency", *bids) == "spiky"
 
 
-def test_D3_an_unsampled_provider_is_tried_first_while_fewer_than_two_explore_it() -> None:
+def test_A5_D3_an_unsampled_provider_is_tried_first_while_fewer_than_two_explore_it() -> None:
     known = bid("a", latency_p50_s=0.2)
     assert winner("least_latency", known, bid("new", samples=0, exploring=0)) == "new"
     assert winner("least_latency", known, bid("new", samples=0, exploring=1)) == "new"

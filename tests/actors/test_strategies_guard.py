@@ -1,5 +1,6 @@
 """Strategies of others are not believed: whatever they return, the router gets a ranking it can use."""
 
+import sys
 from collections.abc import Sequence
 from math import inf, nan
 from random import Random
@@ -72,6 +73,19 @@ def test_an_altered_copy_of_a_bid_comes_back_as_the_bid_that_was_given() -> None
 def test_rubbish_costs_one_fall_back_to_first_and_is_told_in_one_line(result: Any, reason: str) -> None:
     found, why = ranked(returning(result))
     assert (order(found), why) == (["a", "b", "c"], reason)
+
+
+def test_a_strategy_that_would_end_the_process_costs_one_fall_back_to_first() -> None:
+    def leave(*_: Any) -> Any:
+        sys.exit("not my job")
+
+    strategy, why = foreign(leave, narrow=leave, index=leave, learn=leave), "SystemExit: not my job"
+    candidates = entries(3)
+    assert order(ranked(strategy)[0]) == ["a", "b", "c"]
+    assert ranked(strategy)[1] == why
+    assert guarded_index(strategy, candidates, "m") == (candidates, why)
+    assert guarded_narrow(strategy, candidates, Memory(), Random(0), 2) == (list(candidates[:2]), why)
+    assert guarded_learn(strategy, Memory(), []) == why
 
 
 def test_a_strategy_that_raises_costs_one_fall_back_to_first() -> None:

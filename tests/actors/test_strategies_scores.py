@@ -65,7 +65,7 @@ def test_E1_the_formula_holds_for_any_evidence(ewma_s: float, successes: float, 
 
 
 @pytest.mark.parametrize("strategy", ["optimize_latency", "optimize_cost", "optimize_reliability"])
-def test_E1_trap_one_never_called_has_the_first_estimate_and_is_not_filtered_out_for_ever(strategy: str) -> None:
+def test_trap_one_never_called_has_the_first_estimate_and_is_not_filtered_out_for_ever(strategy: str) -> None:
     known = bid("known", latency_ewma_s=0.3, successes=9.0, failures=1.0, cost_usd=0.01, tokens=1000)
     new = bid("new", samples=0, latency_ewma_s=0.0, cost_usd=0.01, tokens=1000)
     assert winner(strategy, known, new) == "new"
@@ -99,7 +99,7 @@ def test_A5_an_unknown_one_counts_as_a_thousand_but_not_with_more_than_two_calls
     assert found["new"] == -1000.0
 
 
-def test_A5_trap_success_counts_are_those_that_decay() -> None:
+def test_trap_success_latency_ratio_looks_at_counts_that_decay() -> None:
     reformed = bid("reformed", samples=9000, successes=40.0, failures=0.0)
     spoiled = bid("spoiled", samples=9000, successes=1.0, failures=3.0)
     assert winner("success_latency_ratio", spoiled, reformed) == "reformed"
@@ -109,7 +109,7 @@ def evidence(name: str, successes: float, failures: float) -> Bid:
     return bid(name, successes=successes, failures=failures)
 
 
-def test_D3_trap_thompson_draws_and_does_not_return_the_mean() -> None:
+def test_trap_thompson_draws_and_does_not_return_the_mean() -> None:
     rng = Random("thompson")
     draws = {rank("thompson", [evidence("a", 3.0, 1.0)], rng=rng)[0][0] for _ in range(100)}
     assert len(draws) == 100

@@ -10,6 +10,15 @@ import uvloop
 from aiohttp import web
 
 
+async def stream(request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+    """Pass on what comes when it comes."""
+    passed = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await passed.prepare(request)
+    async for data in answer.content.iter_any():
+        await passed.write(data)
+    return passed
+
+
 def main() -> None:
     port, upstream = int(sys.argv[1]), sys.argv[2]
     app = web.Application()
@@ -20,10 +29,12 @@ def main() -> None:
     async def close(app: web.Application) -> None:
         await app["session"].close()
 
-    async def handle(request: web.Request) -> web.Response:
+    async def handle(request: web.Request) -> web.StreamResponse:
         body = await request.read()
         headers = {"Content-Type": "application/json", "Authorization": "Bearer key"}
         async with request.app["session"].post(upstream, data=body, headers=headers) as answer:
+            if answer.content_type == "text/event-stream":
+                return await stream(request, answer)
             return web.Response(body=await answer.read(), status=answer.status, content_type=answer.content_type)
 
     app.on_startup.append(session)

@@ -3,15 +3,18 @@
     python -m tests.benchmarks.routing [--quick]
 
 Three tables, all in µs for one decision on one core: strategies by number of providers of one model; rules that cannot match by
-their number; models by their number. Each figure is the least of the means of several rounds, for on a shared machine the
+their number; models by their number. Each figure is the least of the means of many short rounds, for on a shared machine the
 smallest is the one that others disturbed least. Between decisions, not timed, the winner is called: it grants a permit and the
 call ends well, so that bids are made from live evidence.
+
+Machines differ by more than the code does, so each table tells its yardstick too, taken between the figures of the same run: a
+question fanned out to three do-nothing mailboxes and back (``dispatched`` of ``tests.benchmarks.mailbox``).
 """
 
 import asyncio
 import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -27,6 +30,7 @@ from messages.routing import Claimed, RequestProfile, RoutePlan, RouteQuery
 from runtime.system.clock import real_clock
 from runtime.system.system import ActorSystem
 from runtime.tree import CORE, PROVIDER
+from tests.benchmarks.mailbox import dispatched
 
 SIZES = (1, 3, 10, 16, 50, 200, 500)
 RULES = (0, 10, 1000)
@@ -40,10 +44,11 @@ class Effort:
     """How long is measured."""
 
     decisions: int
+    """In one round."""
     rounds: int
 
 
-FULL, QUICK = Effort(1500, 5), Effort(100, 1)
+FULL, QUICK = Effort(40, 100), Effort(40, 2)
 
 
 def providers(count: int, models: int = 1) -> tuple[ProviderSpec, ...]:
@@ -136,20 +141,31 @@ def snapshot_of(specs: Sequence[ProviderSpec], strategy: str, more: tuple[Rule, 
     return ConfigSnapshot(1, tuple(specs), specs[0].id, (), RoutingSpec(strategy), rules=more)
 
 
+async def row(name: str, snapshots: Iterable[ConfigSnapshot], effort: Effort) -> float:
+    """Measure and print one row; returns the yardstick as it was meanwhile, in µs."""
+    yardsticks: list[float] = []
+    print(name.ljust(30), end="")
+    for snapshot in snapshots:
+        yardsticks.append(await dispatched(3, effort.decisions, effort.rounds))
+        print(f"{await measure(snapshot, effort):>9.1f}", end="", flush=True)
+    print()
+    return min(yardsticks)
+
+
 async def run(effort: Effort) -> None:
     """Measure and print everything."""
     print("providers of the model".ljust(30) + "".join(f"{size:>9}" for size in SIZES))
-    for strategy in STRATEGIES:
-        figures = [await measure(snapshot_of(providers(size), strategy), effort) for size in SIZES]
-        print(strategy.ljust(30) + "".join(f"{figure:>9.1f}" for figure in figures), flush=True)
+    yardsticks = [await row(name, (snapshot_of(providers(size), name) for size in SIZES), effort) for name in STRATEGIES]
     print()
     print("rules that cannot match".ljust(30) + "".join(f"{count:>9}" for count in RULES))
-    figures = [await measure(snapshot_of(providers(3), "adaptive", rules(count)), effort) for count in RULES]
-    print("adaptive, 3 providers".ljust(30) + "".join(f"{figure:>9.1f}" for figure in figures))
+    ruled = (snapshot_of(providers(3), "adaptive", rules(count)) for count in RULES)
+    yardsticks.append(await row("adaptive, 3 providers", ruled, effort))
     print()
     print("models configured".ljust(30) + "".join(f"{count:>9}" for count in MODELS))
-    figures = [await measure(snapshot_of(providers(3, count), "adaptive"), effort) for count in MODELS]
-    print("adaptive, 3 providers".ljust(30) + "".join(f"{figure:>9.1f}" for figure in figures))
+    wide = (snapshot_of(providers(3, count), "adaptive") for count in MODELS)
+    yardsticks.append(await row("adaptive, 3 providers", wide, effort))
+    print()
+    print(f"yardstick: {min(yardsticks):.1f} µs (rows: {min(yardsticks):.1f}-{max(yardsticks):.1f})")
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from runtime.ports import Upstream, UpstreamRequest
 from runtime.upstream.aiohttp_client import AiohttpUpstream
 from runtime.upstream.choice import ChoosingUpstream
 from runtime.upstream.raw_client import RawUpstream
-from tests.benchmarks.overhead import LOAD_CORE, free_port, pinned, process
+from tests.benchmarks.harness import LOAD_CORE, free_port, pinned, process
 from tests.benchmarks.payload import ANSWER, BODY
 
 PATH = "/v1/chat/completions"

@@ -143,7 +143,7 @@ telemetry: {otlp_endpoint: "http://localhost:4317", otlp_protocol: grpc, sample_
 """
 
 
-def test_every_supported_key_arrives() -> None:
+def test_D1_every_supported_key_arrives() -> None:
     loaded = load(FULL)
     spec, routing = loaded.snapshot.providers[0], loaded.snapshot.routing
     assert spec.models == (

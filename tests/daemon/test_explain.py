@@ -21,6 +21,7 @@ from messages.policy import CRITICAL
 from messages.routing import NO_HINTS, Bid, Hints, RequestProfile
 from runtime import explain, explain_table
 from runtime.config.loading import load_file
+from runtime.config.problems import ConfigError
 from runtime.http import render
 from runtime.http.explain_request import BadQuestion, read_explain
 from tests.daemon.gateway import WITHIN_S, Gateway, environ_for_daemon, eventually, provider, run_pointsman
@@ -284,6 +285,17 @@ def test_B8_labels_let_a_pools_rules_be_tried_before_there_are_keys(file: Path) 
     assert decided(file, model="m")["chosen"] == ["main", "second", "third"]
     assert decided(file, model="m", labels={"purpose": "batch"})["error"]
     assert decided(file, model="m", labels={"tier": "free"})["model"] == "gpt-4o-mini"
+
+
+def test_a_configuration_that_the_registry_refuses_is_told_with_path_and_reason(file: Path) -> None:
+    # Given one that no file can say, for loading finds the same faults first
+    loaded = load_file(file, {})
+    circle = replace(loaded.snapshot, aliases=(("one", "other"), ("other", "one")))
+
+    with pytest.raises(ConfigError) as caught:
+        asyncio.run(explain.from_configuration(replace(loaded, snapshot=circle), {"model": "m"}))
+
+    assert caught.value.text() == f"{file}: aliases.one: leads back to itself"
 
 
 def test_a_question_that_makes_no_sense_is_wrong_usage(file: Path) -> None:

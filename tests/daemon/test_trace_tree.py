@@ -185,7 +185,7 @@ def test_a_clients_own_mistake_is_no_error_of_ours(gateway: Gateway, collector: 
     assert decision["attributes"]["gateway.routing.error"] == "model_not_supported"
 
 
-def test_pain_18_the_clients_trace_is_taken_over_and_goes_on_to_trusted_providers_only(
+def test_D9_pain_18_the_clients_trace_is_taken_over_and_goes_on_to_trusted_providers_only(
     gateway: Gateway, collector: OtlpReceiver, upstream: ScriptedUpstream
 ) -> None:
     # When a client with a trace of its own is served by a provider we trust, after one we do not

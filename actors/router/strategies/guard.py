@@ -17,6 +17,8 @@ WHY_MAX = 200
 """Characters of a reason."""
 OUR_OWN = (sampled, first_of_index)
 """Need no check, which would cost as much as there are candidates."""
+HARM = (Exception, SystemExit)
+"""What a strategy may raise at the cost of no more than itself: to end the daemon is not for it to decide."""
 
 
 def guarded(strategy: Strategy, bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> tuple[Ranked, str]:
@@ -27,7 +29,7 @@ def guarded(strategy: Strategy, bids: list[Bid], ask: Ask, memory: Memory, rng: 
     """
     try:
         return _checked(strategy.rank(list(bids), ask, memory, rng), bids), ""
-    except Exception as error:
+    except HARM as error:
         return rank_first(bids, ask, memory, rng), _why(error)
 
 
@@ -40,7 +42,7 @@ def guarded_index(strategy: Strategy, entries: Sequence[Entry], model: str) -> t
         if sorted(map(id, order)) != sorted(map(id, entries)):
             raise _Rubbish("the index does not hold exactly the candidates")
         return order, ""
-    except Exception as error:
+    except HARM as error:
         return entries, _why(error)
 
 
@@ -56,7 +58,7 @@ def guarded_narrow(
             raise _Rubbish(f"{len(chosen)} candidates were chosen, not 1 to {count}")
         _check_entries(chosen, entries)
         return chosen, ""
-    except Exception as error:
+    except HARM as error:
         return first_of_index(entries, memory, rng, count), _why(error)
 
 
@@ -67,7 +69,7 @@ def guarded_learn(strategy: Strategy, memory: Memory, ranked: Ranked) -> str:
     try:
         strategy.learn(memory, list(ranked))
         return ""
-    except Exception as error:
+    except HARM as error:
         return _why(error)
 
 
@@ -106,12 +108,12 @@ def _check_entries(chosen: list[Entry], entries: Sequence[Entry]) -> None:
         given.discard(id(entry))
 
 
-def _why(error: Exception) -> str:
+def _why(error: Exception | SystemExit) -> str:
     """One line, whatever the error holds."""
     name = type(error).__name__
     try:
         text = " ".join(str(error).split())
-    except Exception:
+    except HARM:
         text = ""
     if isinstance(error, _Rubbish):
         return text[:WHY_MAX]
