@@ -1,18 +1,21 @@
 """The prober: finds out what traffic does not tell.
 
-Owns: the probes in flight, the turn in which providers get theirs, and the admin's questions that wait for a probe.
+Owns: the probes in flight, the turn in which providers get theirs, the admin's questions that wait for a probe, and what
+paid probes have cost.
 Accepts: ``ProbeTick`` and ``ProbeOverdue`` (its own timers), ``Gathered`` (the providers' wishes), ``ProbeDone`` (from the
 runtime), ``ProbeNow`` (from the admin API), ``Configured`` (from the registry).
-Always: passive first, so a provider is probed only if it wishes it or an admin asks; at most ``PROBES_LIMIT`` probes are in
+Always: passive first, so a provider is probed only if it wishes it or an admin asks; free first, so a model is called only
+where the configuration allows it, within its cap, after the free endpoint; at most ``PROBES_LIMIT`` probes are in
 flight and never two at one provider; a probe that does not come back is given up and counts as failed; what a probe found at
 an address or with a key that is no longer configured is told to nobody but who asked.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from actors.kernel import Context, Ref, ReplySlot, TimerId
+from actors.probe_bill import Booking, ProbeBill
 from messages.base import Message
 from messages.control import ConfigSnapshot, Configured, ModelsLearned, ModelSpec, ProviderSpec
 from messages.health import ProbeCheck, Probed, ProbeDone, ProbeNow, ProbeOverdue, ProbeTick, ProbeWish, RunProbe
@@ -39,6 +42,8 @@ class Probe:
     spec: ProviderSpec
     """As it was when the probe began."""
     overdue: TimerId
+    booking: Booking | None
+    """None: it costs nothing."""
     askers: list[ReplySlot] = field(default_factory=list)
 
 
@@ -56,6 +61,8 @@ class ProberActor:
         """By provider."""
         self._asked: dict[str, list[ReplySlot]] = {}
         """Admin's questions whose probe has not begun, by provider."""
+        self._bill: ProbeBill = before._bill if before else ProbeBill()
+        """What was booked for probes that are lost stays booked."""
         self._last = ""
         """The provider that was probed last: the next turn begins behind it."""
         self._round = ""
@@ -164,8 +171,9 @@ class ProberActor:
     def _begin(self, spec: ProviderSpec, askers: list[ReplySlot], context: Context) -> None:
         probe_id = self._new_id("probe")
         overdue = context.after(OVERDUE_S, ProbeOverdue(probe_id))
-        context.tell(self._runtime, RunProbe(probe_id, spec.id))
-        self._in_flight[spec.id] = Probe(probe_id, spec, overdue, askers)
+        booking = self._bill.book(spec, context.wall())
+        context.tell(self._runtime, RunProbe(probe_id, spec.id, "" if booking is None else booking.model.upstream))
+        self._in_flight[spec.id] = Probe(probe_id, spec, overdue, booking, askers)
 
     def _on_done(self, done: ProbeDone, context: Context) -> None:
         probe = self._in_flight.get(done.provider)
@@ -178,15 +186,18 @@ class ProberActor:
     def _on_overdue(self, message: ProbeOverdue, context: Context) -> None:
         probe = next((probe for probe in self._in_flight.values() if probe.probe_id == message.probe_id), None)
         if probe is not None:
-            late = ProbeDone(probe.probe_id, probe.spec.id, False, False, OVERDUE_S, f"no answer within {OVERDUE_S:g} s")
+            detail = f"no answer within {OVERDUE_S:g} s"
+            late = ProbeDone(probe.probe_id, probe.spec.id, False, False, OVERDUE_S, detail, is_paid=True)
             self._end(probe, late, context)
 
     def _end(self, probe: Probe, done: ProbeDone, context: Context) -> None:
         provider = probe.spec.id
         del self._in_flight[provider]
+        if probe.booking is not None:
+            done = replace(done, cost_usd=self._bill.settle(probe.booking, done))
         spec = self._specs.get(provider)
         if spec is not None and is_same_door(spec, probe.spec):
-            found = Probed(done.ok, done.auth_failed, done.latency_s, done.detail)
+            found = Probed(done.ok, done.auth_failed, done.latency_s, done.detail, done.cost_usd)
             context.tell(Ref(f"provider:{provider}"), found)
             if spec.lists_models and done.models:
                 context.tell(self._registry, ModelsLearned(provider, model_specs(done.models)))

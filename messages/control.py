@@ -1,6 +1,7 @@
 """The words of configuration: one immutable snapshot with a generation, told to all. Credentials never appear here."""
 
 from messages.base import Message, message
+from messages.limits import LimitsSpec as LimitsSpec
 from messages.policy import PoolSpec, Rule, TenantSpec
 
 
@@ -16,17 +17,6 @@ class ModelSpec(Message):
     max_output_tokens: int | None = None
 
 
-@message("control.limits_spec")
-class LimitsSpec(Message):
-    """What a provider may be given. None: no limit."""
-
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    max_concurrency: int | None = None
-    burst: float | None = None
-    """Requests the request bucket holds; the token bucket in proportion. None: the limit of a whole minute."""
-
-
 @message("control.circuit_spec")
 class CircuitSpec(Message):
     """When a provider's circuit opens and how it closes. Times in seconds."""
@@ -37,6 +27,8 @@ class CircuitSpec(Message):
     minimum_calls: int = 10
     open_for_s: float = 30.0
     half_open_calls: int = 1
+    open_max_s: float = 600.0
+    """The longest wait that doubling leads to."""
 
 
 @message("control.timeouts_spec")
@@ -51,10 +43,14 @@ class TimeoutsSpec(Message):
 
 @message("control.probe_spec")
 class ProbeSpec(Message):
-    """How a provider is probed: ``models`` (its list of models), ``http`` (its base URL) or ``off``."""
+    """How a provider is probed: ``models`` (its list of models), ``http`` (its base URL), ``chat`` (a model) or ``off``."""
 
     kind: str = "models"
     interval_s: float = 30.0
+    model: str | None = None
+    """Public name of the model that ``chat`` calls; None: the cheapest whose price is known."""
+    spend_usd_max: float = 0.05
+    """What ``chat`` may cost in a day (UTC)."""
 
 
 @message("control.health_spec")
@@ -68,6 +64,18 @@ class HealthSpec(Message):
     max_p95_s: float | None = None
     window_s: float = 60.0
     decay: float = 0.05
+    success_weight: float = 0.5
+    """The three weights make 1 together."""
+    error_weight: float = 0.2
+    latency_weight: float = 0.3
+    slow_at: float = 4.0
+    """Times the normal latency from which its term is 0; more than 1."""
+    failures_factor: float = 0.5
+    """What the score is multiplied with while ``failures`` have failed in a row."""
+    minimum_calls: int = 20
+    """Calls in the window from which ``min_success_rate`` counts: one bad call of three says little."""
+    stale_windows: float = 2.0
+    """Windows without news after which the score begins to fade."""
 
 
 @message("control.provider_spec")

@@ -3,6 +3,8 @@
 from enum import StrEnum
 
 from messages.base import Message, message
+from messages.calls import Usage
+from messages.failures import Scope
 
 
 class Status(StrEnum):
@@ -49,6 +51,8 @@ class RunProbe(Message):
 
     probe_id: str
     provider: str
+    model: str = ""
+    """The provider's name of a model to call where the free endpoint does not say that it is down; empty: nothing is paid."""
 
 
 @message("health.probe_done")
@@ -63,6 +67,12 @@ class ProbeDone(Message):
     detail: str
     models: tuple[str, ...] | None = None
     """The provider's own list of models, if the probe fetched one."""
+    is_paid: bool = False
+    """A model was called."""
+    usage: Usage | None = None
+    """What that used, where the provider said so."""
+    cost_usd: float = 0.0
+    """What the prober booked for it."""
 
 
 @message("health.probed")
@@ -73,6 +83,7 @@ class Probed(Message):
     auth_failed: bool
     latency_s: float
     detail: str
+    cost_usd: float = 0.0
 
 
 @message("health.probe_now")
@@ -142,3 +153,82 @@ class ProviderReport(Message):
     def silent(provider: str, fault: str) -> "ProviderReport":
         """The report the runtime gives for a provider that cannot answer."""
         return ProviderReport(provider, Status.OUT, fault, CircuitState.OPEN, 0.0, 0, 0.0, 0.0, 0.0, 0, 0, 0)
+
+
+@message("health.get_health")
+class GetHealth(Message):
+    """The admin API asks a provider how its health came about. Answered by ``HealthReport``."""
+
+    def unanswered(self, actor: str, fault: str) -> Message:
+        """A provider that cannot report is out."""
+        return HealthReport.silent(actor.removeprefix("provider:"), fault)
+
+
+@message("health.circuit_report")
+class CircuitReport(Message):
+    """One circuit breaker. Times in seconds."""
+
+    state: CircuitState
+    failures_in_a_row: int = 0
+    calls: int = 0
+    """Within its window, and only where it counts them (``failure_rate``)."""
+    failed: int = 0
+    """Of those calls."""
+    trials: int = 0
+    """Trial calls that are out."""
+    retry_in_s: float | None = None
+    """When it is worth asking again; None: now."""
+    wait_s: float | None = None
+    """The wait it has grown to; None: it is closed."""
+
+
+@message("health.past_failure")
+class PastFailure(Message):
+    """A call that failed by the provider's fault."""
+
+    ago_s: float
+    model: str
+    scope: Scope
+    code: str
+    status: int = 0
+    detail: str = ""
+
+
+@message("health.health_report")
+class HealthReport(Message):
+    """How a provider's health came about. Latency in milliseconds, other times in seconds before or after now."""
+
+    provider: str
+    status: Status
+    reason: str
+    score: float
+    is_healthy: bool
+    success_rate: float
+    error_rate: float
+    slowness: float
+    """Time to first content as a multiple of what is normal for the model."""
+    failures_in_a_row: int
+    circuit: CircuitReport
+    credential: CircuitReport
+    """The circuit of our key there."""
+    latency_ewma_ms: float = 0.0
+    latency_p50_ms: float = 0.0
+    latency_p95_ms: float = 0.0
+    successes: int = 0
+    failures: int = 0
+    last_failures: tuple[PastFailure, ...] = ()
+    """The latest first."""
+    heard_s: float | None = None
+    """Since a call or a probe last told something; None: never."""
+    proved_s: float | None = None
+    """Since one last went well; None: never."""
+    next_probe_s: float | None = None
+    """None: no probe is planned."""
+    probes_usd: float = 0.0
+    """What paid probes have cost since the daemon began."""
+
+    @staticmethod
+    def silent(provider: str, fault: str) -> "HealthReport":
+        """The report the runtime gives for a provider that cannot answer."""
+        shut = CircuitReport(CircuitState.OPEN)
+        return HealthReport(provider, Status.OUT, fault, 0.0, False, 0.0, 0.0, 0.0, 0, shut, shut)

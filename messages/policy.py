@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 from messages.base import Message, message
+from messages.limits import NO_LIMITS, LimitsSpec
 
 PRIORITIES = ("low", "normal", "high", "critical")
 """Names of a request's priority; a message carries the position."""
@@ -108,6 +109,8 @@ class TenantSpec(Message):
     max_cost_usd: float | None = None
     """Ceiling for the estimated price of one request."""
     strategy: str = ""
+    limits: LimitsSpec = NO_LIMITS
+    """Of all its requests together."""
 
 
 @message("policy.pool_rule")
@@ -128,3 +131,5 @@ class PoolSpec(Message):
     strategy: str = ""
     rules: tuple[PoolRule, ...] = ()
     """The first match wins; none: allowed."""
+    limits: LimitsSpec = NO_LIMITS
+    """Of all requests for it together, whoever serves them."""

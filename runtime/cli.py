@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Coroutine
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -26,6 +27,7 @@ from runtime.config.settings import Loaded
 from runtime.config.tls import BadTls
 from runtime.daemon import Daemon
 from runtime.demo import run_demo
+from runtime.health_commands import health, probe, reset
 
 log = logging.getLogger("pointsman")
 
@@ -39,6 +41,9 @@ def _version() -> str:
 
 
 app = App(name="pointsman", help="An LLM gateway that chooses well and can tell why.", version=_version)
+
+for _command in (health, probe, reset):
+    app.command(_command)
 
 ConfigPath = Annotated[Path | None, Parameter(name=["--config", "-c"], help="The configuration, a YAML file.")]
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON.")]
@@ -81,6 +86,7 @@ def serve(*, config: ConfigPath = None, host: str | None = None, port: int | Non
     """Run the gateway. Without a file: with the providers found in the environment.
 
     SIGTERM or SIGINT: stop accepting, finish calls in flight up to server.drain, exit 0; a second signal stops at once.
+    SIGHUP, or a change of the file: put it in force as it is now, whole or not at all.
 
     Parameters
     ----------
@@ -94,7 +100,9 @@ def serve(*, config: ConfigPath = None, host: str | None = None, port: int | Non
     for note in loaded.notes:
         log.warning("%s", note)
     try:
-        return _run_loop(Daemon(loaded, os.environ, _version()).run())
+        # A pipe has told all it has, and would hold up who reads it again.
+        anew = partial(load_file, config, os.environ) if config is not None and config.is_file() else None
+        return _run_loop(Daemon(loaded, os.environ, _version(), anew).run())
     except ConfigError as error:
         raise Failed(error.text()) from error
     except BadTelemetry as error:
@@ -266,7 +274,8 @@ def _listening_at(loaded: Loaded, host: str | None, port: int | None) -> Loaded:
     problem = exposure(server.host, server.allow_anonymous)
     if problem is not None:
         raise Failed(f"--host: {problem}")
-    return replace(loaded, server=server)
+    given = frozenset(name for name, value in (("host", host), ("port", port)) if value is not None)
+    return replace(loaded, server=server, given=given)
 
 
 def _check_port(port: int) -> None:

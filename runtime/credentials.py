@@ -1,6 +1,6 @@
-"""The credentials of the providers, which the admin API can add to at run time. They never enter a message.
+"""The credentials of the providers, which a new file replaces and the admin API can add to. They never enter a message.
 
-Owns: which credential each provider is called with, and those whose provider the registry has not decided about yet.
+Owns: which credential each provider is called with, and those whose provider or file the registry has not decided about yet.
 Always: a provider gets the credential its specification names by its fingerprint, so one that was refused, or that lost a
 race for an id, is never used for another. Every secret is told to ``on_secret`` before anything else can happen to it.
 """
@@ -31,6 +31,8 @@ class Credentials:
         self._offered: dict[Key, Credential] = {}
         self._offers: dict[Key, int] = {}
         """How many registrations wait with the same credential."""
+        self._proposed: Mapping[Key, Credential] = {}
+        """Those of a file that was proposed and is not decided about."""
         self._on_secret = on_secret
 
     def __repr__(self) -> str:
@@ -60,12 +62,23 @@ class Credentials:
             self._offers.pop(key, None)
             self._offered.pop(key, None)
 
+    def propose(self, credentials: Mapping[str, Credential]) -> None:
+        """Keep the credentials of a new file, in place of those proposed before, while the registry decides about it."""
+        for credential in credentials.values():
+            self._on_secret(secrets_of(credential))
+        self._proposed = {(provider, one.fingerprint()): one for provider, one in credentials.items()}
+
+    def decided(self) -> None:
+        """The registry has answered: what did not come into force with the file is forgotten."""
+        self._proposed = {}
+
     def publish(self, snapshot: ConfigSnapshot) -> None:
         """A new generation: the credentials its providers name come into force. Others stay until they are forgotten."""
-        if not self._offered:
+        if not self._offered and not self._proposed:
             return
         for spec in snapshot.providers:
-            found = self._offered.get((spec.id, spec.credential))
+            key = (spec.id, spec.credential)
+            found = self._offered.get(key) or self._proposed.get(key)
             if found is not None:
                 self._in_force[spec.id] = found
 

@@ -9,13 +9,14 @@ import gc
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from random import Random
 from secrets import token_hex
 
 import anyio
 
 from messages.changes import ChangeRefused
-from messages.control import ModelSpec, Propose, ProviderSpec
+from messages.control import ConfigSnapshot, ModelSpec, Propose, ProviderSpec
 from messages.envelope import Envelope
 from otel.setup import TracingSettings, build_tracing
 from otel.spans import Tracing
@@ -23,9 +24,11 @@ from runtime import logs
 from runtime.config.prices import priced_model
 from runtime.config.problems import ConfigError, ConfigProblem
 from runtime.config.settings import Loaded
+from runtime.config.sources import Sources, stamps_now
 from runtime.courier.call import CourierHouse
 from runtime.courier.directory import Directory
 from runtime.courier.permits import PermitTable
+from runtime.courier.reservations import ReservationTable
 from runtime.courier.retries import RetryBudgets
 from runtime.credentials import Credentials
 from runtime.http.admin import Admin
@@ -33,10 +36,12 @@ from runtime.http.edge import Edge
 from runtime.http.server import HttpServer
 from runtime.ports import Upstream
 from runtime.probes import Probes
+from runtime.reload import Load, Reloaded, Reloader, ReloadFailed
 from runtime.system.clock import Clock, real_clock
 from runtime.system.system import ActorSystem
 from runtime.tree import Tree
 from runtime.upstream.choice import ChoosingUpstream
+from runtime.watching import Watching
 
 log = logging.getLogger("pointsman.daemon")
 
@@ -50,7 +55,8 @@ EXIT_FATAL = 1
 class House:
     """Everything that runs, without the listener. The simulation builds the same with another upstream and clock.
 
-    ``journal`` sees every envelope and its addressee when it is posted.
+    ``journal`` sees every envelope and its addressee when it is posted. ``load`` reads the configuration anew; None: there
+    is nothing to be read.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class House:
         seed: str,
         on_fatal: Callable[[str], None],
         journal: Callable[[str, Envelope], None] | None = None,
+        load: Load | None = None,
     ) -> None:
         self.loaded = loaded
         self.upstream = upstream
@@ -70,14 +77,18 @@ class House:
         self.system = ActorSystem(seed, clock, tracing=turns, journal=journal, on_fatal=on_fatal)
         self.permits = PermitTable()
         self.credentials = Credentials(loaded.credentials, logs.hide)
+        self.reservations = ReservationTable()
         self.directory = Directory(loaded.snapshot, self.credentials.get)
         self.probes = Probes(self.system, upstream, self.directory)
-        self.tree = Tree(self.system, self.directory, self.permits, self.probes.take, self.credentials)
-        budgets = RetryBudgets(loaded.snapshot.routing.failover.retry_share)
+        self.tree = Tree(self.system, self.directory, self.permits, self.probes.take, self.credentials, self.reservations)
+        self.budgets = RetryBudgets(loaded.snapshot.routing.failover.retry_share)
+        self.directory.follow(self._follow)
         rng = Random(f"{seed}/couriers")
-        self.couriers = CourierHouse(self.system, upstream, self.directory, self.permits, budgets, tracing, clock, rng)
+        parts = (self.system, upstream, self.directory, self.permits, self.budgets, tracing, clock, rng)
+        self.couriers = CourierHouse(*parts, reservations=self.reservations)
         self.edge = Edge(self.couriers, loaded.server, Random(f"{seed}/edge"))
-        self.admin = Admin(self.system, self.directory, self.credentials)
+        self.reloader = Reloader(self.system, self.credentials, loaded, load)
+        self.admin = Admin(self.system, self.directory, self.credentials, self.reloader)
 
     async def start(self) -> None:
         """Spawn the actors and put the configuration in force. Raises ``ConfigError`` if the registry refuses it."""
@@ -88,11 +99,17 @@ class House:
 
     async def stop(self) -> None:
         """Take down what ``start`` built. The edge must be drained."""
+        await self.reloader.stop()
         await self.probes.stop()
         await self.system.stop()
         if self.tracing.is_on:
             await asyncio.to_thread(self.tracing.shutdown, FLUSH_S)
         await self.upstream.close()
+
+    def _follow(self, snapshot: ConfigSnapshot) -> None:
+        """A new generation is in force: what the couriers share beside the directory."""
+        known = frozenset(spec.id for spec in snapshot.providers)
+        self.budgets.reconfigure(snapshot.routing.failover.retry_share, known)
 
 
 def _describe(spec: ProviderSpec, model: ModelSpec) -> ModelSpec:
@@ -100,11 +117,19 @@ def _describe(spec: ProviderSpec, model: ModelSpec) -> ModelSpec:
     return priced_model(spec.kind, spec.endpoint, model.name)
 
 
-class Daemon:
-    """The gateway as a process. ``run`` once; it returns the exit code."""
+async def _look(sources: Sources) -> Sources:
+    return await asyncio.to_thread(stamps_now, sources)
 
-    def __init__(self, loaded: Loaded, environ: Mapping[str, str], version: str) -> None:
+
+class Daemon:
+    """The gateway as a process. ``run`` once; it returns the exit code. ``load`` reads its file anew; None: it has none."""
+
+    def __init__(
+        self, loaded: Loaded, environ: Mapping[str, str], version: str, load: Callable[[], Loaded] | None = None
+    ) -> None:
         self._loaded = loaded
+        # In a thread: the disk may be slow, and so is checking a long file.
+        self._load: Load | None = None if load is None else partial(asyncio.to_thread, load)
         self._version = version
         telemetry = loaded.telemetry
         settings = TracingSettings(
@@ -114,11 +139,14 @@ class Daemon:
         self._stopping = asyncio.Event()
         self._fatal = ""
         self._signals = 0
+        self._reloads: dict[asyncio.Task[Reloaded], None] = {}
+        """Those a signal asked for."""
 
     async def run(self, on_ready: Callable[[int], None] | None = None) -> int:
         """Serve until a signal. ``on_ready`` is given the port. Raises ``OSError`` if the address cannot be had."""
         server = self._loaded.server
-        house = House(self._loaded, ChoosingUpstream(), self._tracing, real_clock(), token_hex(8), self._on_fatal)
+        upstream, clock = ChoosingUpstream(), real_clock()
+        house = House(self._loaded, upstream, self._tracing, clock, token_hex(8), self._on_fatal, load=self._load)
         http = HttpServer(house.edge, house.admin, server, self._version)
         # From before anybody can know of us until all is down: no signal finds its default, which would kill.
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
@@ -127,27 +155,33 @@ class Daemon:
             gc.collect()
             gc.freeze()
             gc.set_threshold(*GC_THRESHOLDS)
-            watching = asyncio.get_running_loop().create_task(self._watch(received, house))
+            loop = asyncio.get_running_loop()
+            listening = loop.create_task(self._listen(received, house))
+            watching = loop.create_task(Watching(house.reloader, _look).run()) if house.reloader.has_file else None
             try:
                 port = await http.start()
                 log.info("listening on %s://%s:%d", "http" if server.tls is None else "https", server.host, port)
                 if on_ready is not None:
                     on_ready(port)
                 await self._stopping.wait()
+                if watching is not None:
+                    watching.cancel()
                 await self._wind_down(house, http)
             finally:
                 await http.stop()
                 await house.stop()
-                watching.cancel()
+                for task in (listening, watching):
+                    if task is not None:
+                        task.cancel()
         if self._fatal:
             log.critical("ended: %s", self._fatal)
             return EXIT_FATAL
         return 0
 
-    async def _watch(self, received: AsyncIterator[signal.Signals], house: House) -> None:
+    async def _listen(self, received: AsyncIterator[signal.Signals], house: House) -> None:
         async for number in received:
             if number == signal.SIGHUP:
-                log.warning("SIGHUP: reload is not supported by this version; restart to change the configuration")
+                self._on_hangup(house)
                 continue
             self._signals += 1
             if self._signals == 1:
@@ -156,6 +190,21 @@ class Daemon:
             else:
                 log.warning("%s again: stopping at once", number.name)
                 house.edge.cut()
+
+    def _on_hangup(self, house: House) -> None:
+        if self._stopping.is_set():
+            log.warning("SIGHUP: ignored, it is stopping")
+            return
+        log.info("SIGHUP: reloading")
+        task = asyncio.get_running_loop().create_task(house.reloader.reload())
+        self._reloads[task] = None
+        task.add_done_callback(self._reloaded)
+
+    def _reloaded(self, done: "asyncio.Task[Reloaded]") -> None:
+        self._reloads.pop(done, None)
+        failure = None if done.cancelled() else done.exception()
+        if failure is not None and not isinstance(failure, ReloadFailed):
+            log.error("SIGHUP: the reload failed", exc_info=failure)
 
     async def _wind_down(self, house: House, http: HttpServer) -> None:
         """Stop accepting, let calls in flight end, tell what is left that it is over."""

@@ -1,7 +1,5 @@
 """``pointsman explain``: a dry run of a decision, from a configuration file alone or asked of a live daemon."""
 
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +10,7 @@ from messages.control import Propose
 from messages.decisions import DecisionFound, GetDecision
 from messages.envelope import Envelope
 from messages.routing import NoRoute, RequestProfile, RoutePlan, RouteQuery
+from runtime.admin_client import CannotAsk, ask
 from runtime.config.problems import ConfigError, ConfigProblem
 from runtime.config.settings import Loaded
 from runtime.courier.directory import Directory
@@ -22,7 +21,6 @@ from runtime.system.replies import AskError
 from runtime.system.system import ActorSystem
 from runtime.tree import Tree
 
-ANSWER_BYTES_MAX = 16 * 1024 * 1024
 ASK_S = 10.0
 BAD_REQUEST = 400
 
@@ -78,28 +76,10 @@ def _no_probes(envelope: Envelope) -> None:
 
 def from_daemon(url: str, question: Mapping[str, Any], admin_key: str) -> dict[str, Any]:
     """The decision a live daemon would make now. Raises ``CannotExplain``."""
-    headers = {"Content-Type": "application/json"}
-    if admin_key:
-        headers["Authorization"] = f"Bearer {admin_key}"
-    if not url.startswith(("http://", "https://")):
-        raise CannotExplain(f"{url!r} is no http(s) address")
-    address = url.rstrip("/") + "/admin/explain"
-    request = urllib.request.Request(address, orjson.dumps(question), headers, method="POST")
     try:
-        with urllib.request.urlopen(request, timeout=ASK_S) as answer:
-            decision = orjson.loads(answer.read(ANSWER_BYTES_MAX))
-    except urllib.error.HTTPError as error:
-        text = f"{address} answered {error.code}: {_message(error.read(ANSWER_BYTES_MAX))}"
-        raise CannotExplain(text, is_usage=error.code == BAD_REQUEST) from error
-    except (OSError, ValueError) as error:
-        raise CannotExplain(f"{address}: {error}") from error
-    if not isinstance(decision, dict) or not isinstance(decision.get("candidates"), list):
-        raise CannotExplain(f"{address} gave no decision")
+        decision = ask("POST", url, "/admin/explain", admin_key, question)
+    except CannotAsk as error:
+        raise CannotExplain(str(error), is_usage=error.status == BAD_REQUEST) from error
+    if not isinstance(decision.get("candidates"), list):
+        raise CannotExplain(f"{url} gave no decision")
     return decision
-
-
-def _message(body: bytes) -> str:
-    try:
-        return str(orjson.loads(body)["error"]["message"])
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return "no message"

@@ -22,15 +22,17 @@ from messages.decisions import StrategyFailed
 from messages.envelope import Envelope
 from runtime.courier.directory import Directory
 from runtime.courier.permits import PermitTable
+from runtime.courier.reservations import ReservationTable
 from runtime.credentials import Credentials
 from runtime.plugins import all_strategies
+from runtime.quotas import Quotas
 from runtime.system.dispatcher import Port
 from runtime.system.system import ActorSystem
 
 log = logging.getLogger("pointsman.tree")
 
 CORE = SupervisionSpec(limit=5, period_s=30.0, fatal=True)
-"""Registry and router: beyond their limit nothing can be decided, so the daemon ends and is started again from outside."""
+"""Registry, router, quotas: beyond their limit nothing can be decided, so the daemon ends and is started again from outside."""
 PROVIDER = SupervisionSpec(limit=5, period_s=30.0, fatal=False, out_for_s=300.0)
 """A provider beyond its limit is out for a while; the others go on."""
 OBSERVER = SupervisionSpec(limit=None, period_s=60.0, backoff_s=0.5, backoff_max_s=30.0, fatal=False)
@@ -53,11 +55,13 @@ class Tree:
         permits: PermitTable,
         probes: Port,
         credentials: Credentials | None = None,
+        reservations: ReservationTable | None = None,
     ) -> None:
         self._system = system
         self._directory = directory
         self._credentials = credentials
         self._permits = permits
+        self._quotas = Quotas(system, ReservationTable() if reservations is None else reservations, CORE)
         self._specs: dict[str, ProviderSpec] = {}
         """By provider, those that were spawned; a draining one is among them until it is stopped."""
         self._draining: dict[str, None] = {}
@@ -83,6 +87,7 @@ class Tree:
             return RouterActor(self._snapshot, strategies=all_strategies())
 
         spawn("registry", registry, CORE)
+        self._quotas.publish(snapshot)
         spawn("router", router, CORE)
         for spec in snapshot.providers:
             self._spawn_provider(spec)
@@ -94,7 +99,8 @@ class Tree:
         return [f"{name}: {state.value}" for name in self._names() if (state := self._system.state_of(name)) is not None]
 
     def _names(self) -> list[str]:
-        return ["registry", "router", *(f"provider:{name}" for name in self._specs), "aggregator", "prober"]
+        providers = (f"provider:{name}" for name in self._specs)
+        return ["registry", *self._quotas.addresses, "router", *providers, "aggregator", "prober"]
 
     def _on_configured(self, envelope: Envelope) -> None:
         """A new generation is in force."""
@@ -105,6 +111,7 @@ class Tree:
         if self._credentials is not None:
             self._credentials.publish(snapshot)
         self._directory.publish(snapshot)
+        self._quotas.publish(snapshot)
         self._snapshot = snapshot
         wanted = {spec.id: spec for spec in snapshot.providers}
         for spec in snapshot.providers:
@@ -130,6 +137,7 @@ class Tree:
         for provider in [name for name in self._draining if not self._permits.granted_to(name)]:
             del self._draining[provider], self._specs[provider]
             self._system.stop_actor(f"provider:{provider}")
+            self._directory.forget(provider)
             if self._credentials is not None:
                 self._credentials.forget(provider)
         self._reap_later()

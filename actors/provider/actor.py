@@ -10,7 +10,7 @@ Always
     ``CallForBids`` changes nothing. An ``Award`` checks everything again and takes concurrency, one request and its tokens
     together or nothing. A permit ends once; an end nobody knows is counted and ignored. An open circuit grants nothing
     before its time. Whatever made it send ``NoBid`` and ends by an event (a call's end, a trial's success, a probe, a new
-    configuration) is told to the router as ``CapacityFreed``; what ends by itself was told as ``retry_at``.
+    configuration, a reset) is told to the router as ``CapacityFreed``; what ends by itself was told as ``retry_at``.
     From the moment all its places are taken until none is, every end tells how many are free: a call for bids may leave
     no note of who was sent away, so this errs by telling too often.
     What people say outranks what was learned: draining, disabled, or a status said by the admin API takes no calls and is
@@ -24,15 +24,18 @@ from actors.kernel import Context, Ref
 from actors.provider.bidding import offer, room_of
 from actors.provider.catalog import Catalog, Offered
 from actors.provider.circuit import Open
+from actors.provider.health_report import health_report
 from actors.provider.limits import Hindrance, Limits
 from actors.provider.permits import PERMITS_MAX, OpenPermit, restored_permit
 from actors.provider.pushed import pushed
+from actors.provider.shut import AUTH_FAILED_SAID, is_shut, shut_bid, shut_refusal
 from actors.provider.standing import Standing, has_probes
+from actors.usage import tokens_used
 from messages.calls import Award, CallEnded, ContentStarted, Granted, Outcome, RefusalReason, Refused, Restored
 from messages.control import Drain, HealthSpec, ProviderSpec, Reconfigure, Reset
 from messages.failures import Blame, Scope
-from messages.health import GetReport, ProbeCheck, Probed, ProbeWish, ProviderReport, PushMetrics, Status
-from messages.routing import CallForBids, CapacityFreed, NoBid, NoBidReason
+from messages.health import GetHealth, GetReport, ProbeCheck, Probed, ProbeWish, ProviderReport, PushMetrics, Status
+from messages.routing import CallForBids, CapacityFreed, NoBidReason
 
 ProviderMail = (
     CallForBids
@@ -47,17 +50,15 @@ ProviderMail = (
     | Probed
     | PushMetrics
     | GetReport
+    | GetHealth
 )
 """What a provider takes."""
-
-AUTH_FAILED_SAID = "auth_failed"
-"""The said status that blames our key; any other takes it for unavailable."""
 
 SLOTS_UNLIMITED = 1000
 """Told as free where nothing limits the calls at once: as many as the router's queue may hold."""
 
 # A member of an enum is no plain attribute of its class: looking it up costs as much as two calls.
-_SUCCESS, _NOT_SENT = Outcome.SUCCESS, Outcome.NOT_SENT
+_SUCCESS = Outcome.SUCCESS
 
 
 class ProviderActor:
@@ -95,7 +96,7 @@ class ProviderActor:
             self.requests = predecessor.requests
             self.unknown_ends = predecessor.unknown_ends
             self.is_draining = predecessor.is_draining
-        self.is_shut = self._is_shut()
+        self.is_shut = is_shut(self.spec, self.is_draining)
         """Somebody said that it takes no calls: one look for what three attributes tell."""
 
     def __repr__(self) -> str:
@@ -105,8 +106,8 @@ class ProviderActor:
     def start(self, context: Context) -> None:
         """A successor empties its buckets and lets the router ask those again who waited for its predecessor."""
         if self._predecessor is not None:
+            self.limits.empty_after(self._predecessor.limits, context.now())
             self._predecessor = None
-            self.limits.empty(context.now())
             context.tell(self._router, CapacityFreed(self.spec.id, 1))
 
     def handle(self, message: ProviderMail, context: Context) -> None:
@@ -116,7 +117,7 @@ class ProviderActor:
         """
         if isinstance(message, CallForBids):
             if self.is_shut:
-                context.reply(self._shut_bid())
+                context.reply(shut_bid(self.spec, self.is_draining))
             else:
                 context.reply(offer(self.spec, self.catalog, self.standing, self.limits, message, context.now()))
         elif isinstance(message, Award):
@@ -137,7 +138,7 @@ class ProviderActor:
 
     def _handle_rare(
         self,
-        message: Restored | Reconfigure | Drain | Reset | ProbeCheck | Probed | PushMetrics | GetReport,
+        message: Restored | Reconfigure | Drain | Reset | ProbeCheck | Probed | PushMetrics | GetReport | GetHealth,
         context: Context,
     ) -> None:
         match message:
@@ -157,6 +158,9 @@ class ProviderActor:
                 self.standing.pushed = pushed(message, context.now())
             case GetReport():
                 context.reply(self._report(context.now()))
+            case GetHealth():
+                now = context.now()
+                context.reply(health_report(self.spec, self.status, self._why(now), self.standing, self.is_shut, now))
             case _:
                 assert_never(message)
 
@@ -175,26 +179,6 @@ class ProviderActor:
             return Status.UNAVAILABLE
         return Status.UNCHECKED if self.standing.proved_at is None else Status.READY
 
-    def _is_shut(self) -> bool:
-        return self.is_draining or not self.spec.enabled or bool(self.spec.status)
-
-    def _shut_bid(self) -> NoBid:
-        spec = self.spec
-        if self.is_draining:
-            return NoBid(spec.id, NoBidReason.DRAINING, None, "")
-        if not spec.enabled:
-            return NoBid(spec.id, NoBidReason.DISABLED, None, "")
-        is_key = spec.status == AUTH_FAILED_SAID
-        return NoBid(spec.id, NoBidReason.AUTH_FAILED if is_key else NoBidReason.UNAVAILABLE, None, spec.status_reason)
-
-    def _shut_refusal(self, permit_id: str) -> Refused:
-        if self.is_draining:
-            return Refused(permit_id, RefusalReason.DRAINING)
-        if not self.spec.enabled:
-            return Refused(permit_id, RefusalReason.DISABLED)
-        is_key = self.spec.status == AUTH_FAILED_SAID
-        return Refused(permit_id, RefusalReason.AUTH_FAILED if is_key else RefusalReason.UNAVAILABLE)
-
     def _on_award(self, award: Award, now: float) -> Granted | Refused:
         permit_id, model, standing, limits = award.permit_id, award.model, self.standing, self.limits
         known = self.permits.get(permit_id)
@@ -209,10 +193,11 @@ class ProviderActor:
         circuit, credential = standing.circuit.admit(now), standing.credential.admit(now)
         if circuit is None or credential is None:
             raise AssertionError("the checks before a grant and the grant disagree")
-        limits.take(award.tokens, now)
+        drawn = limits.take(award.tokens, now)
         evidence = standing.evidence.of(model)
         sending = evidence.sent(award.stream, award.max_tokens, now)
-        self.permits[permit_id] = OpenPermit(permit_id, model, award.tokens, evidence, sending, circuit, credential)
+        permit = OpenPermit(permit_id, model, award.tokens, evidence, sending, circuit, credential, drawn=drawn)
+        self.permits[permit_id] = permit
         self.requests += 1
         if limits.in_flight == limits.max_concurrency:
             self._was_full = True
@@ -222,7 +207,7 @@ class ProviderActor:
         """The model a permit can be given for, or why none can."""
         permit_id, model, standing, catalog = award.permit_id, award.model, self.standing, self.catalog
         if self.is_shut:
-            return self._shut_refusal(permit_id)
+            return shut_refusal(permit_id, self.spec, self.is_draining)
         offered = catalog.models.get(model, catalog.otherwise)
         if offered is None:
             return Refused(permit_id, RefusalReason.MODEL_UNAVAILABLE)
@@ -268,13 +253,15 @@ class ProviderActor:
         out = {permit.permit_id for permit in restored.permits}
         for lost in [permit for permit_id, permit in self.permits.items() if permit_id not in out]:
             self._forget(lost)
+            if lost.drawn is not None:
+                lost.drawn.forget(context.now())
             self.standing.lost(lost)
             self._was_full = True
         for permit in restored.permits:
             if permit.permit_id in self.permits:
                 continue
-            self.limits.restore()
-            self.permits[permit.permit_id] = restored_permit(permit, self.standing.evidence.of(permit.model))
+            drawn = self.limits.restore(permit.tokens)
+            self.permits[permit.permit_id] = restored_permit(permit, self.standing.evidence.of(permit.model), drawn)
         if self._was_full:
             self._tell_room(context)
         if self.permits:
@@ -286,21 +273,26 @@ class ProviderActor:
         old, new = self.spec, change.spec
         self.spec, self.generation = new, change.generation
         self.is_draining = False
-        self.is_shut = self._is_shut()
+        self.is_shut = is_shut(self.spec, self.is_draining)
         self.catalog = Catalog(new)
         self.limits.reconfigure(new.limits, context.now())
         self.standing.reconfigure(new, change.health)
         if (old.endpoint, old.kind) != (new.endpoint, new.kind):
             self.standing.forget_endpoint()
+            for permit in self.permits.values():
+                # What is still out was sent to the endpoint before.
+                permit.is_elsewhere = True
         elif old.credential != new.credential:
             self.standing.credential.reset()
         self._tell_room(context)
 
     def _on_reset(self, context: Context) -> None:
         self.standing.forget()
+        self.limits.unblock()
         self._tell_room(context)
 
     def _on_probed(self, probed: Probed, context: Context) -> None:
+        self.standing.probes_usd += probed.cost_usd
         if self.standing.probed(probed.ok, probed.auth_failed, context.now()):
             self._tell_room(context)
 
@@ -341,15 +333,11 @@ class ProviderActor:
         return ""
 
     def _settle(self, permit: OpenPermit, end: CallEnded, now: float) -> None:
-        limits, failure, outcome, usage = self.limits, end.failure, end.outcome, end.usage
-        if outcome is _NOT_SENT:
-            limits.give_back(permit.tokens, now)
-        elif usage is not None:
-            if limits.tokens is not None:
-                used = usage.input_tokens + usage.output_tokens
-                limits.settle(permit.tokens, used if used > 0 else 0, now)
-        elif failure is not None and (failure.scope is Scope.BUCKET or failure.code == "connect"):
-            limits.settle(permit.tokens, 0, now)
+        limits, failure, outcome = self.limits, end.failure, end.outcome
+        if permit.drawn is not None:
+            permit.drawn.settle(tokens_used(outcome, end.usage, failure, permit.tokens), now)
+        if permit.is_elsewhere:
+            return
         if end.limits is not None:
             limits.see(end.limits, now)
         if limits.refusals_in_a_row and outcome is _SUCCESS:
@@ -371,7 +359,7 @@ class ProviderActor:
             context.tell(self._router, CapacityFreed(self.spec.id, slots))
 
     def _flaw(self) -> str | None:
-        if self.is_shut != self._is_shut():
+        if self.is_shut != is_shut(self.spec, self.is_draining):
             return f"shut: {self.is_shut}"
         if self.limits.in_flight != len(self.permits):
             return f"{self.limits.in_flight} in flight, {len(self.permits)} permits"

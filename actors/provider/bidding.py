@@ -96,4 +96,4 @@ def _too_long(spec: ProviderSpec, wanted: int, max_tokens: int | None, offered: 
 
 def _held_back(spec: ProviderSpec, hold: Hold) -> NoBid:
     reason = NoBidReason.AT_CAPACITY if hold.why is Hindrance.CAPACITY else NoBidReason.RATE_LIMITED
-    return NoBid(spec.id, reason, hold.retry_at, "")
+    return NoBid(spec.id, reason, hold.retry_at, hold.detail)

@@ -4,7 +4,7 @@ State machine, one small type per state::
 
     Closed --N failures in a row, or failure_rate over window_s--> Open
     Open   --good probe after the wait; the wait itself without probes--> HalfOpen
-    Open   --bad probe after the wait--> Open, wait doubled (to 10 minutes)
+    Open   --bad probe after the wait--> Open, wait doubled (to ``open_max_s``, 10 minutes)
     HalfOpen --a trial shows content or ends well--> Closed, wait forgotten
     HalfOpen --a trial fails--> Open, wait doubled
     HalfOpen --a trial ends and says nothing (cancel, 429, client's error)--> HalfOpen, slot given back
@@ -27,7 +27,7 @@ from messages.control import CircuitSpec
 from messages.health import CircuitState
 
 WAIT_S_MAX = 600.0
-"""The longest wait in s that doubling leads to."""
+"""The longest wait in s for a model that was not there; that of a circuit is ``CircuitSpec.open_max_s``."""
 
 TRIAL_RECHECK_S = 0.5
 """While all trials are out: after so many s it is worth asking again."""
@@ -185,7 +185,7 @@ class Circuit:
             case Closed():
                 return self._count_failure(self.state, now)
             case HalfOpen(wait_s):
-                self._open(_doubled(wait_s), now)
+                self._open(self._doubled(wait_s), now)
                 return True
             case Open():
                 return False
@@ -202,10 +202,10 @@ class Circuit:
         if not isinstance(self.state, Open) or now < self.state.until:
             return False
         wait_s = self.state.wait_s
-        if is_good or wait_s >= WAIT_S_MAX:
+        if is_good or wait_s >= self.spec.open_max_s:
             self._half_open(wait_s)
             return True
-        self._open(_doubled(wait_s), now)
+        self._open(self._doubled(wait_s), now)
         return False
 
     def wants_probe(self, now: float) -> bool:
@@ -280,6 +280,5 @@ class Circuit:
         self.epoch += 1
         self.passing = Ticket(self.epoch, False)
 
-
-def _doubled(wait_s: float) -> float:
-    return max(wait_s, min(2.0 * wait_s, WAIT_S_MAX))
+    def _doubled(self, wait_s: float) -> float:
+        return max(wait_s, min(2.0 * wait_s, self.spec.open_max_s))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from actors.buckets import Drawn
 from actors.provider.circuit import NO_TICKET, Ticket
 from actors.provider.evidence import ModelEvidence, Sending
 from messages.calls import Permit
@@ -17,7 +18,7 @@ class OpenPermit:
     permit_id: str
     model: str
     tokens: int
-    """Reserved from the token bucket."""
+    """Reserved by estimate."""
     evidence: ModelEvidence
     """Where its end will be learned from, even if the model is no longer kept."""
     sending: Sending
@@ -27,9 +28,13 @@ class OpenPermit:
     is_restored: bool = False
     """Known from the couriers' table, not granted by this incarnation."""
     has_content: bool = False
+    is_elsewhere: bool = False
+    """Sent to an endpoint that is no longer configured: its end is counted and teaches nothing."""
+    drawn: Drawn | None = None
+    """What it holds of the buckets; None: nothing is limited."""
 
 
-def restored_permit(permit: Permit, evidence: ModelEvidence) -> OpenPermit:
+def restored_permit(permit: Permit, evidence: ModelEvidence, drawn: Drawn | None) -> OpenPermit:
     """A call of the couriers' table that an earlier incarnation granted."""
     return OpenPermit(
         permit.permit_id,
@@ -38,4 +43,5 @@ def restored_permit(permit: Permit, evidence: ModelEvidence) -> OpenPermit:
         evidence,
         evidence.restored(permit.stream, permit.granted_at),
         is_restored=True,
+        drawn=drawn,
     )

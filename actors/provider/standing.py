@@ -5,6 +5,9 @@ says nothing about the provider (the client's own error, a cancel, a drain, noth
 changes nothing else.
 """
 
+from collections import deque
+from typing import NamedTuple
+
 from actors.provider.absences import Absences
 from actors.provider.circuit import Circuit, Verdict
 from actors.provider.health import Health
@@ -21,14 +24,24 @@ from messages.routing import NoBidReason
 _SUCCESS, _FAILED, _CANCELLED, _LOST_HEDGE = Outcome.SUCCESS, Outcome.FAILED, Outcome.CANCELLED, Outcome.LOST_HEDGE
 
 INFINITE = float("inf")
+FAILURES_KEPT = 10
+"""Failures that are remembered for the report."""
+
+
+class Noted(NamedTuple):
+    """A failure, when (monotonic s) it came, and for which model."""
+
+    at: float
+    model: str
+    failure: Failure
 
 
 class Standing:
     """Two circuits, absent models, evidence, health, counts and pushed metrics of one provider. Times in monotonic seconds."""
 
     __slots__ = (
-        "absences", "circuit", "credential", "evidence", "failures", "health", "heard_at", "latency_ewma_s", "proved_at",
-        "pushed", "successes",
+        "absences", "circuit", "credential", "evidence", "failures", "health", "heard_at", "last_failures",
+        "latency_ewma_s", "probes_usd", "proved_at", "pushed", "successes",
     )  # fmt: skip
 
     def __init__(self, spec: ProviderSpec, health: HealthSpec) -> None:
@@ -41,6 +54,10 @@ class Standing:
         """To the first content of streams and the end of other answers, all models together. 0: none yet."""
         self.successes = 0
         self.failures = 0
+        self.probes_usd = 0.0
+        """What paid probes have cost."""
+        self.last_failures: deque[Noted] = deque(maxlen=FAILURES_KEPT)
+        """The latest last."""
         self.proved_at: float | None = None
         """When a call or a probe last went well; None: unchecked."""
         self.heard_at: float | None = None
@@ -73,6 +90,8 @@ class Standing:
     def content(self, permit: OpenPermit, first_content_s: float | None, now: float) -> bool:
         """The first content of a call is here. True if that closed a circuit."""
         permit.has_content = True
+        if permit.is_elsewhere:
+            return False
         is_freed = self._worked(permit, now)
         permit.evidence.content(permit.sending, first_content_s, now, self.health.alpha)
         if first_content_s is not None and permit.sending.stream:
@@ -82,6 +101,8 @@ class Standing:
     def ended(self, permit: OpenPermit, end: CallEnded, now: float) -> bool:
         """A call is over. True if a circuit closed by it, or a trial's slot came back."""
         outcome = end.outcome
+        if permit.is_elsewhere:
+            return self._counted(outcome, end.failure)
         if outcome is _SUCCESS:
             return self._succeeded(permit, end, now)
         if outcome is _FAILED:
@@ -89,6 +110,12 @@ class Standing:
         if outcome is _CANCELLED or outcome is _LOST_HEDGE:
             return self._called_off(permit, end, now)
         return self._ignored(permit)
+
+    def _counted(self, outcome: Outcome, failure: Failure | None) -> bool:
+        """The end of a call to an endpoint of before."""
+        self.successes += outcome is _SUCCESS
+        self.failures += outcome is _FAILED and failure is not None and _is_its_fault(failure)
+        return False
 
     def lost(self, permit: OpenPermit) -> None:
         """The end of a call met a crash: it teaches nothing."""
@@ -146,6 +173,7 @@ class Standing:
         self.evidence = Evidence()
         self.latency_ewma_s = 0.0
         self.proved_at = self.heard_at = None
+        self.last_failures.clear()
 
     def inherit(self, before: "Standing") -> None:
         """Take over from a crashed predecessor what makes its successor more cautious, and the counts."""
@@ -154,6 +182,8 @@ class Standing:
         self.absences = before.absences
         self.successes = before.successes
         self.failures = before.failures
+        self.probes_usd = before.probes_usd
+        self.last_failures = before.last_failures
         self.proved_at = before.proved_at
         self.heard_at = before.heard_at
         self.pushed = before.pushed
@@ -198,10 +228,11 @@ class Standing:
             self.latency_ewma_s += (self.health.alpha if self.latency_ewma_s else 1.0) * (latency_s - self.latency_ewma_s)
 
     def _failed(self, permit: OpenPermit, end: CallEnded, failure: Failure | None, now: float) -> bool:
-        if failure is None or failure.blame is not Blame.UPSTREAM or failure.scope is Scope.NONE:
+        if failure is None or not _is_its_fault(failure):
             return self._ignored(permit)
         self.heard_at = now
         self.failures += 1
+        self.last_failures.append(Noted(now, permit.model, failure))
         match failure.scope:
             case Scope.PROVIDER:
                 self.circuit.failed(permit.circuit, now)
@@ -236,6 +267,10 @@ class Standing:
         return self.credential.ignored(permit.credential) or is_freed
 
 
+def _is_its_fault(failure: Failure) -> bool:
+    return failure.blame is Blame.UPSTREAM and failure.scope is not Scope.NONE
+
+
 def has_probes(spec: ProviderSpec) -> bool:
     """Somebody probes this provider."""
     return spec.probe.kind != "off"
@@ -243,4 +278,5 @@ def has_probes(spec: ProviderSpec) -> bool:
 
 def _credential_circuit(spec: ProviderSpec) -> CircuitSpec:
     """One 401 is enough, and one trial call tells."""
-    return CircuitSpec(failures=1, open_for_s=spec.circuit.open_for_s, half_open_calls=1)
+    circuit = spec.circuit
+    return CircuitSpec(failures=1, open_for_s=circuit.open_for_s, half_open_calls=1, open_max_s=circuit.open_max_s)

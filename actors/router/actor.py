@@ -19,7 +19,7 @@ from actors.kernel import Context, Ref
 from actors.router.alarm import Alarm
 from actors.router.candidates import all_ready, next_batch, offers, rank, ranked_by, select
 from actors.router.decision import CHOICES_MAX
-from actors.router.pending import Pending, State, is_dry_run
+from actors.router.pending import Pending, State, head_start_s, is_dry_run
 from actors.router.plans import STALE_S, OpenPlans
 from actors.router.policy import Course, Policy
 from actors.router.queue import PAUSE_S, WaitingQueue, waits_on
@@ -51,7 +51,6 @@ RouterMail = (
     RouteQuery | Gathered | Claimed | Withdraw | CapacityFreed | CallEnded | GetDecision | RecentDecisions | GetRouterStats
 )
 _CRASHES_MAX = 2
-_NO_PROFILE = RequestProfile("")
 _NOBODY: list[str] = []
 _ASKING, _DONE = State.ASKING, State.DONE
 """A global is read faster than a member of an enum."""
@@ -132,7 +131,7 @@ class RouterActor:
         )
         self._open[query_id] = pending
         if course.rules or course.error is not None or course.priority != NORMAL:
-            pending.priority = course.priority
+            pending.head_start_s = head_start_s(course.priority, self._routing.queue_max_wait_s)
             if not (is_dry or query.tried or query.refused):
                 self._record.hit(course.rules)
             if course.error is not None:
@@ -235,9 +234,11 @@ class RouterActor:
         providers = waits_on(pending, now)
         if not providers:
             self._refuse(pending, context)
-        elif pending.state is State.ASKING and len(self._queue.waiting) >= self._routing.queue_max_length:
-            self._refuse(pending, context, RouteError.QUEUE_FULL)
-        else:
+            return
+        loser = self._queue.crowded_out(pending, self._routing.queue_max_length)
+        if loser is not None:
+            self._refuse(loser, context, RouteError.QUEUE_FULL)
+        if loser is not pending:
             self._wait(pending, providers, now, context)
 
     def _wait(self, pending: Pending, providers: tuple[str, ...], now: float, context: Context) -> None:
@@ -253,7 +254,8 @@ class RouterActor:
         now = context.now()
         left_out = tuple(pending.reasons())
         course = pending.course
-        verdict = judge(pending.route.model, left_out, now, error, course.detail if error is course.error else "")
+        detail = course.detail if error is course.error else ""
+        verdict = judge(pending.route.model, left_out, now, error, detail, self._queue.wait_s(pending, now))
         decision_id = self._record.refusal(pending, note or verdict.error, now, context)
         query_id = pending.query.query_id
         answer = NoRoute(query_id, decision_id, verdict.error, verdict.detail, left_out, verdict.retry_after_s, course.reject)
@@ -302,12 +304,11 @@ class RouterActor:
                 self._give_turns(provider, 1, context)
 
     def _give_turns(self, provider: str, count: int, context: Context) -> None:
-        """Run full new rounds for the first ``count`` idle queries in the line of ``provider``."""
+        """Run full new rounds for the next ``count`` idle queries in the line of ``provider``."""
         for _ in range(count):
-            pending = self._queue.first_idle(provider)
+            pending = self._queue.begin_turn(provider, context.now())
             if pending is None:
                 return
-            self._queue.begin_turn(provider, pending)
             self._begin_again(pending, context.now(), context)
 
     def _on_freed(self, message: CapacityFreed, context: Context) -> None:
@@ -364,7 +365,7 @@ class RouterActor:
         self._table = RoutingTable.build(snapshot)
         self._policy = Policy(snapshot, self._table, self._strategies)
         self._record.keep_rules(self._policy.rule_names)
-        self._asked = Ask(_NO_PROFILE, routing.seconds_per_usd, routing.latency_quantile == "p95")
+        self._asked = Ask(RequestProfile(""), routing.seconds_per_usd, routing.latency_quantile == "p95")
 
     def _on_configured(self, message: Configured, context: Context) -> None:
         """Swap the table; those who wait are asked for anew, in order."""
@@ -374,7 +375,7 @@ class RouterActor:
         self._adopt(snapshot)
         self._record.shrink(snapshot.routing.decisions_kept)
         known = self._table.by_id
-        self._queue.freed = {provider: count for provider, count in self._queue.freed.items() if provider in known}
+        self._queue.keep_only(known)
         self._memories.keep_only(known)
         for pending in self._queue.all():
             if pending.state is State.WAITING:

@@ -15,6 +15,13 @@ _DRY_RUN = "explain-"
 HEAD_START_S = 5.0
 """A step of priority counts as so much earlier an arrival: who is more urgent overtakes those who came up to so much before,
 and nobody is starved, for those who wait grow older (ageing)."""
+HEAD_START_SHARE = 1 / 6
+"""Of the longest wait, no step counts for more: low overtakes even critical before its time is half over."""
+
+
+def head_start_s(priority: int, wait_max_s: float) -> float:
+    """How much earlier a request of that priority counts as having come, where nobody waits longer than ``wait_max_s``."""
+    return (priority - NORMAL) * min(HEAD_START_S, HEAD_START_SHARE * wait_max_s)
 
 
 def is_dry_run(query: RouteQuery) -> bool:
@@ -82,13 +89,13 @@ class Pending:
     waits_on: tuple[str, ...] = ()
     failure: str = ""
     """Why the strategy of somebody else's making was replaced by ``first``."""
-    priority: int = NORMAL
-    """Of the course it began with: its place in line stays."""
+    head_start_s: float = 0.0
+    """By how much its priority makes it older, of the course it began with: its place in line stays."""
 
     @property
     def order(self) -> tuple[float, int]:
         """Its place in every line: the request's arrival, by its priority sooner or later, then the order of queries here."""
-        return self.query.arrived_at - HEAD_START_S * (self.priority - NORMAL), self.number
+        return self.query.arrived_at - self.head_start_s, self.number
 
     def set_out(self, course: Course, known: tuple[str, ...], generation: int) -> None:
         """Go on by another course, which a new generation gave. The place in line stays."""

@@ -74,10 +74,21 @@ class Verdict:
     detail: str
 
 
-def judge(model: str, left_out: Sequence[LeftOut], now: float, error: RouteError | None = None, detail: str = "") -> Verdict:
-    """Say why nobody is left. ``error`` overrides what the reasons amount to, ``detail`` the sentence."""
+def judge(
+    model: str,
+    left_out: Sequence[LeftOut],
+    now: float,
+    error: RouteError | None = None,
+    detail: str = "",
+    queue_s: float | None = None,
+) -> Verdict:
+    """Say why nobody is left.
+
+    ``error`` overrides what the reasons amount to, ``detail`` the sentence. ``queue_s``: seconds until the queue would come to
+    such a request, its refusals considered; None: nobody waits, or nothing is known.
+    """
     found = error or _error({left.reason for left in left_out})
-    return Verdict(found, _wait_s(found, left_out, now), detail or _sentence(model, left_out, now))
+    return Verdict(found, _wait_s(found, left_out, now, queue_s), detail or _sentence(model, left_out, now))
 
 
 def _error(reasons: set[str]) -> RouteError:
@@ -105,9 +116,11 @@ def _error(reasons: set[str]) -> RouteError:
     return RouteError.ALL_FILTERED
 
 
-def _wait_s(error: RouteError, left_out: Sequence[LeftOut], now: float) -> float | None:
+def _wait_s(error: RouteError, left_out: Sequence[LeftOut], now: float, queue_s: float | None) -> float | None:
     if error not in _FALLBACK_S:
         return None
+    if queue_s is not None:
+        return queue_s
     known = [left.retry_at for left in left_out if left.retry_at is not None and left.reason in _PASSING]
     return max(0.0, min(known) - now) if known else _FALLBACK_S[error]
 

@@ -95,7 +95,7 @@ def provider_spec(provider: Provider, credential: Credential) -> ProviderSpec:
         limits=_limits(provider),
         circuit=_circuit(provider),
         timeouts=credential.timeouts,
-        probe=ProbeSpec(provider.probe.kind, provider.probe.interval),
+        probe=_probe(provider),
         enabled=provider.enabled,
         transport=provider.transport,
     )
@@ -119,6 +119,11 @@ def _limits(provider: Provider) -> LimitsSpec:
     return LimitsSpec(limits.requests_per_minute, limits.tokens_per_minute, limits.max_concurrency, limits.burst)
 
 
+def _probe(provider: Provider) -> ProbeSpec:
+    probe = provider.probe
+    return ProbeSpec(probe.kind, probe.interval, probe.model, probe.max_spend_per_day)
+
+
 def _circuit(provider: Provider) -> CircuitSpec:
     circuit = provider.circuit
     return CircuitSpec(
@@ -128,6 +133,7 @@ def _circuit(provider: Provider) -> CircuitSpec:
         minimum_calls=circuit.minimum_calls,
         open_for_s=circuit.open_for,
         half_open_calls=circuit.half_open_calls,
+        open_max_s=circuit.open_max,
     )
 
 
@@ -161,6 +167,13 @@ def _health(health: Health) -> HealthSpec:
         max_p95_s=health.max_p95,
         window_s=health.window,
         decay=health.decay,
+        success_weight=health.weights.success,
+        error_weight=health.weights.errors,
+        latency_weight=health.weights.latency,
+        slow_at=health.slow_at,
+        failures_factor=health.failures_factor,
+        minimum_calls=health.minimum_calls,
+        stale_windows=health.stale_windows,
     )
 
 

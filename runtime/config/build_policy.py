@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from messages.limits import NO_LIMITS, LimitsSpec
 from messages.policy import (
     ALWAYS,
     PRIORITIES,
@@ -20,6 +21,7 @@ from runtime.config.schema_policy import (
     ConditionEntry,
     PoolEntry,
     PoolRuleEntry,
+    QuotaLimits,
     RuleEntry,
     TenantEntry,
     TimeRange,
@@ -40,12 +42,32 @@ def rule_of(entry: RuleEntry) -> Rule:
 def tenant_spec(name: str, entry: TenantEntry) -> TenantSpec:
     """The tenant that ``entry`` describes."""
     allowed = None if entry.allowed_providers is None else tuple(entry.allowed_providers)
-    return TenantSpec(name, allowed, tuple(entry.preferred_providers), entry.max_cost_per_request, entry.strategy or "")
+    ceiling_usd, strategy = entry.max_cost_per_request, entry.strategy or ""
+    return TenantSpec(name, allowed, tuple(entry.preferred_providers), ceiling_usd, strategy, limits_spec(entry.limits))
 
 
 def pool_spec(model: str, entry: PoolEntry) -> PoolSpec:
     """The pool that ``entry`` describes."""
-    return PoolSpec(model, entry.strategy or "", tuple(pool_rule(rule) for rule in entry.rules))
+    rules = tuple(pool_rule(rule) for rule in entry.rules)
+    return PoolSpec(model, entry.strategy or "", rules, limits_spec(entry.limits))
+
+
+def limits_spec(entry: QuotaLimits | None) -> LimitsSpec:
+    """The limits that ``entry`` describes; None: there are none."""
+    if entry is None:
+        return NO_LIMITS
+    return LimitsSpec(entry.requests_per_minute, entry.tokens_per_minute, entry.max_concurrency, entry.burst)
+
+
+def limits_data(limits: LimitsSpec) -> dict[str, float]:
+    """``limits`` as one would write them in the file: only what is limited."""
+    parts = {
+        "requests_per_minute": limits.requests_per_minute,
+        "tokens_per_minute": limits.tokens_per_minute,
+        "max_concurrency": limits.max_concurrency,
+        "burst": limits.burst,
+    }
+    return {name: value for name, value in parts.items() if value is not None}
 
 
 def pool_rule(entry: PoolRuleEntry) -> PoolRule:

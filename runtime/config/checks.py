@@ -60,8 +60,22 @@ def provider_contradictions(provider: Mapping[str, Any]) -> Iterator[Finding]:
     limits = _mapping(provider.get("limits"))
     if limits.get("burst") is not None and limits.get("requests_per_minute") is None:
         yield ("limits", "burst"), "needs requests_per_minute, whose bucket it sizes"
+    yield from _probe(provider)
     yield from _repeated_headers(provider)
     yield from _repeated_models(provider)
+
+
+def _probe(provider: Mapping[str, Any]) -> Iterator[Finding]:
+    probe = _mapping(provider.get("probe"))
+    if probe.get("kind") != "chat":
+        for key in ("model", "max_spend_per_day"):
+            if probe.get(key) is not None:
+                yield ("probe", key), "needs kind: chat, for only that calls a model"
+        return
+    model, models = probe.get("model"), _list(provider.get("models"))
+    names = [_mapping(entry).get("name") if isinstance(entry, Mapping) else entry for entry in models]
+    if isinstance(model, str) and models and model not in names:
+        yield ("probe", "model"), "is none of its models"
 
 
 def _repeated_headers(provider: Mapping[str, Any]) -> Iterator[Finding]:

@@ -4,8 +4,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from messages.control import LimitsSpec, ProviderSpec
+from actors.probe_bill import paid_model
+from messages.control import ProviderSpec
+from runtime.config.build_policy import limits_data
 from runtime.config.describe_policy import policy_data, policy_lines
+from runtime.config.quotas import quotas_of
 from runtime.config.settings import Loaded
 from runtime.config.values import duration_text, is_loopback, size_text
 
@@ -44,7 +47,7 @@ def overview(loaded: Loaded) -> dict[str, Any]:
                 "enabled": spec.enabled,
                 "takes_any_model": spec.takes_any,
                 "models": [model.name for model in spec.models],
-                "limits": _limit_parts(spec.limits),
+                "limits": limits_data(spec.limits),
             }
             for spec in snapshot.providers
         ],
@@ -104,6 +107,8 @@ def notes(loaded: Loaded) -> Iterator[str]:
         for model in spec.models:
             if model.input_price is None or model.output_price is None:
                 yield f"{spec.id}: price of {model.name} is not known"
+        if spec.probe.kind == "chat" and not spec.lists_models and paid_model(spec) is None:
+            yield f"{spec.id}: probes call no model, for its price is not known; the free endpoint alone is asked"
     for tenant in loaded.snapshot.tenants:
         if tenant.allowed_providers == ():
             yield f"tenant {tenant.name}: no provider is allowed, so all its requests are rejected"
@@ -114,6 +119,8 @@ def notes(loaded: Loaded) -> Iterator[str]:
 def _tree(loaded: Loaded) -> Iterator[str]:
     yield "pointsman (one_for_one)"
     yield f"├─ registry             {_RESTARTS}"
+    for quota in quotas_of(loaded.snapshot):
+        yield f"├─ {f'quota:{quota}':<20} {_RESTARTS}"
     yield f"├─ router               {_RESTARTS}, strategy {loaded.snapshot.routing.strategy}"
     yield f"├─ providers            one_for_one, {_RESTARTS} each"
     for spec, branch in _branches(loaded.snapshot.providers):
@@ -137,7 +144,7 @@ def _providers(loaded: Loaded) -> Iterator[str]:
         credential = loaded.credentials[spec.id]
         key = "with key" if credential.call_headers else "without key"
         default = ", default" if spec.id == loaded.snapshot.default_provider else ""
-        limits = ", ".join(f"{name} {value:g}" for name, value in _limit_parts(spec.limits).items()) or "no limits"
+        limits = ", ".join(f"{name} {value:g}" for name, value in limits_data(spec.limits).items()) or "no limits"
         yield f"  {spec.id:<{width}}  {spec.kind}  {spec.endpoint}  {key}{default}; {limits}"
 
 
@@ -173,16 +180,6 @@ def _notes(loaded: Loaded) -> Iterator[str]:
     found = list(notes(loaded))
     if found:
         yield from ("", "notes", *(f"  {note}" for note in found))
-
-
-def _limit_parts(limits: LimitsSpec) -> dict[str, float]:
-    parts = {
-        "requests_per_minute": limits.requests_per_minute,
-        "tokens_per_minute": limits.tokens_per_minute,
-        "max_concurrency": limits.max_concurrency,
-        "burst": limits.burst,
-    }
-    return {name: value for name, value in parts.items() if value is not None}
 
 
 def _address(loaded: Loaded) -> str:

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from messages.control import ConfigSnapshot
+from messages.limits import LimitsSpec
 from messages.policy import PRIORITIES, Action, ActionKind, Condition, ConditionKind, PoolRule, PoolSpec, Rule, TenantSpec
-from runtime.config.build_policy import rule_data, time_text
+from runtime.config.build_policy import limits_data, rule_data, time_text
 
 _FLAGS = {
     ConditionKind.ALWAYS: "always",
@@ -95,13 +96,19 @@ def tenant_text(tenant: TenantSpec) -> str:
         parts.append(f"at most {tenant.max_cost_usd:.10g} USD per request")
     if tenant.strategy:
         parts.append(f"strategy {tenant.strategy}")
+    parts += _limits_text(tenant.limits)
     return "; ".join(parts) or "like everybody"
 
 
 def pool_text(pool: PoolSpec) -> str:
     """A pool in words, without its model."""
     parts = [f"strategy {pool.strategy}"] if pool.strategy else []
-    return "; ".join([*parts, *map(_pool_rule_text, pool.rules)])
+    return "; ".join([*parts, *_limits_text(pool.limits), *map(_pool_rule_text, pool.rules)])
+
+
+def _limits_text(limits: LimitsSpec) -> list[str]:
+    parts = [f"{name} {value:.10g}" for name, value in limits_data(limits).items()]
+    return [f"limits: {', '.join(parts)}"] if parts else []
 
 
 def _within(part: Condition) -> str:
@@ -118,7 +125,7 @@ def _pool_data(pool: PoolSpec) -> dict[str, Any]:
     rules = [
         {"labels": dict(rule.labels), **({"deny": True} if rule.deny else {"redirect": rule.redirect})} for rule in pool.rules
     ]
-    return {"strategy": pool.strategy or None, "rules": rules}
+    return {"strategy": pool.strategy or None, "rules": rules, "limits": limits_data(pool.limits)}
 
 
 def _tenant_data(tenant: TenantSpec) -> dict[str, Any]:
@@ -127,6 +134,7 @@ def _tenant_data(tenant: TenantSpec) -> dict[str, Any]:
         "preferred_providers": list(tenant.preferred_providers),
         "max_cost_per_request": tenant.max_cost_usd,
         "strategy": tenant.strategy or None,
+        "limits": limits_data(tenant.limits),
     }
 
 

@@ -3,6 +3,7 @@
 Only values are expanded, never keys, and what comes in is never expanded again. ``$${`` stands for ``${``.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 
 from runtime.config.document import Document
 from runtime.config.problems import ConfigProblem, Path, path_text
+from runtime.config.sources import Stamp, stamp
 
 SECRET_BYTES_MAX = 64 << 10
 """Largest file taken for a secret, in bytes."""
@@ -28,6 +30,8 @@ class Expanded:
     problems: list[ConfigProblem] = field(default_factory=list)
     missing: set[Path] = field(default_factory=set)
     """Values that could not be filled in: already reported, so that nothing more need be said about them."""
+    sources: dict[FilePath, Stamp | None] = field(default_factory=dict)
+    """The files that secrets come from, as they were when they were read."""
 
 
 def expand(document: Document, environ: Mapping[str, str], directory: FilePath) -> Expanded:
@@ -93,7 +97,10 @@ class _Expander:
 
     def _file(self, name: str, path: Path) -> str | None:
         try:
-            with (self._directory / FilePath(name).expanduser()).open("rb") as file:
+            place = self._directory / FilePath(name).expanduser()
+            self._into.sources[place] = None
+            with place.open("rb") as file:
+                self._into.sources[place] = stamp(os.fstat(file.fileno()))
                 raw = file.read(SECRET_BYTES_MAX + 1)
             if len(raw) > SECRET_BYTES_MAX:
                 raise ValueError(f"has more than {SECRET_BYTES_MAX >> 10} KiB")

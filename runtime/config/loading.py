@@ -1,6 +1,8 @@
 """Reading a configuration file: every error at once, each with its path and line, none with a secret."""
 
+import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path as FilePath
 
 from pydantic import ValidationError
@@ -13,6 +15,7 @@ from runtime.config.expansion import Expanded, expand
 from runtime.config.problems import ConfigError, ConfigProblem, Path, as_written, from_pydantic, path_text
 from runtime.config.schema import File
 from runtime.config.settings import Loaded
+from runtime.config.sources import Sources, stamp
 from runtime.config.tls import BadTls, server_context
 
 _REDACTED_LENGTH_MIN = 6
@@ -22,11 +25,16 @@ def load_file(path: FilePath, environ: Mapping[str, str]) -> Loaded:
     """The configuration in the file at ``path``, with variables from ``environ``. Raises ``ConfigError``."""
     try:
         with path.open("rb") as file:
+            sources: Sources = {path: stamp(os.fstat(file.fileno()))}
             raw = file.read(TEXT_BYTES_MAX + 1)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise ConfigError([ConfigProblem("", None, f"cannot be read: {reason}")], str(path)) from None
-    return load_bytes(raw, path, environ)
+        raise ConfigError([ConfigProblem("", None, f"cannot be read: {reason}")], str(path), {path: None}) from None
+    try:
+        loaded = load_bytes(raw, path, environ)
+    except ConfigError as error:
+        raise ConfigError(error.problems, error.source, {**sources, **error.sources}) from None
+    return replace(loaded, sources={**sources, **loaded.sources})
 
 
 def load_bytes(raw: bytes, path: FilePath, environ: Mapping[str, str]) -> Loaded:
@@ -45,15 +53,16 @@ def load_bytes(raw: bytes, path: FilePath, environ: Mapping[str, str]) -> Loaded
     expanded = expand(document, environ, path.parent)
     file, problems = validate(document, expanded)
     if file is None:
-        raise ConfigError(problems, str(path))
+        raise ConfigError(problems, str(path), expanded.sources)
     loaded = build(file, path)
     try:
         if loaded.server.tls is not None:
             server_context(loaded.server.tls)
     except BadTls as error:
         where: Path = ("server", "tls", error.key)
-        raise ConfigError([ConfigProblem(path_text(where), document.line(where), error.message)], str(path)) from None
-    return loaded
+        problem = ConfigProblem(path_text(where), document.line(where), error.message)
+        raise ConfigError([problem], str(path), expanded.sources) from None
+    return replace(loaded, sources=expanded.sources)
 
 
 def validate(document: Document, expanded: Expanded) -> tuple[File | None, list[ConfigProblem]]:

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from runtime.config.schema import UNSUPPORTED_KEYS, File
 from runtime.config.schema_policy import OneKey
+from runtime.config.sources import Sources
 
 Path = tuple[str | int, ...]
 """Keys and positions from the root of the file to a value."""
@@ -38,9 +39,11 @@ class ConfigProblem:
 class ConfigError(Exception):
     """A configuration that cannot be used, with everything that is wrong with it."""
 
-    def __init__(self, problems: Iterable[ConfigProblem], source: str = "") -> None:
+    def __init__(self, problems: Iterable[ConfigProblem], source: str = "", sources: Sources | None = None) -> None:
         self.problems: tuple[ConfigProblem, ...] = tuple(problems)
         self.source = source
+        self.sources: Sources = sources or {}
+        """The files it was read from, as far as that went: a change of one is worth another look."""
         super().__init__(self.text())
 
     def text(self) -> str:

@@ -20,12 +20,10 @@ UNSUPPORTED_KEYS = frozenset(
         "ledger",
         "pools.*.failover",
         "pools.*.keys",
-        "pools.*.limits",
         "pools.*.trusted",
         "tenants.*.budget",
         "tenants.*.budgets",
         "tenants.*.keys",
-        "tenants.*.limits",
         "routing.explore.idle",
         "routing.explore.max_share",
         "routing.hedge.after",
@@ -33,6 +31,10 @@ UNSUPPORTED_KEYS = frozenset(
     )
 )
 """Keys of later versions: refused by name, so that nobody takes them for a typing error. ``*`` is any name."""
+
+
+_WEIGHTS_OFF_MAX = 1e-6
+"""How far from 1 the sum of weights may be."""
 
 
 def _only_false(value: bool) -> bool:
@@ -164,6 +166,20 @@ class Routing(Section):
     explore: Off = Off()
 
 
+class HealthWeights(Section):
+    """What the three terms of the health score weigh."""
+
+    success: Share = 0.5
+    errors: Share = 0.2
+    latency: Share = 0.3
+
+    @model_validator(mode="after")
+    def _make_one(self) -> "HealthWeights":
+        if abs(self.success + self.errors + self.latency - 1.0) > _WEIGHTS_OFF_MAX:
+            raise problem("success, errors and latency must make 1 together")
+        return self
+
+
 class Health(Section):
     """The constants of the health score."""
 
@@ -174,6 +190,11 @@ class Health(Section):
     max_p95: PositiveDuration | None = None
     window: PositiveDuration = 60.0
     decay: Share = 0.05
+    weights: HealthWeights = HealthWeights()
+    slow_at: Real = Field(4.0, gt=1, le=1000)
+    failures_factor: Share = 0.5
+    minimum_calls: Whole = Field(20, ge=1, le=1_000_000)
+    stale_windows: Real = Field(2.0, ge=0, le=10_000)
 
 
 class Telemetry(Section):

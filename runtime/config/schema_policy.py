@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Optional
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic.annotated_handlers import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue, WithJsonSchema
 from pydantic_core import CoreSchema
@@ -136,6 +136,12 @@ def _true_or_not(value: bool) -> bool:
 
 def _deny(value: bool) -> bool:
     return _only_true(value, "can only be true; a caller whom no rule denies is allowed")
+
+
+def _fixed_concurrency(value: object) -> object:
+    if value == "auto":
+        raise problem("can only be a number: what a tenant or a pool may have at once cannot be learned")
+    return value
 
 
 def _action_alone(value: Any) -> Any:
@@ -287,6 +293,29 @@ class RuleEntry(Section):
     allow_fallback: bool = True
 
 
+class QuotaLimits(Section):
+    """What a tenant or a pool may use in all. None: no limit."""
+
+    requests_per_minute: Real | None = Field(None, gt=0, le=10**9)
+    tokens_per_minute: Real | None = Field(None, gt=0, le=10**12)
+    max_concurrency: Annotated[Whole | None, BeforeValidator(_fixed_concurrency)] = Field(None, ge=1, le=1_000_000)
+    burst: Real | None = Field(None, ge=1, le=10**9)
+
+    @field_validator("burst")
+    @classmethod
+    def _sizes_a_bucket(cls, value: float | None, info: ValidationInfo) -> float | None:
+        # A number of requests that is wrong itself is not among the data.
+        if value is not None and info.data.get("requests_per_minute", value) is None:
+            raise problem("needs requests_per_minute, whose bucket it sizes")
+        return value
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "QuotaLimits":
+        if self.requests_per_minute is None and self.tokens_per_minute is None and self.max_concurrency is None:
+            raise problem("says nothing; give it a limit, or leave it out")
+        return self
+
+
 class TenantEntry(Section):
     """What holds of the requests of one tenant."""
 
@@ -294,6 +323,7 @@ class TenantEntry(Section):
     preferred_providers: list[Label] = Field(default_factory=list, max_length=NAMES_MAX)
     max_cost_per_request: Annotated[Real, Field(gt=0, le=1_000_000)] | None = None
     strategy: StrategyName | None = None
+    limits: QuotaLimits | None = None
 
 
 class PoolRuleEntry(Section):
@@ -317,9 +347,10 @@ class PoolEntry(Section):
 
     strategy: StrategyName | None = None
     rules: list[PoolRuleEntry] = Field(default_factory=list, max_length=NAMES_MAX)
+    limits: QuotaLimits | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> "PoolEntry":
-        if self.strategy is None and not self.rules:
-            raise problem("says nothing; give it a strategy or rules, or leave it out")
+        if self.strategy is None and not self.rules and self.limits is None:
+            raise problem("says nothing; give it a strategy, rules or limits, or leave it out")
         return self

@@ -71,12 +71,6 @@ def _checked_header(value: SecretStr) -> SecretStr:
     return value
 
 
-def _probe_kind(value: object) -> object:
-    if value == "chat":
-        raise problem("probe kind 'chat' is not supported by this version")
-    return value
-
-
 def _concurrency(value: object) -> object:
     if value == "auto":
         raise problem("max_concurrency 'auto' is not supported by this version; give a number or leave it out")
@@ -135,6 +129,7 @@ class Circuit(Section):
     minimum_calls: Whole = Field(10, ge=1, le=1_000_000)
     open_for: PositiveDuration = 30.0
     half_open_calls: Whole = Field(1, ge=1, le=1_000)
+    open_max: PositiveDuration = 600.0
 
 
 class Timeouts(Section):
@@ -150,8 +145,10 @@ class Timeouts(Section):
 class Probe(Section):
     """How a silent provider is asked for a sign of life."""
 
-    kind: Annotated[Literal["models", "http", "off"], BeforeValidator(_probe_kind)] = "models"
+    kind: Literal["models", "chat", "http", "off"] = "models"
     interval: Duration = 30.0
+    model: Label | None = None
+    max_spend_per_day: Real = Field(0.05, ge=0, le=1_000_000)
 
     @model_validator(mode="after")
     def _not_without_pause(self) -> "Probe":

@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import SecretStr
 
 from messages.control import ConfigSnapshot, TimeoutsSpec
+from runtime.config.sources import Sources
 
 _SALT = secrets.token_bytes(16)
 
@@ -93,3 +94,7 @@ class Loaded:
     path: Path | None
     notes: tuple[str, ...] = ()
     """What the user should know though it is no error."""
+    sources: Sources = field(default_factory=dict)
+    """The files it was read from, as they were then."""
+    given: frozenset[str] = frozenset()
+    """Fields of ``server`` that the command line gave in place of the file."""

@@ -135,7 +135,7 @@ class Attempt:
 
         Raises ``ClientGone``, and ``asyncio.CancelledError`` as it comes.
         """
-        track = self._house.directory.track(self._provider)
+        track = self._house.directory.track_of_call(self._provider)
         if track is None or self._granted is None:
             return self._fail(Failure(Blame.US, Scope.NONE, Retry.ELSEWHERE, "provider_removed"))
         try:
@@ -328,6 +328,8 @@ class Attempt:
             self._failure is not None and self._first_content_s is not None,
             self._status,
         )
+        if self._client.holds is not None:
+            self._client.holds.spent(self._outcome, self._usage, self._failure, self._tokens)
         trace, is_sent = self._client.trace, self._outcome is not _NOT_SENT
         if is_sent and trace is None:
             house.system.tell_all((self._address, house.router, house.aggregator), ended, "courier")

@@ -14,6 +14,7 @@ from otel.live_spans import ServerSpan
 from otel.spans import Tracing
 from runtime.courier.directory import Directory
 from runtime.courier.permits import PermitTable
+from runtime.courier.reservations import Reservations, ReservationTable
 from runtime.courier.retries import RetryBudgets
 from runtime.dialects.request import Endpoint, ReadRequest
 from runtime.ports import EdgeRequest, Upstream
@@ -35,6 +36,7 @@ class CourierHouse:
     rng: Random
     router: Ref[Any] = field(default_factory=lambda: Ref[Any]("router"))
     aggregator: Ref[Any] = field(default_factory=lambda: Ref[Any]("aggregator"))
+    reservations: ReservationTable = field(default_factory=ReservationTable)
     serials: Iterator[int] = field(default_factory=lambda: count(1))
 
     def next_query_id(self) -> str:
@@ -68,6 +70,8 @@ class ClientCall:
     """For a decision, a place or a pause before a repeat: nothing is under way upstream."""
     is_drained: bool = False
     """Set before the task is cancelled at the end of the drain, so that the end is told as what it is."""
+    holds: Reservations | None = None
+    """Of the quotas of its tenant and pool; None where neither has limits."""
     known: RequestProfile | None = None
     """What ``profile`` has made."""
 

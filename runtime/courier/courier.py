@@ -15,6 +15,7 @@ from runtime.courier import problems
 from runtime.courier.attempt import Attempt, Failed, Relayed, Whole
 from runtime.courier.call import ClientCall, CourierHouse
 from runtime.courier.problems import Problem
+from runtime.courier.reservations import Reservations, tokens_wanted
 from runtime.courier.retries import WAITED_S, Refusals, Tries
 from runtime.dialects.errors import error_body
 from runtime.facts import fact
@@ -98,6 +99,8 @@ class Courier:
         finally:
             if self._plan is not None or self._is_known_to_router:
                 self._house.system.tell(self._house.router, Withdraw(self._client.query_id), self._client.trace, "courier")
+            if self._client.holds is not None:
+                self._client.holds.give_back()
 
     async def _answered(self) -> Ended:
         """Walk, and answer for what stopped it. Raises ``ClientGone`` and ``asyncio.CancelledError``."""
@@ -115,6 +118,9 @@ class Courier:
 
     async def _walk(self) -> Ended:
         house, clock = self._house, self._house.clock
+        quota = house.directory.tenant_quotas.get(self._client.tenant)
+        if quota is not None and (problem := await self._reserve(quota, tokens_wanted(self._client))) is not None:
+            return await self._answer(problem)
         while True:
             self._client.is_waiting = True
             asked_at = clock.now() if self._refused is not None else 0.0
@@ -128,6 +134,9 @@ class Courier:
                 if problem is not None:
                     return await self._answer(problem)
                 continue
+            quota = house.directory.pool_quotas.get(routed.model)
+            if quota is not None and (problem := await self._reserve(quota, routed.choices[0].tokens)) is not None:
+                return await self._answer(problem)
             attempts_before, awards_before = self._attempts, self._awards
             self._client.is_waiting = False
             ended = await self._follow(routed)
@@ -141,6 +150,13 @@ class Courier:
             if self._awards == awards_before or self._refusals.have_lasted(max_wait_s, clock.now()):
                 full = Problem(503, "overloaded", "Every provider that bid was full when it was asked.", None, 1.0)
                 return await self._answer(self._spent() if self._tries.failed else full)
+
+    async def _reserve(self, quota: str, tokens: int) -> Problem | None:
+        """Take what a request needs of its tenant's or pool's limits, once. A problem: they do not let it through."""
+        client = self._client
+        if client.holds is None:
+            client.holds = Reservations(self._house, client)
+        return await client.holds.take(quota, tokens)
 
     async def _route(self) -> RoutePlan | NoRoute | Problem:
         """Ask the router. A question it crashed on is put once more, then the request has failed."""

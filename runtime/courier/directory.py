@@ -1,6 +1,7 @@
 """What a call to a provider needs beyond messages: addresses and credentials, which never enter a mailbox.
 
-Owns: the snapshot in force as the couriers see it, and one ``Track`` for each provider in it.
+Owns: the snapshot in force as the couriers see it, one ``Track`` for each provider in it, and the last track of those that
+drain: what was granted before they left is still called.
 Always: replaced whole, with each generation. A call keeps the track it was granted under.
 """
 
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 
 from messages.control import ConfigSnapshot, ModelSpec, ProviderSpec, RoutingSpec
 from otel import names
+from runtime.config.quotas import pool_quota, tenant_quota
 from runtime.config.settings import Credential
 from runtime.dialects.headers import base_headers
 from runtime.ports import Headers
@@ -49,17 +51,39 @@ class Directory:
 
     def __init__(self, snapshot: ConfigSnapshot, credential_of: Callable[[str], Credential | None]) -> None:
         self._credential_of = credential_of
+        self._tracks: dict[str, Track] = {}
+        self._leaving: dict[str, Track] = {}
+        self._followers: list[Callable[[ConfigSnapshot], None]] = []
         self.publish(snapshot)
+
+    def follow(self, follower: Callable[[ConfigSnapshot], None]) -> None:
+        """Tell ``follower`` every snapshot that comes into force from now on."""
+        self._followers.append(follower)
 
     def publish(self, snapshot: ConfigSnapshot) -> None:
         """Put a new generation in force."""
         self.snapshot = snapshot
         self.routing: RoutingSpec = snapshot.routing
+        self.tenant_quotas = {spec.name: tenant_quota(spec.name) for spec in snapshot.tenants if spec.limits.is_limited}
+        self.pool_quotas = {spec.model: pool_quota(spec.model) for spec in snapshot.pools if spec.limits.is_limited}
+        """Names of the quotas, by tenant and by public model name; who has no limits has none."""
+        before = self._tracks
         self._tracks = {spec.id: self._track(spec) for spec in snapshot.providers}
+        self._leaving = {name: track for name, track in {**self._leaving, **before}.items() if name not in self._tracks}
+        for follower in self._followers:
+            follower(snapshot)
 
     def track(self, provider: str) -> Track | None:
         """A provider's track; None if the configuration has no such provider."""
         return self._tracks.get(provider)
+
+    def track_of_call(self, provider: str) -> Track | None:
+        """The track of a call that was granted: also there if the provider has left since."""
+        return self._tracks.get(provider) or self._leaving.get(provider)
+
+    def forget(self, provider: str) -> None:
+        """The last call of one that has left has ended."""
+        self._leaving.pop(provider, None)
 
     def _track(self, spec: ProviderSpec) -> Track:
         credential = self._credential_of(spec.id)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from messages.quota import QuotaRefused
 from messages.routing import LeftOut, NoRoute, RouteError
 from runtime.courier.retries import Tries, Try
 
@@ -103,6 +104,14 @@ def deadline_exceeded(model: str, deadline_s: float, tries: Tries) -> Problem:
     """The problem of a request whose time is over."""
     told = "; ".join(_told(attempt) for attempt in tries.failed) or "no attempt had failed yet"
     return Problem(504, "deadline_exceeded", f"The request for model '{model}' was not done within {deadline_s:g} s: {told}.")
+
+
+def over_quota(refused: QuotaRefused, now: float) -> Problem:
+    """The problem of a request that a limit of its tenant or its pool does not let through. ``now`` in monotonic s."""
+    kind, _, name = refused.quota.partition(":")
+    said = f"{kind.capitalize()} '{name}' is at its limit {refused.limit}: {refused.allowed:.10g}"
+    wait_s = RETRY_AFTER_DEFAULT_S if refused.retry_at is None else refused.retry_at - now
+    return Problem(429, "rate_limit_exceeded", f"{said}. Pointsman refused, no provider did.", None, wait_s)
 
 
 def internal_error() -> Problem:

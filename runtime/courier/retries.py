@@ -4,6 +4,7 @@ One attempt budget and one deadline travel with the request, and each provider h
 outage retries must not multiply the load (gRPC's retry throttling, Finagle's retry budgets).
 """
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from random import Random
 
@@ -44,6 +45,11 @@ class RetryBudgets:
     def __init__(self, share: float) -> None:
         self.share = share
         self._tokens: dict[str, float] = {}
+
+    def reconfigure(self, share: float, providers: Container[str]) -> None:
+        """Another share; what was earned and spent stays, of those that are still configured."""
+        self.share = share
+        self._tokens = {name: tokens for name, tokens in self._tokens.items() if name in providers}
 
     def earn(self, provider: str) -> None:
         """A first call went to ``provider``."""

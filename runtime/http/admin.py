@@ -7,9 +7,9 @@ import asyncio
 from itertools import count
 from typing import Any, TypeVar
 
-from messages.control import ConfigSnapshot, ProviderSpec
+from messages.control import ConfigSnapshot, ProviderSpec, Reset
 from messages.decisions import DecisionFound, Decisions, GetDecision, GetRouterStats, RecentDecisions, RouterStats
-from messages.health import GetReport, ProbeDone, ProbeNow, ProviderReport
+from messages.health import GetHealth, GetReport, HealthReport, ProbeDone, ProbeNow, ProviderReport
 from messages.routing import NoRoute, RequestProfile, RoutePlan, RouteQuery
 from messages.stats import GetStats, Stats
 from runtime.config.entries import rule_data
@@ -21,6 +21,7 @@ from runtime.http.admin_bodies import AdminError
 from runtime.http.admin_changes import Changes, not_found
 from runtime.http.explain_request import BadQuestion, read_explain
 from runtime.plugins import all_strategies
+from runtime.reload import Reloader
 from runtime.system.replies import ActorGone, AskError
 from runtime.system.system import ActorSystem
 
@@ -33,7 +34,14 @@ PROBE_S = 20.0
 class Admin:
     """Reads the state of the house, and shows what ``changes`` made of it."""
 
-    def __init__(self, system: ActorSystem, directory: Directory, credentials: Credentials | None = None) -> None:
+    def __init__(
+        self,
+        system: ActorSystem,
+        directory: Directory,
+        credentials: Credentials | None = None,
+        reloader: Reloader | None = None,
+    ) -> None:
+        self.reloader = reloader
         self._system = system
         self._directory = directory
         self._serials = count(1)
@@ -145,8 +153,23 @@ class Admin:
             raise not_found("provider", provider)
         done = _expect(ProbeDone, await self._ask("prober", ProbeNow(provider), PROBE_S))
         return {"provider": provider, "ok": done.ok, "auth_failed": done.auth_failed, "detail": done.detail} | {
-            "latency_ms": round(done.latency_s * 1000, 3)
+            "latency_ms": round(done.latency_s * 1000, 3),
+            "cost_usd": done.cost_usd,
         }
+
+    async def health(self, provider: str) -> dict[str, Any]:
+        """``GET /admin/providers/{id}/health``: how a provider's health came about. Raises a 404."""
+        if self._directory.track(provider) is None:
+            raise not_found("provider", provider)
+        report = _expect(HealthReport, await self._ask(f"provider:{provider}", GetHealth()))
+        return render.health(report, self.snapshot.health)
+
+    async def reset(self, provider: str) -> dict[str, Any]:
+        """Close a provider's circuits and forget its failures; the health report that is left. Raises a 404."""
+        if self._directory.track(provider) is None:
+            raise not_found("provider", provider)
+        self._tell(f"provider:{provider}", Reset())
+        return await self.health(provider)
 
     async def explain(self, body: bytes) -> dict[str, Any]:
         """``POST /admin/explain``: the decision that a request like this would get, made for real but never followed."""

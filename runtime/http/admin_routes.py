@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, unquote
 
 from runtime.http.admin import Admin
 from runtime.http.admin_bodies import bad
+from runtime.http.admin_reload import reload
 
 PREFIX = "/admin/"
 DECISIONS_SHOWN = 100
@@ -48,12 +49,15 @@ class AdminRoutes:
             "/admin/stats": _with_head({"GET": self._stats}),
             "/admin/decisions": _with_head({"GET": self._decisions}),
             "/admin/explain": {"POST": self._explain},
+            "/admin/reload": {"POST": self._reload},
         }
         one_provider = {"GET": self._provider, "PATCH": self._patch, "DELETE": self._unregister}
         one_rule = {"GET": self._rule, "PUT": self._put_rule, "PATCH": self._enable_rule, "DELETE": self._delete_rule}
         self._templates: tuple[tuple[str, str, Methods], ...] = (
             ("/admin/decisions/", "", _with_head({"GET": self._decision})),
             ("/admin/providers/", "/probe", {"POST": self._probe}),
+            ("/admin/providers/", "/reset", {"POST": self._reset}),
+            ("/admin/providers/", "/health", _with_head({"GET": self._health})),
             ("/admin/providers/", "", _with_head(one_provider)),
             ("/admin/aliases/", "", {"PUT": self._put_alias, "DELETE": self._delete_alias}),
             ("/admin/rules/", "", _with_head(one_rule)),
@@ -90,6 +94,12 @@ class AdminRoutes:
 
     async def _probe(self, call: AdminCall) -> Answer:
         return 200, await self._admin.probe(call.name)
+
+    async def _health(self, call: AdminCall) -> Answer:
+        return 200, await self._admin.health(call.name)
+
+    async def _reset(self, call: AdminCall) -> Answer:
+        return 200, await self._admin.reset(call.name)
 
     async def _set_default(self, call: AdminCall) -> Answer:
         return 200, await self._admin.changes.set_default(call.body)
@@ -139,6 +149,9 @@ class AdminRoutes:
 
     async def _decision(self, call: AdminCall) -> Answer:
         return 200, await self._admin.decision(call.name)
+
+    async def _reload(self, call: AdminCall) -> Answer:
+        return 200, await reload(self._admin.reloader)
 
     async def _explain(self, call: AdminCall) -> Answer:
         return 200, await self._admin.explain(call.body)

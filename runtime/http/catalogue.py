@@ -107,7 +107,9 @@ _PATHS: tuple[tuple[Any, ...], ...] = (
     ("get", "/admin/providers/{id}", "One provider and how it stands"),
     ("patch", "/admin/providers/{id}", "Change a provider, or tell what was measured of it", _PATCH),
     ("delete", "/admin/providers/{id}", "Take a provider out; calls in flight finish"),
+    ("get", "/admin/providers/{id}/health", "How a provider's health came about"),
     ("post", "/admin/providers/{id}/probe", "Probe a provider now"),
+    ("post", "/admin/providers/{id}/reset", "Close a provider's circuits and forget its failures"),
     ("put", "/admin/default", "Set the default provider", _object(("provider",), provider=_TEXT)),
     ("get", "/admin/strategy", "The strategies in force, and those there are"),
     ("put", "/admin/strategy", "Set the strategy of all, of a model's pool or of a tenant", _SET_STRATEGY),
@@ -122,6 +124,7 @@ _PATHS: tuple[tuple[Any, ...], ...] = (
     ("get", "/admin/stats", "Usage by provider and model, router, system"),
     ("get", "/admin/decisions", "The last decisions, newest first"),
     ("get", "/admin/decisions/{id}", "Why a request went where it went"),
+    ("post", "/admin/reload", "Put the configuration file as it is now in force, whole or not at all"),
     ("post", "/admin/explain", "A dry run of a decision", _ASKED),
 )
 """Method, path, summary and, where one is taken, the schema of the body."""

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from messages.base import Message, field_names
-from messages.control import ModelSpec, ProviderSpec
+from messages.control import HealthSpec, ModelSpec, ProviderSpec
 from messages.decisions import Decision, RouterStats
-from messages.health import CircuitState, ProviderReport, Status
+from messages.health import CircuitReport, CircuitState, HealthReport, ProviderReport, Status
 from messages.stats import Stats, UsageLine
 
 
@@ -54,6 +54,51 @@ def provider(spec: ProviderSpec, report: ProviderReport, pushed: Mapping[str, fl
         "successes": report.successes,
         "failures": report.failures,
     }
+
+
+def health(report: HealthReport, spec: HealthSpec) -> dict[str, Any]:
+    """A provider's health as ``GET /admin/providers/{id}/health`` shows it. ``spec``: by which constants."""
+    parts = {
+        "success_rate": round(report.success_rate, 4),
+        "error_rate": round(report.error_rate, 4),
+        "slowness": round(report.slowness, 3),
+        "failures_in_a_row": report.failures_in_a_row,
+    }
+    weights = {"success": spec.success_weight, "errors": spec.error_weight, "latency": spec.latency_weight}
+    return {
+        "provider": report.provider,
+        "status": report.status,
+        "reason": report.reason,
+        "available": report.status in (Status.READY, Status.UNCHECKED) and report.circuit.state is not CircuitState.OPEN,
+        "healthy": report.is_healthy,
+        "score": round(report.score, 4),
+        "min_score": spec.min_score,
+        "parts": parts,
+        "weights": weights,
+        "circuit": _circuit(report.circuit),
+        "credential": _circuit(report.credential),
+        "latency_ms": {
+            "ewma": round(report.latency_ewma_ms, 3),
+            "p50": round(report.latency_p50_ms, 3),
+            "p95": round(report.latency_p95_ms, 3),
+        },
+        "successes": report.successes,
+        "failures": report.failures,
+        "last_failures": [plain(past) | {"ago_s": round(past.ago_s, 3)} for past in report.last_failures],
+        "heard_s_ago": _seconds(report.heard_s),
+        "proved_s_ago": _seconds(report.proved_s),
+        "next_probe_in_s": _seconds(report.next_probe_s),
+        "probes_usd": report.probes_usd,
+    }
+
+
+def _circuit(report: CircuitReport) -> dict[str, Any]:
+    shown: dict[str, Any] = plain(report)
+    return shown | {"retry_in_s": _seconds(report.retry_in_s)}
+
+
+def _seconds(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
 
 
 def _model(model: ModelSpec) -> dict[str, Any]:

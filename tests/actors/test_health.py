@@ -2,7 +2,7 @@
 
 import pytest
 
-from actors.provider.health import ENOUGH_CALLS, Health
+from actors.provider.health import Health
 from messages.control import HealthSpec
 
 
@@ -82,12 +82,12 @@ def test_D5_bad_probes_make_an_idle_provider_second_tier() -> None:
 
 def test_a_low_success_rate_counts_from_enough_calls_and_fades() -> None:
     health = Health(HealthSpec(ewma_alpha=0.01))
-    for number in range(int(ENOUGH_CALLS) + 10):
+    for number in range(HealthSpec().minimum_calls + 10):
         if number % 5 == 0:
             health.failed(0.0)
         else:
             health.succeeded(1.0, 0.0)
-        if number < int(ENOUGH_CALLS) - 1:
+        if number < HealthSpec().minimum_calls - 1:
             assert health.is_healthy(0.0)
     assert not health.is_healthy(0.0)
     assert health.is_healthy(100.0)

@@ -191,7 +191,9 @@ def test_who_has_waited_long_enough_is_told_why_and_when_to_come_back() -> None:
     desk.context.fire(desk.actor)
     answer = desk.refusal("q1")
     assert desk.context.now() == 1000.6
-    assert (answer.error, answer.retry_after_s) == (RouteError.AT_CAPACITY, 1.0)
+    assert answer.error == RouteError.AT_CAPACITY
+    # In all that time nobody has left the line, which is what there is to know.
+    assert answer.retry_after_s == pytest.approx(0.6)
     assert not desk.context.timers
 
 

@@ -1,8 +1,8 @@
 """The laws of the queue under any interleaving: no lost wake-up, no dead waiter, every query answered exactly once.
 
-A small world plays providers and couriers by the book: a provider that says no for want of room owes one ``CapacityFreed``
-and tells it when a call ends; a courier claims its plan or leaves. A seed decides who moves next; mail to the router stays
-in the order in which it was sent.
+A small world plays providers, tenants and couriers by the book: a provider that says no for want of room owes one
+``CapacityFreed`` and tells it when a call ends; a courier claims its plan or leaves. A seed decides who moves next; mail to
+the router stays in the order in which it was sent.
 """
 
 from collections import deque
@@ -15,10 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from messages.control import Configured
+from messages.policy import CRITICAL, LOW, NORMAL
 from messages.routing import (
     CapacityFreed,
     Claimed,
     Gathered,
+    Hints,
     NoBidReason,
     NoRoute,
     RequestProfile,
@@ -96,13 +98,16 @@ class World:
     def ask(self) -> None:
         query_id = f"q{len(self.asked)}"
         self.asked[query_id] = 0
-        self.send(query_id, self.rng.choice(list(MODELS)), ())
+        model, tenant = self.rng.choice(list(MODELS)), self.rng.choice(["", "x", "y"])
+        hints = Hints(priority=self.rng.choice([LOW, NORMAL, NORMAL, CRITICAL]))
+        profile = RequestProfile(model, tenant=tenant, max_tokens=self.rng.choice([None, 10, 5000]), hints=hints)
+        self.send(query_id, profile, ())
 
-    def send(self, query_id: str, model: str, refused: tuple[str, ...], arrived_at: float | None = None) -> None:
+    def send(self, query_id: str, profile: RequestProfile, refused: tuple[str, ...], arrived_at: float | None = None) -> None:
         now = self.desk.context.now()
         self.asked[query_id] += 1
         came = now if arrived_at is None else arrived_at
-        self.inbox.append(RouteQuery(query_id, RequestProfile(model), now + 600.0, came, refused=refused))
+        self.inbox.append(RouteQuery(query_id, profile, now + 600.0, came, refused=refused))
 
     def bid_or_not(self) -> None:
         found = self.rng.choice(self.rounds)
@@ -133,7 +138,7 @@ class World:
                 self.served.append(query.query_id)
                 return
         refused = tuple(sorted({*query.refused, *(choice.provider for choice in plan.choices)}))
-        self.send(query.query_id, query.profile.model, refused, query.arrived_at)
+        self.send(query.query_id, query.profile, refused, query.arrived_at)
 
     def end_a_call(self) -> None:
         name = self.rng.choice([name for name in NAMES if self.places[name].calls])
@@ -241,7 +246,7 @@ def test_waiters_of_one_provider_are_served_in_the_order_of_their_arrival(seed: 
     world.places["c"] = Place(1, ["busy"])
     for number in range(count):
         world.asked[f"q{number}"] = 0
-        world.send(f"q{number}", "o", ())
+        world.send(f"q{number}", RequestProfile("o"), ())
     while world.inbox or world.rounds:
         world.deliver() if world.inbox else world.bid_or_not()
         world.look()

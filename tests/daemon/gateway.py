@@ -187,12 +187,23 @@ class Gateway(Client):
         with self._logged:
             return "\n".join(self._log)
 
-    def __enter__(self) -> "Gateway":
-        path = Path(self._directory.name) / "pointsman.yaml"
+    @property
+    def file(self) -> Path:
+        """Its configuration file."""
+        return Path(self._directory.name) / "pointsman.yaml"
+
+    def write(self, configuration: Mapping[str, Any] | bytes) -> None:
+        """Replace its file in one go, as a careful editor does."""
         # JSON is YAML.
-        path.write_bytes(orjson.dumps(self._configuration))
+        data = configuration if isinstance(configuration, bytes) else orjson.dumps(configuration)
+        fresh = self.file.with_suffix(".new")
+        fresh.write_bytes(data)
+        fresh.replace(self.file)
+
+    def __enter__(self) -> "Gateway":
+        self.write(self._configuration)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "runtime", "serve", "-c", str(path), "--port", "0"],
+            [sys.executable, "-m", "runtime", "serve", "-c", str(self.file), "--port", "0"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

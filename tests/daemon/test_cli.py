@@ -66,7 +66,7 @@ def _no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- how commands are used
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["demo"], ["check"], ["explain"]])
+@pytest.mark.parametrize("command", [[], ["serve"], ["demo"], ["check"], ["explain"], ["health"], ["probe"], ["reset"]])
 def test_every_command_has_help_and_version(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*command, "--help"]) == 0
     helped = capsys.readouterr().out
@@ -97,6 +97,9 @@ def test_every_command_has_help_and_version(command: list[str], capsys: pytest.C
         ["explain", "m", "--label", "tier", "-c", "GOOD"],
         ["explain", "m", "--prompt-tokens", "-1", "-c", "GOOD"],
         ["explain", "m", "-c", "GOOD", "--url", "http://127.0.0.1:1"],
+        ["health", "--colour"],
+        ["probe", "one", "another"],
+        ["reset", "--url"],
     ],
 )
 def test_wrong_usage_exits_2_and_says_what_is_wrong(

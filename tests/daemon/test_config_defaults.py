@@ -113,7 +113,7 @@ providers:
     transport: aiohttp
     stream_usage: insert
     limits: {requests_per_minute: 60, tokens_per_minute: 1000, max_concurrency: 4, burst: 2}
-    circuit: {failures: 2, failure_rate: 0.5, window: 10s, minimum_calls: 3, open_for: 1s, half_open_calls: 2}
+    circuit: {failures: 2, failure_rate: 0.5, window: 10s, minimum_calls: 3, open_for: 1s, half_open_calls: 2, open_max: 1m}
     timeouts: {connect: 1s, first_byte: 2s, idle: 3s, total: 4s, min_tokens_per_second: 0}
     probe: {kind: off, interval: 5m}
     enabled: false
@@ -138,7 +138,9 @@ routing:
   queue: {max_wait: 0, max_length: 0}
   hedge: {enabled: false}
   explore: {enabled: false}
-health: {min_score: 0.5, ewma_alpha: 1, failures: 3, min_success_rate: 0.9, max_p95: 2s, window: 30s, decay: 0.1}
+health:
+  {min_score: 0.5, ewma_alpha: 1, failures: 3, min_success_rate: 0.9, max_p95: 2s, window: 30s, decay: 0.1, slow_at: 3,
+   weights: {success: 0.6, errors: 0.3, latency: 0.1}, failures_factor: 0.25, minimum_calls: 5, stale_windows: 1}
 telemetry: {otlp_endpoint: "http://localhost:4317", otlp_protocol: grpc, sample_ratio: 1, service_name: gate}
 """
 
@@ -153,14 +155,14 @@ def test_D1_every_supported_key_arrives() -> None:
     assert (spec.endpoint, spec.default_model, spec.capabilities) == ("http://127.0.0.1:9000/v1", "plain", ("chat", "tools"))
     assert (spec.takes_any, spec.lists_models, spec.enabled, spec.trusted) == (False, False, False, True)
     assert (spec.weight, spec.priority, spec.region, spec.zone, spec.tags) == (3, -2, "eu", "eu-1", ("fast", "cheap"))
-    assert (spec.limits, spec.circuit) == (LimitsSpec(60, 1000, 4, 2), CircuitSpec(2, 0.5, 10, 3, 1, 2))
+    assert (spec.limits, spec.circuit) == (LimitsSpec(60, 1000, 4, 2), CircuitSpec(2, 0.5, 10, 3, 1, 2, 60))
     assert (spec.timeouts, spec.probe, spec.stream_usage) == (TimeoutsSpec(1, 2, 3, 4), ProbeSpec("off", 300), "insert")
     assert routing == RoutingSpec(
         "least_latency", 0, 4, 0.02, 60,
         FailoverSpec(False, 5, ("408", "5xx", "429"), BackoffSpec("linear", 1, 3, 2, False), 0.5), 0, 0,
         latency_quantile="p95",
     )  # fmt: skip
-    assert loaded.snapshot.health == HealthSpec(0.5, 1, 3, 0.9, 2, 30, 0.1)
+    assert loaded.snapshot.health == HealthSpec(0.5, 1, 3, 0.9, 2, 30, 0.1, 0.6, 0.3, 0.1, 3, 0.25, 5, 1)
     assert loaded.telemetry == TelemetrySettings("http://localhost:4317", "grpc", 1, "gate")
     server = loaded.server
     assert (server.host, server.port, server.drain_s, server.max_body_bytes) == ("::1", 0, 5, 65536)

@@ -230,7 +230,7 @@ def test_A4_D7_D2_every_error_of_policy_is_told_at_once_with_its_path_and_line()
         "33 pools.gpt-4o.rules[0]: needs one label at least",
         "34 pools.gpt-4o.rules[1].redirect: redirects 'gpt-4o' to itself",
         "35 pools.gpt-4o.rules[2].redirect: no provider serves a model 'nothing'",
-        "36 pools.mini: says nothing; give it a strategy or rules, or leave it out",
+        "36 pools.mini: says nothing; give it a strategy, rules or limits, or leave it out",
     ]
 
 
@@ -311,8 +311,8 @@ def test_D7_an_action_that_cannot_be_meant_is_refused_where_it_stands(text: str,
     ("text", "fault"),
     [
         ("nowhere: {strategy: cost}", "pools.nowhere: no provider serves a model of this name"),
-        ("mini: ", "pools.mini: says nothing; give it a strategy or rules, or leave it out"),
-        ("mini: {rules: []}", "pools.mini: says nothing; give it a strategy or rules, or leave it out"),
+        ("mini: ", "pools.mini: says nothing; give it a strategy, rules or limits, or leave it out"),
+        ("mini: {rules: []}", "pools.mini: says nothing; give it a strategy, rules or limits, or leave it out"),
         ("mini: {rules: [{labels: {a: b}}]}", "pools.mini.rules[0]: needs one of deny: true and redirect, and not both"),
         ("mini: {rules: [{labels: {a: b}, deny: true, redirect: gpt-4o}]}",
          "pools.mini.rules[0]: needs one of deny: true and redirect, and not both"),
@@ -427,6 +427,6 @@ def test_every_impossible_configuration_is_refused_by_the_command_with_path_line
         f"line 7: rules[0].when.all[0].time_range.zone: {NO_ZONE}",
         "line 8: rules[0].then[0].provider: there is no provider 'nobody'",
         f"line 8: rules[0].then[1].strategy: unknown strategy; known are: {KNOWN_STRATEGIES}",
-        "line 10: pools.gpt-4o: says nothing; give it a strategy or rules, or leave it out",
+        "line 10: pools.gpt-4o: says nothing; give it a strategy, rules or limits, or leave it out",
         "line 11: pools.mini.rules[0].redirect: redirects 'mini' to itself",
     ]

@@ -230,7 +230,7 @@ def test_a_client_that_reads_nothing_does_not_hold_up_the_end(upstream: Scripted
 def test_sighup_does_not_end_it_and_is_answered_in_the_log(upstream: ScriptedUpstream) -> None:
     with gateway_over(upstream, "1s") as gateway:
         gateway.signal(signal.SIGHUP)
-        gateway.wait_for_log("SIGHUP: reload is not supported by this version")
+        gateway.wait_for_log("configuration reloaded: generation 2")
         assert gateway.chat("good").status == 200
 
 

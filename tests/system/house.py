@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from actors.kernel import Actor, ActorFactory
 from actors.provider.actor import ProviderActor
+from actors.quota import QuotaActor
 from messages.decisions import GetRouterStats, RouterStats
 from messages.envelope import Envelope
 from messages.health import GetReport, ProviderReport
@@ -407,6 +408,9 @@ class World:
             calls = [call for call in self.simulation(spec.id).calls.values() if call.record.method == "POST"]
             if calls:
                 self.watch.wrongs.append(f"{spec.id} still works on {len(calls)} calls nobody waits for")
+        for name, cell in cells.items():
+            if isinstance(cell.actor, QuotaActor) and cell.actor.out:
+                self.watch.wrongs.append(f"{name} still counts {len(cell.actor.out)} requests that are over")
 
     def unexplained_dead_letters(self) -> list[tuple[str, str]]:
         """All but those to an actor that was away when the house stopped."""
@@ -419,6 +423,8 @@ def laws_broken(world: World) -> list[str]:
     house = world.house
     if len(house.permits):
         wrongs.append(f"{len(house.permits)} permits are left in the table")
+    if len(house.reservations):
+        wrongs.append(f"{len(house.reservations)} reservations are left in the table")
     if house.edge.count:
         wrongs.append(f"the edge counts {house.edge.count} requests")
     for client in world.clients:
