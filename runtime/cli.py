@@ -24,6 +24,7 @@ from runtime.config.loading import load_file
 from runtime.config.problems import ConfigError, ConfigProblem
 from runtime.config.schema import json_schema
 from runtime.config.settings import Loaded
+from runtime.config.tls import BadTls
 from runtime.daemon import Daemon
 from runtime.demo import run_demo
 from runtime.health_commands import health, probe, reset
@@ -109,6 +110,8 @@ def serve(*, config: ConfigPath = None, host: str | None = None, port: int | Non
         raise Failed(error.text()) from error
     except BadTelemetry as error:
         raise Failed(f"telemetry: {error}") from error
+    except BadTls as error:
+        raise Failed(str(error)) from error
     except OSError as error:
         raise Failed(f"cannot listen on {loaded.server.host}:{loaded.server.port}: {error.strerror or error}") from error
 

@@ -131,12 +131,11 @@ class Daemon:
         # In a thread: the disk may be slow, and so is checking a long file.
         self._load: Load | None = None if load is None else partial(asyncio.to_thread, load)
         self._version = version
-        server, telemetry = loaded.server, loaded.telemetry
+        telemetry = loaded.telemetry
         settings = TracingSettings(
             telemetry.otlp_endpoint, telemetry.otlp_protocol, telemetry.sample_ratio, telemetry.service_name, version
         )
         self._tracing = build_tracing(settings, environ)
-        self._admin_key = server.admin_key.get_secret_value() if server.admin_key is not None else ""
         self._stopping = asyncio.Event()
         self._fatal = ""
         self._signals = 0
@@ -148,7 +147,7 @@ class Daemon:
         server = self._loaded.server
         upstream, clock = ChoosingUpstream(), real_clock()
         house = House(self._loaded, upstream, self._tracing, clock, token_hex(8), self._on_fatal, load=self._load)
-        http = HttpServer(house.edge, house.admin, self._admin_key, server.max_body_bytes, server.client_idle_s, self._version)
+        http = HttpServer(house.edge, house.admin, server, self._version)
         # From before anybody can know of us until all is down: no signal finds its default, which would kill.
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
             await house.start()
@@ -160,8 +159,8 @@ class Daemon:
             listening = loop.create_task(self._listen(received, house))
             watching = loop.create_task(Watching(house.reloader, _look).run()) if house.reloader.has_file else None
             try:
-                port = await http.start(server.host, server.port)
-                log.info("listening on http://%s:%d", server.host, port)
+                port = await http.start()
+                log.info("listening on %s://%s:%d", "http" if server.tls is None else "https", server.host, port)
                 if on_ready is not None:
                     on_ready(port)
                 await self._stopping.wait()

@@ -22,7 +22,7 @@ from runtime.config.kinds import BUILT_IN_ALIASES, KINDS
 from runtime.config.prices import known_model
 from runtime.config.schema import File, Health, Hedge, Routing, Server
 from runtime.config.schema_provider import AUTO, Model, Provider
-from runtime.config.settings import Credential, Loaded, ServerSettings, TelemetrySettings
+from runtime.config.settings import Credential, Loaded, ServerSettings, TelemetrySettings, TlsFiles
 
 
 def build(file: File, path: Path | None, notes: tuple[str, ...] = ()) -> Loaded:
@@ -45,7 +45,7 @@ def build(file: File, path: Path | None, notes: tuple[str, ...] = ()) -> Loaded:
         sample_ratio=file.telemetry.sample_ratio,
         service_name=file.telemetry.service_name,
     )
-    return Loaded(snapshot, credentials, _server(file.server), telemetry, path, notes)
+    return Loaded(snapshot, credentials, _server(file.server, path), telemetry, path, notes)
 
 
 def _base_url(provider: Provider) -> str:
@@ -196,7 +196,10 @@ def _health(health: Health) -> HealthSpec:
     )
 
 
-def _server(server: Server) -> ServerSettings:
+def _server(server: Server, path: Path | None) -> ServerSettings:
+    # Files are named as seen from the one that names them.
+    folder = path.parent if path is not None else Path()
+    tls = TlsFiles(folder / server.tls.certificate, folder / server.tls.key) if server.tls is not None else None
     return ServerSettings(
         host=server.host,
         port=server.port,
@@ -206,4 +209,6 @@ def _server(server: Server) -> ServerSettings:
         max_body_bytes=server.max_body,
         max_requests=server.max_requests,
         client_idle_s=server.client_idle,
+        lane=server.lane,
+        tls=tls,
     )

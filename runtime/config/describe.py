@@ -184,7 +184,8 @@ def _notes(loaded: Loaded) -> Iterator[str]:
 
 def _address(loaded: Loaded) -> str:
     host = f"[{loaded.server.host}]" if ":" in loaded.server.host else loaded.server.host
-    return f"http://{host}:{loaded.server.port}"
+    scheme = "http" if loaded.server.tls is None else "https"
+    return f"{scheme}://{host}:{loaded.server.port}"
 
 
 def _is_local(base_url: str) -> bool:

@@ -16,6 +16,7 @@ from runtime.config.problems import ConfigError, ConfigProblem, Path, as_written
 from runtime.config.schema import File
 from runtime.config.settings import Loaded
 from runtime.config.sources import Sources, stamp
+from runtime.config.tls import BadTls, server_context
 
 _REDACTED_LENGTH_MIN = 6
 
@@ -48,7 +49,15 @@ def load_bytes(raw: bytes, path: FilePath, environ: Mapping[str, str]) -> Loaded
     file, problems = validate(document, expanded)
     if file is None:
         raise ConfigError(problems, str(path), expanded.sources)
-    return replace(build(file, path), sources=expanded.sources)
+    loaded = build(file, path)
+    try:
+        if loaded.server.tls is not None:
+            server_context(loaded.server.tls)
+    except BadTls as error:
+        where: Path = ("server", "tls", error.key)
+        problem = ConfigProblem(path_text(where), document.line(where), error.message)
+        raise ConfigError([problem], str(path), expanded.sources) from None
+    return replace(loaded, sources=expanded.sources)
 
 
 def document_in(raw: bytes, path: FilePath) -> Document:

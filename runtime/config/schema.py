@@ -20,6 +20,7 @@ from runtime.config.values import (
     Whole,
     checked_url,
     parse_duration_s,
+    plain_text,
     problem,
 )
 
@@ -63,6 +64,7 @@ def _url_or_empty(url: str) -> str:
 
 
 OptionalUrl = Annotated[str, AfterValidator(_url_or_empty)]
+PathText = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(plain_text)]
 OnlyFalse = Annotated[bool, AfterValidator(_only_false), WithJsonSchema({"const": False})]
 Status = Annotated[
     str,
@@ -71,6 +73,13 @@ Status = Annotated[
         {"anyOf": [{"type": "integer", "minimum": 300, "maximum": 599}, {"type": "string", "pattern": "^[345](xx|[0-9]{2})$"}]}
     ),
 ]
+
+
+class Tls(Section):
+    """Who the gateway is to clients that speak TLS."""
+
+    certificate: PathText
+    key: PathText
 
 
 class Server(Section):
@@ -84,6 +93,8 @@ class Server(Section):
     max_body: Size = Field(20 << 20, ge=1024)
     max_requests: Whole = Field(10_000, ge=1, le=1_000_000)
     client_idle: PositiveDuration = 60.0
+    lane: Literal["raw", "aiohttp"] = "raw"
+    tls: Tls | None = None
 
 
 class Backoff(Section):

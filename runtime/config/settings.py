@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from pydantic import SecretStr
 
@@ -46,6 +47,14 @@ class Credential:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Who the listener is to clients that speak TLS: PEM files, the certificate with those it needs on its way to a root."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
 class ServerSettings:
     """Where the gateway listens and what it takes. Times in seconds, sizes in bytes."""
 
@@ -58,6 +67,9 @@ class ServerSettings:
     max_body_bytes: int = 20 << 20
     max_requests: int = 10_000
     client_idle_s: float = 60.0
+    lane: Literal["raw", "aiohttp"] = "raw"
+    tls: TlsFiles | None = None
+    """None: plain HTTP."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,25 +11,24 @@ There is one timer for all connections, not one for each: they move ``deadline``
 
 import asyncio
 import logging
-import socket
 from enum import Enum
 from math import inf
-from typing import cast
 
 from runtime.courier import problems
 from runtime.courier.problems import Problem
 from runtime.http.edge import ROUTES
-from runtime.http.raw_lane import Lane
-from runtime.http.raw_request import END, HEADERS_MAX, BadRequest, ChunkedBody, Head, HeadReader
+from runtime.http.patience import LINGER_S, body_patience_s, too_large, too_slow
+from runtime.http.raw_body import END, BadRequest, Body, SizedBody
+from runtime.http.raw_lane import RawLane
+from runtime.http.raw_request import HEADERS_MAX, TOO_MANY, Head, HeadReader
 from runtime.http.raw_sink import CONTINUE, RawSink, problem_answer
+from runtime.http.raw_wire import RawWire
 from runtime.ports import ClientGone, EdgeRequest
 
 log = logging.getLogger("pointsman.http")
 
 QUEUED_BYTES_MAX = 64 * 1024
 """Of requests sent ahead: with more, the socket is not read until they have their turn."""
-LINGER_S = 10.0
-"""So long a client may go on sending after it was refused: closed at once, it might never see why."""
 
 
 class State(Enum):
@@ -51,47 +50,34 @@ class State(Enum):
 _HEAD, _BODY, _ANSWERING, _CLOSING, _OVER = State.HEAD, State.BODY, State.ANSWERING, State.CLOSING, State.OVER
 
 
-class RawConnection(asyncio.Protocol):
+class RawConnection(RawWire):
     """See the law above."""
 
-    def __init__(self, lane: Lane) -> None:
-        self._lane = lane
-        self._transport: asyncio.Transport | None = None
-        self._peer = ""
+    def __init__(self, lane: RawLane) -> None:
+        super().__init__(lane)
         self._state = _HEAD
-        self.deadline = inf
-        """By the loop's clock: when ``expire`` is due."""
         self._reader: HeadReader | None = None
         """Of a head that has come in part."""
         self._known: tuple[bytes, Head] = (b"", Head("", "", [], False, False))
         """The last head: clients say the same again."""
-        self._body: list[bytes] = []
-        self._missing_bytes = 0
-        self._chunks: ChunkedBody | None = None
+        self._body: Body | None = None
+        """Of a request whose body has come in part."""
+        self._content = b""
+        """The body of the request that is to be answered, whole."""
+        self._begun_at = 0.0
+        """When the head of that request was here."""
         self._problem: Problem | None = None
         """Why the request that is being read is refused."""
         self._queued = bytearray()
         """What was sent ahead."""
-        self._is_paused = False
         self._task: asyncio.Task[None] | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        """The task waits for the body, or for the client to take what was sent."""
         self._is_client_last = False
-        self.is_full = False
-        self.is_gone = False
 
     # -- what the transport tells
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        # uvloop's transports are no subclasses of asyncio's.
-        self._transport = cast(asyncio.Transport, transport)
-        peer = transport.get_extra_info("peername")
-        self._peer = str(peer[0]) if isinstance(peer, tuple) else ""
-        line = transport.get_extra_info("socket")
-        if line is not None:
-            line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self._lane.lines.add(self, transport)
+        super().connection_made(transport)
         self._lane.enter(self)
         self._set_deadline(self._lane.keepalive_s)
 
@@ -114,16 +100,6 @@ class RawConnection(asyncio.Protocol):
         self._lane.lines.remove(self)
         if self._task is not None:
             self._task.cancel()
-
-    def pause_writing(self) -> None:
-        """The client takes less than it is sent."""
-        self.is_full = True
-
-    def resume_writing(self) -> None:
-        """It has caught up."""
-        self.is_full = False
-        if self._state is not _BODY:
-            self._wake()
 
     # -- reading
 
@@ -150,7 +126,7 @@ class RawConnection(asyncio.Protocol):
             self._hand_over(bytes(reader.raw))
         elif len(found.headers) > HEADERS_MAX:
             self._lane.edge.refused(431)
-            self._refuse(Problem(431, "invalid_request", f"The request has more than {HEADERS_MAX} headers."))
+            self._refuse(Problem(431, "invalid_request", TOO_MANY))
         else:
             if not found.is_chunked:
                 self._known = (bytes(reader.raw[: reader.end]), found)
@@ -161,46 +137,35 @@ class RawConnection(asyncio.Protocol):
         lane = self._lane
         self._is_client_last = head.is_last
         self._problem = None
-        self._body.clear()
         self._state = _BODY
         self._task = lane.loop.create_task(self._serve(head))
-        if head.is_chunked:
-            assert reader is not None
-            self._chunks = reader.chunked_body()
-        elif head.length > lane.max_body_bytes:
-            self._spoil(self._too_large())
-            return
+        if head.length > lane.max_body_bytes:
+            self._spoil(too_large(lane.max_body_bytes))
+        elif len(data) >= head.length and not head.is_chunked:
+            self._content = data[: head.length]
+            self._complete(data[head.length :])
         else:
-            self._missing_bytes = head.length
-        self._take_body(data)
+            self._begun_at = lane.loop.time()
+            self._body = reader.chunked_body() if reader is not None and head.is_chunked else SizedBody(head.length)
+            self._take_body(data)
 
     def _take_body(self, data: bytes) -> None:
-        if self._chunks is not None:
-            self._take_chunks(self._chunks, data)
-            return
-        missing = self._missing_bytes
-        if len(data) < missing:
-            self._body.append(data)
-            self._missing_bytes = missing - len(data)
-            self._set_deadline(self._lane.idle_s)
-            return
-        self._body.append(data[:missing])
-        self._complete(data[missing:])
-
-    def _take_chunks(self, chunks: ChunkedBody, data: bytes) -> None:
+        body, lane = self._body, self._lane
+        assert body is not None
         try:
-            rest = chunks.feed(data)
+            rest = body.feed(data)
         except BadRequest as error:
             self._spoil(Problem(error.status, "invalid_request", error.message))
             return
-        if chunks.size > self._lane.max_body_bytes:
-            self._spoil(self._too_large())
-        elif chunks.is_whole:
-            self._chunks = None
-            self._body.append(chunks.content())
+        if body.size > lane.max_body_bytes:
+            self._spoil(too_large(lane.max_body_bytes))
+        elif body.is_whole:
+            self._body = None
+            self._content = body.content()
             self._complete(rest)
         else:
-            self._set_deadline(self._lane.idle_s)
+            waited_s = lane.loop.time() - self._begun_at
+            self._set_deadline(body_patience_s(lane.idle_s, waited_s, body.size))
 
     def _complete(self, rest: bytes) -> None:
         self._state = _ANSWERING
@@ -213,25 +178,14 @@ class RawConnection(asyncio.Protocol):
         """The request will not be had whole: what more comes of it is dropped, and its task says why."""
         self._state = _CLOSING
         self.deadline = inf
-        self._chunks = None
-        self._body.clear()
+        self._body = None
         self._problem = problem
         self._wake()
 
-    def _too_large(self) -> Problem:
-        limit = self._lane.max_body_bytes
-        return Problem(413, "request_too_large", f"The body has more than {limit} bytes (server.max_body).")
-
     def _queue(self, data: bytes) -> None:
         self._queued += data
-        if len(self._queued) > QUEUED_BYTES_MAX and not self._is_paused:
-            self._is_paused = True
-            cast(asyncio.Transport, self._transport).pause_reading()
-
-    def _resume(self) -> None:
-        if self._is_paused:
-            self._is_paused = False
-            cast(asyncio.Transport, self._transport).resume_reading()
+        if len(self._queued) > QUEUED_BYTES_MAX:
+            self._pause()
 
     # -- answering
 
@@ -250,8 +204,7 @@ class RawConnection(asyncio.Protocol):
                 edge.refused(problem.status)
                 self._refuse(problem)
                 return
-            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-            self._body.clear()
+            body, self._content = self._content, b""
             await edge.serve(EdgeRequest(head.method, head.path, head.headers, body, self._peer), sink)
         except asyncio.CancelledError:
             if not edge.is_cut:
@@ -305,23 +258,25 @@ class RawConnection(asyncio.Protocol):
 
     def _close(self, *, is_all_read: bool) -> None:
         """Close after what was written. With bytes unread the system would take back what the client did not see yet."""
-        transport = cast(asyncio.Transport, self._transport)
+        transport = self._line
         self._state = _CLOSING
         self._queued.clear()
         if transport.is_closing():
             return
-        if is_all_read or self._lane.is_over or not transport.can_write_eof():
+        if is_all_read or self._lane.is_over:
             self._set_deadline(self._lane.idle_s)
             transport.close()
             return
         self._set_deadline(min(LINGER_S, self._lane.idle_s))
         self._resume()
-        transport.write_eof()
+        if transport.can_write_eof():
+            # TLS cannot: there the client knows by the answer's length, and ``Connection: close``, that this was all.
+            transport.write_eof()
 
     def _cut(self) -> None:
         self._state = _CLOSING
         if not self.is_gone:
-            cast(asyncio.Transport, self._transport).abort()
+            self._line.abort()
 
     # -- what an answer needs
 
@@ -330,63 +285,32 @@ class RawConnection(asyncio.Protocol):
         """Whether the connection is to end with this answer."""
         return self._is_client_last or self._lane.is_draining
 
-    def send(self, data: bytes) -> None:
-        """Write; never waits."""
-        cast(asyncio.Transport, self._transport).write(data)
-
-    async def drained(self) -> None:
-        """Wait until the client has taken the most of what was written. Raises ``ClientGone``."""
-        self._set_deadline(self._lane.idle_s)
-        try:
-            await self._wait()
-        finally:
-            self.deadline = inf
-
     def break_off(self) -> None:
         """Close after what was written. A client that does not take it would keep it, and us, for ever: not for long."""
         if not self.is_gone:
             self._state = _CLOSING
             self._set_deadline(self._lane.idle_s)
-            cast(asyncio.Transport, self._transport).close()
+            self._line.close()
 
     # -- time, and the end
 
-    def _set_deadline(self, in_s: float) -> None:
-        self.deadline = self._lane.loop.time() + in_s
-
-    async def _wait(self) -> None:
-        self._waiter = self._lane.loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def _wake(self, error: Exception | None = None) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            if error is not None:
-                self._waiter.set_exception(error)
-            else:
-                self._waiter.set_result(None)
-
     def expire(self) -> None:
         """The deadline has passed."""
-        transport = cast(asyncio.Transport, self._transport)
-        self.deadline = inf
         if self._state is _BODY:
-            idle_s = self._lane.idle_s
-            self._spoil(Problem(408, "request_timeout", f"No byte of the body came within {idle_s:g} s (server.client_idle)."))
-        else:
+            self._spoil(too_slow(self._lane.idle_s))
+        elif not self._has_taken():
+            self.deadline = inf
             self._wake(ClientGone("took no byte in time"))
-            transport.abort()
+            self._line.abort()
 
     def close_if_idle(self) -> None:
         """The daemon ends: close if nothing is under way."""
         if self._task is None and not self.is_gone:
-            cast(asyncio.Transport, self._transport).close()
+            self._line.close()
 
     def _hand_over(self, data: bytes) -> None:
         """``data`` begins a request for somebody else, who gets the connection with it for the rest of its life."""
-        lane, transport = self._lane, cast(asyncio.Transport, self._transport)
+        lane, transport = self._lane, self._line
         handler = lane.successor()
         self._state = _OVER
         self.deadline = inf

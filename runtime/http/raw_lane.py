@@ -31,7 +31,7 @@ class Timed(Protocol):
         """The daemon ends: close if nothing is under way."""
 
 
-class Lane:
+class RawLane:
     """What the connections of one listener share. ``successor`` makes the protocol that a connection is handed over to."""
 
     def __init__(

@@ -10,15 +10,13 @@ most, on a fresh connection, and only where all of this holds: the connection ha
 came; it ended by a close or reset, not by a timeout of ours; and it ended within ``STALE_WITHIN_S`` of sending. A provider
 that dies later has been working on the request: that is a failure like any other, and the courier decides about it.
 
-**Proxies.** ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` count, as users expect. They are read when the port
-is made: aiohttp's own ``trust_env`` asks a thread for them at every call.
+Proxies of the environment count, as users expect; not those that speak SOCKS.
 """
 
 import asyncio
 from asyncio import AbstractEventLoop
 from collections.abc import AsyncIterator
 from io import BytesIO
-from urllib.request import getproxies_environment, proxy_bypass
 from weakref import WeakSet
 
 import aiohttp
@@ -28,13 +26,15 @@ from multidict import CIMultiDict, istr
 from yarl import URL
 
 from runtime.ports import CallFailed, Headers, UpstreamAnswer, UpstreamRequest
-from runtime.upstream.failures import Closed, FirstByteTimeout, IdleTimeout, TooLarge, failure_of
+from runtime.upstream.failures import Closed, FirstByteTimeout, IdleTimeout, NoConnection, TooLarge, failure_of
+from runtime.upstream.proxies import Proxies
 
 STALE_WITHIN_S = 1.0
 KEEPALIVE_S = 30.0
 CACHED_MAX = 1024
 """URLs and timeouts are few and come from the configuration; the bound is for the day they do not."""
 
+HTTP_SCHEMES = ("http://", "https://")
 LARGE_BODY_BYTES = 1024 * 1024
 """Written piece by piece from here on, so that one large request holds up nobody."""
 
@@ -70,7 +70,7 @@ class AiohttpUpstream:
         self._is_closed = False
         self._targets: dict[str, tuple[URL, URL | None]] = {}
         self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
-        self._proxies = getproxies_environment()
+        self._proxies = Proxies()
         self._used: WeakSet[object] = WeakSet()
         """Protocols of connections that have carried an answer before."""
 
@@ -169,13 +169,13 @@ class AiohttpUpstream:
         )
 
     def _target(self, url: str) -> tuple[URL, URL | None]:
-        """The parsed URL and the proxy to reach it by. Raises ``ValueError``."""
+        """The parsed URL and the proxy to reach it by. Raises ``ValueError``, ``NoConnection``."""
         if len(self._targets) >= CACHED_MAX:
             self._targets.clear()
         parsed = URL(url)
-        proxy = None
-        if self._proxies and parsed.host and not proxy_bypass(parsed.host):
-            proxy = self._proxies.get(parsed.scheme) or self._proxies.get("all")
+        proxy = self._proxies.of(parsed.scheme, parsed.host, parsed.port or 0) if parsed.host else None
+        if proxy is not None and not proxy.startswith(HTTP_SCHEMES):
+            raise NoConnection("the environment names a proxy that does not speak HTTP")
         target = self._targets[url] = (parsed, URL(proxy) if proxy else None)
         return target
 

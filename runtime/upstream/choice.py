@@ -7,11 +7,11 @@
 
 from collections.abc import Coroutine
 from typing import Any
-from urllib.request import getproxies_environment, proxy_bypass
 
 from runtime.ports import UpstreamAnswer, UpstreamRequest
 from runtime.upstream.aiohttp_client import AiohttpUpstream
 from runtime.upstream.failures import Unsendable
+from runtime.upstream.proxies import Proxies
 from runtime.upstream.raw_client import RawUpstream
 from runtime.upstream.raw_request import parse_url
 
@@ -24,7 +24,7 @@ class ChoosingUpstream:
     def __init__(self) -> None:
         self._raw = RawUpstream()
         self._aiohttp: AiohttpUpstream | None = None
-        self._proxies = getproxies_environment()
+        self._proxies = Proxies()
         self._is_direct: dict[str, bool] = {}
         self._is_closed = False
 
@@ -58,6 +58,4 @@ class ChoosingUpstream:
             origin, _ = parse_url(url)
         except Unsendable:
             return False
-        if not self._proxies or proxy_bypass(origin.host):
-            return True
-        return not (self._proxies.get(origin.scheme) or self._proxies.get("all"))
+        return self._proxies.of(origin.scheme, origin.host, origin.port) is None

@@ -14,6 +14,7 @@ own timer.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
 
 from runtime.ports import CallFailed, Headers, UpstreamAnswer, UpstreamRequest
 from runtime.upstream.failures import BrokenAnswer, Closed, TooLarge, failure_of
@@ -44,7 +45,6 @@ class RawUpstream:
     """The upstream port. To be used within one event loop: that of its first call."""
 
     def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._dialer: Dialer | None = None
         self._pools: dict[Origin, Pool] = {}
         self._targets: dict[str, _Target] = {}
@@ -102,11 +102,8 @@ class RawUpstream:
         raise error or BrokenAnswer("the connection was cut")
 
     async def _connect(self, target: _Target, connect_s: float) -> RawConnection:
-        loop = asyncio.get_running_loop()
-        if self._dialer is None:
-            self._dialer = Dialer(loop)
         try:
-            connection = await self._dialer.dial(target.origin, target.pool.made, connect_s)
+            connection = await self._dial().dial(target.origin, target.pool.made, connect_s)
         except Exception:
             if self._is_closed:
                 raise Closed from None
@@ -115,6 +112,11 @@ class RawUpstream:
             connection.cut(Closed())
             raise Closed
         return connection
+
+    def _dial(self) -> Dialer:
+        if self._dialer is None:
+            self._dialer = Dialer(asyncio.get_running_loop())
+        return self._dialer
 
     def _target(self, url: str) -> _Target:
         """Raises ``Unsendable``."""
@@ -125,7 +127,8 @@ class RawUpstream:
             self._pools = {origin: pool for origin, pool in self._pools.items() if pool.connections}
         pool = self._pools.get(origin)
         if pool is None:
-            pool = self._pools[origin] = Pool(asyncio.get_running_loop())
+            on_served = partial(self._dial().keep_session, origin.host) if origin.is_tls else None
+            pool = self._pools[origin] = Pool(asyncio.get_running_loop(), on_served)
         target = self._targets[url] = _Target(origin, path, pool)
         return target
 

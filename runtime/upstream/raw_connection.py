@@ -9,6 +9,7 @@ There is one timer for each connection, not for each call: calls move ``_until``
 """
 
 import asyncio
+import ssl
 from enum import Enum
 from math import inf
 from typing import Protocol, cast
@@ -200,6 +201,10 @@ class RawConnection(asyncio.Protocol):
         self._end(error, is_clean=False)
         if self._transport is not None:
             self._transport.abort()
+
+    def tls(self) -> ssl.SSLObject | None:
+        """What the connection is encrypted by, if it is."""
+        return self._transport.get_extra_info("ssl_object") if self._transport is not None else None
 
     @property
     def is_ready(self) -> bool:

@@ -1,6 +1,6 @@
 """From an origin to a connected socket: names, several addresses at once (RFC 8305), TLS.
 
-Owns: what names resolved to, for ``RESOLVED_S``, and the TLS context.
+Owns: what names resolved to, for ``RESOLVED_S``, and the TLS context with the last session of each host.
 Always: one look-up at a time for each name, however many wait for it. A name none of whose addresses took us is looked up
 anew next time.
 """
@@ -15,7 +15,9 @@ from itertools import chain, zip_longest
 from typing import Any, TypeVar
 
 from runtime.upstream.failures import ConnectTimeout, NoConnection
+from runtime.upstream.raw_connection import RawConnection
 from runtime.upstream.raw_request import Origin
+from runtime.upstream.raw_tls import ClientContext
 
 RESOLVED_S = 30.0
 RESOLVED_MAX = 1024
@@ -34,7 +36,7 @@ class Dialer:
         self._resolved: dict[tuple[str, int], tuple[float, list[Address]]] = {}
         self._resolving: dict[tuple[str, int], asyncio.Task[list[Address]]] = {}
         self._dialling: dict[asyncio.Timeout, None] = {}
-        self._context: ssl.SSLContext | None = None
+        self._context: ClientContext | None = None
 
     async def dial(self, origin: Origin, protocol_factory: Callable[[], P], connect_s: float) -> P:
         """A new connection; the transport is the protocol's. Raises ``NoConnection``, ``ConnectTimeout``, ``ssl.SSLError``."""
@@ -48,12 +50,19 @@ class Dialer:
         except TimeoutError as error:
             raise ConnectTimeout from error
         except ssl.SSLError:
+            self._tls().forget(origin.host)
             raise
         except OSError as error:
             self._resolved.pop((origin.host, origin.port), None)
             raise NoConnection(f"no connection: {error.strerror or 'failed'}") from error
         finally:
             del self._dialling[limit]
+
+    def keep_session(self, host: str, connection: RawConnection) -> None:
+        """A TLS connection to ``host`` has served for the first time: the next one goes on with its session."""
+        tls = connection.tls()
+        if tls is not None:
+            self._tls().keep(host, tls)
 
     def stop(self) -> None:
         """End what is under way; those who wait get ``ConnectTimeout``."""
@@ -118,11 +127,9 @@ class Dialer:
             self._resolved.clear()
         self._resolved[host, port] = (self._loop.time() + RESOLVED_S, task.result())
 
-    def _tls(self) -> ssl.SSLContext:
-        """Made once: reading the system's certificates takes milliseconds. ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` count."""
+    def _tls(self) -> ClientContext:
         if self._context is None:
-            self._context = ssl.create_default_context()
-            self._context.set_alpn_protocols(["http/1.1"])
+            self._context = ClientContext.made()
         return self._context
 
 

@@ -6,6 +6,7 @@ while it rests leaves at once. There is no limit for those in use: how many call
 """
 
 import asyncio
+from collections.abc import Callable
 
 from runtime.upstream.failures import Closed
 from runtime.upstream.raw_connection import CLOCK_GRAIN_S, RawConnection
@@ -17,10 +18,12 @@ KEEPALIVE_S = 30.0
 class Pool:
     """See the law above."""
 
-    __slots__ = ("_emptied", "_idle", "_is_closed", "_loop", "_sweep", "connections")
+    __slots__ = ("_emptied", "_idle", "_is_closed", "_loop", "_on_served", "_sweep", "connections")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_served: Callable[[RawConnection], None] | None = None) -> None:
         self._loop = loop
+        self._on_served = on_served
+        """Told of each connection once, when it is given back for the first time."""
         self._idle: list[RawConnection] = []
         self._sweep: asyncio.TimerHandle | None = None
         self._is_closed = False
@@ -46,6 +49,8 @@ class Pool:
     def give_back(self, connection: RawConnection) -> None:
         """The exchange is over: the connection rests, or is cut if it cannot serve again."""
         now = self._loop.time()
+        if self._on_served is not None and not connection.has_served:
+            self._on_served(connection)
         if len(self._idle) >= IDLE_MAX or not connection.rest(now):
             connection.cut(Closed())
             return

@@ -1,16 +1,18 @@
 """What stands behind the listener in its own tests: an edge that notes what it is asked, and a wire that is none."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any, Literal, cast
 
+from runtime.config.settings import ServerSettings, TlsFiles
 from runtime.courier.problems import Problem
 from runtime.http.admin import Admin
 from runtime.http.edge import Edge
 from runtime.http.lines import Lines
 from runtime.http.raw_edge import RawConnection
-from runtime.http.raw_lane import Lane
+from runtime.http.raw_lane import RawLane
 from runtime.http.server import HttpServer
 from runtime.ports import EdgeRequest, EdgeSink
 
@@ -23,6 +25,19 @@ async def echo(request: EdgeRequest, sink: EdgeSink) -> None:
     """The body comes back whole, and the value of ``x-say`` in a header."""
     await sink.start(200, [("x-said", request.header("x-say"))], len(request.body))
     await sink.write(request.body)
+    await sink.end()
+
+
+async def hangs(request: EdgeRequest, sink: EdgeSink) -> None:
+    """No answer ever."""
+    await asyncio.Event().wait()
+
+
+async def pours(request: EdgeRequest, sink: EdgeSink) -> None:
+    """A stream of 20 MB."""
+    await sink.start(200, [], None)
+    for number in range(400):
+        await sink.write(b"%d" % (number % 10) * 50_000)
     await sink.end()
 
 
@@ -74,10 +89,13 @@ class _Admin:
 
 
 @asynccontextmanager
-async def listening(desk: Desk, idle_s: float = 5.0) -> AsyncIterator[tuple[HttpServer, int]]:
+async def listening(
+    desk: Desk, idle_s: float = 5.0, lane: Literal["raw", "aiohttp"] = "raw", tls: TlsFiles | None = None
+) -> AsyncIterator[tuple[HttpServer, int]]:
     """The product's listener on a port of its own."""
-    server = HttpServer(cast(Edge, desk), cast(Admin, _Admin()), "", MAX_BODY, idle_s, "test")
-    port = await server.start("127.0.0.1", 0)
+    settings = ServerSettings(port=0, max_body_bytes=MAX_BODY, client_idle_s=idle_s, lane=lane, tls=tls)
+    server = HttpServer(cast(Edge, desk), cast(Admin, _Admin()), settings, "test")
+    port = await server.start()
     try:
         yield server, port
     finally:
@@ -121,8 +139,8 @@ class Peer:
 
 
 @asynccontextmanager
-async def speaking(port: int) -> AsyncIterator[Peer]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def speaking(port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname="localhost" if tls else None)
     try:
         yield Peer(reader, writer)
     finally:
@@ -138,6 +156,7 @@ class Wire(asyncio.Transport):
         self.protocol: asyncio.BaseProtocol | None = None
         self.is_paused = False
         self.is_over = False
+        self.unsent_bytes = 0
 
     def write(self, data: Any) -> None:
         self.sent += bytes(data)
@@ -156,6 +175,9 @@ class Wire(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return self.is_over
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent_bytes
 
     def pause_reading(self) -> None:
         self.is_paused = True
@@ -184,7 +206,7 @@ class Stage:
         self.desk = desk
         self.successor = Successor()
         self.wire = Wire()
-        self.lane = Lane(cast(Edge, desk), Lines(), MAX_BODY, 5.0, lambda: self.successor)
+        self.lane = RawLane(cast(Edge, desk), Lines(), MAX_BODY, 5.0, lambda: self.successor)
         self.connection = RawConnection(self.lane)
         self.wire.protocol = self.connection
         self.connection.connection_made(self.wire)

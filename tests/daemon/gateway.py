@@ -27,7 +27,7 @@ import orjson
 WITHIN_S = 15.0
 """Deadline of everything that is waited for: generous, for it only matters when something is broken."""
 HELLO = [{"role": "user", "content": "hello"}]
-_LISTENING = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
+_LISTENING = re.compile(r"listening on https?://127\.0\.0\.1:(\d+)")
 _ALARMING = re.compile(r" (?:ERROR|CRITICAL) |Traceback")
 
 
@@ -134,6 +134,24 @@ class Client:
             return read_to_end(connection)
 
 
+@dataclass(slots=True)
+class Ring:
+    """Which lane and transport the daemons of the tests have, unless their configuration says so itself."""
+
+    lane: str = "raw"
+
+    def applied(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
+        """The configuration with that filled in."""
+        if self.lane == "raw":
+            return dict(configuration)
+        server = {"lane": self.lane, **configuration.get("server", {})}
+        providers = [{"transport": self.lane, **one} for one in configuration.get("providers", ())]
+        return {**configuration, "server": server, "providers": providers}
+
+
+RING = Ring()
+
+
 class Gateway(Client):
     """One daemon. ``configuration`` is the file as a mapping; without ``server.port`` it takes a free one."""
 
@@ -146,7 +164,7 @@ class Gateway(Client):
         stops_within_s: float = WITHIN_S,
     ) -> None:
         super().__init__(0)
-        self._configuration = dict(configuration)
+        self._configuration = RING.applied(configuration)
         self._environ = dict(environ or {})
         self._may_complain = may_complain
         self._stops_within_s = stops_within_s

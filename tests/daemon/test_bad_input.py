@@ -199,25 +199,25 @@ def test_chunked_garbage_is_refused(gateway: Gateway, upstream: ScriptedUpstream
 
 
 @pytest.mark.parametrize(
-    "garbage",
+    ("garbage", "status"),
     [
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"GET\r\n\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
-        b"\r\n\r\n\x00\x00\x00\r\n\r\n",
-        b"GET /" + b"x" * 20000 + b" HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nX: " + b"x" * 20000 + b"\r\n\r\n",
-        b"GET / HTTP/1.1\r\n" + b"".join(b"X%d: y\r\n" % number for number in range(1000)) + b"\r\n",
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+        (b"GET\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\n\r\n", 400),
+        (b"\r\n\r\n\x00\x00\x00\r\n\r\n", 400),
+        (b"GET /" + b"x" * 20000 + b" HTTP/1.1\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 20000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X%d: y\r\n" % number for number in range(1000)) + b"\r\n", 431),
     ],
 )
-def test_what_is_not_http_is_refused(gateway: Gateway, upstream: ScriptedUpstream, garbage: bytes) -> None:
+def test_what_is_not_http_is_refused(gateway: Gateway, upstream: ScriptedUpstream, garbage: bytes, status: int) -> None:
     before = gateway.stats()["edge"]
 
     answer = parsed(gateway.exchange(garbage))
 
-    assert answer.status == 400
+    assert answer.status == status
     assert answer.error["code"] == "invalid_request"
-    refused(gateway, upstream, before, 400)
+    refused(gateway, upstream, before, status)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ Providers = dict[str, SimulatedProvider]
 
 
 @pytest.fixture(scope="module")
-def providers(backstage: Backstage) -> Iterator[Providers]:
+def providers(backstage: Backstage, lane: str) -> Iterator[Providers]:
     with backstage.simulated(SLOW) as slow, backstage.simulated(LONG) as long, backstage.simulated(FULL) as full:
         yield {"slow": slow, "long": long, "full": full}
 

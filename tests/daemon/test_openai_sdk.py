@@ -22,7 +22,7 @@ WEATHER: ChatCompletionToolParam = {
 
 
 @pytest.fixture(scope="module")
-def simulated(backstage: Backstage) -> Iterator[SimulatedProvider]:
+def simulated(backstage: Backstage, lane: str) -> Iterator[SimulatedProvider]:
     behaviour = Behaviour("sim", ttfb_ms=2, tokens_per_second=10_000, models=("m", "upstream-name"), api_key="ours-123456")
     with backstage.simulated(behaviour) as found:
         yield found

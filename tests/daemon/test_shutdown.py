@@ -61,7 +61,7 @@ def is_refused(gateway: Gateway) -> bool:
 
 
 def test_sigterm_lets_calls_in_flight_end_whole_and_takes_no_new_ones(upstream: ScriptedUpstream) -> None:
-    # Given a stream and a whole answer under way, and a connection that was used before
+    # Given a stream and a whole answer under way, and two connections that were used before
     gate = upstream.gate()
 
     async def whole_when(exchange: Exchange) -> None:
@@ -73,9 +73,10 @@ def test_sigterm_lets_calls_in_flight_end_whole_and_takes_no_new_ones(upstream: 
 
     upstream.scripts["gated"] = whole_when
     with gateway_over(upstream, "30s") as gateway:
-        kept = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=WITHIN_S)
-        kept.request("GET", "/readyz")
-        assert kept.getresponse().read()
+        asking, calling = (http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=WITHIN_S) for _ in range(2))
+        for kept in (asking, calling):
+            kept.request("GET", "/readyz")
+            assert kept.getresponse().read()
         with (
             gateway.opened("POST", "/v1/chat/completions", chat_body("gated", stream=True)) as stream,
             sent(gateway, chat_body("gated")) as whole,
@@ -87,16 +88,16 @@ def test_sigterm_lets_calls_in_flight_end_whole_and_takes_no_new_ones(upstream: 
             gateway.signal(signal.SIGTERM)
             eventually(lambda: is_refused(gateway), "new connections are refused")
 
-            # Then who has a connection still is told that it is not ready, and gets no new call through
-            kept.request("GET", "/readyz")
-            answer = kept.getresponse()
+            # Then who has a connection still is told that it is not ready, and gets no new call through; it is closed after it
+            asking.request("GET", "/readyz")
+            answer = asking.getresponse()
             assert (answer.status, answer.read()) == (503, b'{"status":"draining"}')
-            kept.request("POST", "/v1/chat/completions", chat_body("good"))
-            refused = kept.getresponse()
+            calling.request("POST", "/v1/chat/completions", chat_body("good"))
+            refused = calling.getresponse()
             assert refused.status == 503
             assert refused.headers["retry-after"] == "1"
             assert b"shutting down" in refused.read()
-            kept.close()
+            assert (answer.headers["connection"], refused.headers["connection"]) == ("close", "close")
             assert upstream.requests("good") == []
 
             # And both answers end whole

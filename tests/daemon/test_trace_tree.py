@@ -12,6 +12,7 @@ import pytest
 
 from otel.setup import TracingSettings, tracing_into
 from runtime.config.loading import load_bytes
+from runtime.config.settings import ServerSettings
 from runtime.daemon import House
 from runtime.http.server import HttpServer
 from runtime.system.clock import real_clock
@@ -279,10 +280,10 @@ async def test_unsampled_requests_make_no_span_objects(upstream: ScriptedUpstrea
     tracing = tracing_into(exporter, TracingSettings(sample_ratio=ratio), rng=Random(1))
     loaded = load_bytes(orjson.dumps(configuration(upstream)), Path("test.yaml"), {})
     house = House(loaded, AiohttpUpstream(), tracing, real_clock(), "seed", fails)
-    http = HttpServer(house.edge, house.admin, "", 1_000_000, 60.0, "0")
+    http = HttpServer(house.edge, house.admin, ServerSettings(port=0), "0")
     await house.start()
     try:
-        client = Client(await http.start("127.0.0.1", 0))
+        client = Client(await http.start())
 
         # When requests come, good and bad, streamed and not
         def ask() -> list[int]:

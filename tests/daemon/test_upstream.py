@@ -137,6 +137,45 @@ async def test_an_answer_that_breaks_is_the_providers_failure(
     assert len(server.requests) == 1
 
 
+LENGTH = b"Content-Length: 5\r\n\r\nhello"
+
+
+@pytest.mark.parametrize(
+    ("answer", "then", "status", "body"),
+    [
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK, "serve", 200, b"hello"),
+        (CHUNKED + b"3;a=b\r\nhel\r\n2\r\nlo\r\n0\r\nTrailer: x\r\nOther: y\r\n\r\n", "serve", 200, b"hello"),
+        (b"HTTP/1.1 200 OK\r\n\r\nhello", "close", 200, b"hello"),
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\n" + LENGTH, "close", 200, b"hello"),
+        (b"HTTP/1.0 200 OK\r\n" + LENGTH, "close", 200, b"hello"),
+        (b"HTTP/1.0 200 OK\r\n\r\nhello", "close", 200, b"hello"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", "serve", 204, b""),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", "serve", 304, b""),
+        (b"HTTP/1.1 503 \r\nContent-Length: 0\r\n\r\n", "serve", 503, b""),
+        (b"HTTP/1.1 200 OK\r\nX-A: \xc3\xa4\r\n" + LENGTH, "serve", 200, b"hello"),
+    ],
+)
+async def test_an_answer_is_read_the_same_whole_and_byte_by_byte(
+    server: Server, upstream: Upstream, answer: bytes, then: str, status: int, body: bytes
+) -> None:
+    async def behave(server: Server, reader: Reader, writer: Writer) -> None:
+        while True:
+            await server.take_request(reader)
+            for piece in [answer] if len(server.requests) == 1 else [bytes([byte]) for byte in answer]:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0)
+            if then == "close":
+                return
+
+    server.behave = behave
+    for _ in range(2):
+        got = await upstream.call(request(server.url))
+        assert (got.status, await got.read(5)) == (status, body)
+        assert not any(name.lower() in ("link", "trailer", "other") for name, _ in got.headers)
+    assert server.connections == (2 if then == "close" else 1)
+
+
 async def test_what_came_before_the_break_is_given_out(server: Server, upstream: Upstream) -> None:
     server.behave = one_answer(CHUNKED + b"5\r\nhello\r\n", "close")
     answer = await upstream.call(request(server.url))

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -9,7 +10,7 @@ from runtime.upstream import choice
 from runtime.upstream.aiohttp_client import AiohttpUpstream
 from runtime.upstream.choice import ChoosingUpstream
 from tests.daemon.config_files import load
-from tests.daemon.upstream_server import Server, failing, request, serving
+from tests.daemon.upstream_server import Server, failing, one_answer, request, serving
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
@@ -78,15 +79,40 @@ async def test_auto_asks_the_proxy_of_the_environment_and_raw_never_does(
     assert [sent.split()[1] for sent in server.requests] == [b"http://somewhere.invalid/v1", b"/v1/chat/completions"]
 
 
+@pytest.mark.parametrize("exception", ["127.0.0.1", "example.com, 127.0.0.1:{port}", "*"])
 async def test_auto_is_raw_where_the_environment_excepts_the_host(
-    server: Server, monkeypatch: pytest.MonkeyPatch, aiohttp_made: list[object]
+    server: Server, monkeypatch: pytest.MonkeyPatch, aiohttp_made: list[object], exception: str
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", exception.format(port=urlsplit(server.url).port))
     upstream = ChoosingUpstream()
     assert await (await upstream.call(request(server.url))).read(5) == b"hello"
     await upstream.close()
     assert aiohttp_made == []
+
+
+async def test_a_tunnel_is_asked_of_the_proxy_for_https_with_the_name_and_password_of_its_url(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy_of(server).replace("//", "//me:secret@"))
+    server.behave = one_answer(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n")
+    upstream = ChoosingUpstream()
+    error = await failing(upstream, request("https://somewhere.invalid/v1"))
+    await upstream.close()
+    assert (error.failure.code, error.failure.detail) == ("connect", "the proxy answered 403")
+    assert "secret" not in str(error)
+    (sent,) = server.requests
+    assert sent.startswith(b"CONNECT somewhere.invalid:443 HTTP/1.1\r\n")
+    assert b"\r\nProxy-Authorization: Basic bWU6c2VjcmV0\r\n" in sent
+    assert b"Bearer" not in sent
+
+
+async def test_a_proxy_that_does_not_speak_http_is_told_as_such(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    upstream = ChoosingUpstream()
+    failure = (await failing(upstream, request(server.url))).failure
+    await upstream.close()
+    assert (failure.code, failure.detail) == ("connect", "the environment names a proxy that does not speak HTTP")
 
 
 @pytest.mark.parametrize("transport", ["auto", "raw", "aiohttp"])

@@ -264,6 +264,33 @@ async def test_a_large_request_and_a_large_answer_pass_tls(tmp_path: Path, monke
         await upstream.close()
 
 
+async def test_a_later_connection_goes_on_with_the_session_of_an_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = server_side(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+    continued: list[bool] = []
+
+    async def behave(server: Server, reader: Reader, writer: Writer) -> None:
+        continued.append(writer.get_extra_info("ssl_object").session_reused)
+        await server.take_request(reader)
+        writer.write(OK.replace(b"Content-Type", b"Connection: close\r\nContent-Type"))
+        await reader.read()
+
+    async with serving(context) as server:
+        server.behave = behave
+        by_name = server.url.replace("127.0.0.1", "localhost")
+        upstream, stranger = RawUpstream(), RawUpstream()
+        for _ in range(3):
+            await hello(upstream, by_name)
+        await hello(stranger, by_name)
+        # By another name it is not the same host, whatever stands behind it: nothing is continued, all is checked.
+        assert (await failing(upstream, request(server.url))).failure.code == "tls"
+        await upstream.close()
+        await stranger.close()
+    assert continued[:4] == [False, True, True, False]
+
+
 # -- names and addresses
 
 

@@ -3,6 +3,8 @@
 import ssl
 from pathlib import Path
 
+from runtime.config.settings import TlsFiles
+
 CERTIFICATE = """\
 -----BEGIN CERTIFICATE-----
 MIIBrDCCAVOgAwIBAgIUVp5/hwWfGarqBcbE4l8yrlYRiXkwCgYIKoZIzj0EAwIw
@@ -24,6 +26,18 @@ quGKKe4wZg+SKByVFVtAg/5ZeJShRANCAATrSMS1AXyI2xEfKNEPDeKBRL1xwcXw
 x8HyMySOXb4h/a2ADC6z0ERtpZRGY8gC/OVff//scHJN/akqhKUdSea0
 -----END PRIVATE KEY-----
 """
+
+
+def files(folder: Path) -> TlsFiles:
+    """Both in that folder, as the configuration names them."""
+    (folder / "certificate.pem").write_text(CERTIFICATE)
+    (folder / "key.pem").write_text(KEY)
+    return TlsFiles(folder / "certificate.pem", folder / "key.pem")
+
+
+def client_side() -> ssl.SSLContext:
+    """What a client needs to trust it, and nobody else."""
+    return ssl.create_default_context(cadata=CERTIFICATE)
 
 
 def server_side(folder: Path) -> ssl.SSLContext:
