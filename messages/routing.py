@@ -223,7 +223,8 @@ class Bid(Message):
     expected_s: float
     """Expected time of this request here, queueing included, price not."""
     cost_usd: float | None
-    """Price of this request by its estimates; None: unknown."""
+    """Price of this request if its answer is as long as ``max_tokens`` allows, or as long as is likely where that is not given.
+    None: unknown."""
     failure_p: float
     """Chance to fail before content, 0–1, decayed."""
     failure_loss_s: float
@@ -257,9 +258,11 @@ class Bid(Message):
     tight: bool = False
     """Over 80 % of one of its limits is used."""
     unheard_s: float = 0.0
-    """Seconds since the last call of this model told anything; more than a million: none ever did."""
+    """Seconds since the last call of this model told anything; a million: none ever did."""
     slowness: float = 1.0
     """Time to first content now as a multiple of what it used to be."""
+    likely_usd: float | None = None
+    """Price of this request if its answer is as long as answers are here; None: unknown."""
 
 
 @message("routing.no_bid")

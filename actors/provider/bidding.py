@@ -5,6 +5,7 @@ was learned (``evidence``, ``health``); here it is only read, the usual case by 
 """
 
 from actors.provider.catalog import Catalog, Offered
+from actors.provider.evidence import NEVER
 from actors.provider.limits import Hindrance, Hold, Limits
 from actors.provider.models import NOTHING_KNOWN
 from actors.provider.overdue import overdue_ages
@@ -14,6 +15,8 @@ from messages.routing import Bid, CallForBids, NoBid, NoBidReason
 
 TIGHT_SHARE = 0.8
 """Of a limit: who has used more of it is spared second calls."""
+UNHEARD_S = 1e6
+"""Told of a model of which no call has ever told anything."""
 
 
 def offer(
@@ -41,10 +44,13 @@ def offer(
         return NoBid(spec.id, held[0], held[1], "")
     evidence = standing.evidence.models.get(model, NOTHING_KNOWN)
     if profile.endpoint == "embeddings":
-        reserved, output_tokens = prompt_tokens, 0.0
+        reserved, output_tokens, priced_tokens = prompt_tokens, 0.0, 0.0
     else:
-        reserved = prompt_tokens + evidence.output.upper if max_tokens is None else wanted
-        output_tokens = evidence.output.expected(max_tokens)
+        output_tokens = priced_tokens = evidence.output.expected(max_tokens)
+        if max_tokens is None:
+            reserved = prompt_tokens + evidence.output.upper
+        else:
+            reserved, priced_tokens = wanted, max_tokens
     if (hold := limits.hold(reserved, now)) is not None:
         return _held_back(spec, hold, limits) if held is None else NoBid(spec.id, held[0], held[1], "")
     expected_s = evidence.expected_s(output_tokens, now)
@@ -74,15 +80,16 @@ def offer(
         score, is_healthy = health.view(now)
     max_p95_s, in_flight, limit = health.spec.max_p95_s, limits.in_flight, limits.max_concurrency
     room = room_of(standing, limits) if is_trial else None if limit is None else limit - in_flight
+    heard_at = evidence.heard_at
     _, overdue_s, overdue_early_s = overdue_ages(evidence, profile.stream, output_tokens)
     bid = Bid(
         spec.id, in_flight, room, spec.weight, spec.priority, known,
-        p50_s, p95_s, ewma_s, expected_s, offered.cost_usd(prompt_tokens, output_tokens),
+        p50_s, p95_s, ewma_s, expected_s, offered.cost_usd(prompt_tokens, priced_tokens),
         failure_p, evidence.failure_loss_s, cut_p, score, is_healthy and (max_p95_s is None or p95_s <= max_p95_s),
         is_trial, 0 if known else evidence.in_flight, successes, failures, reserved,
         peak_s, evidence.tokens_per_s, surplus, overdue_s, overdue_early_s,
         (limit is not None or limits.requests is not None or limits.tokens is not None) and is_tight(limits, now),
-        now - evidence.heard_at, evidence.slowness,
+        now - heard_at if heard_at > NEVER else UNHEARD_S, evidence.slowness, offered.cost_usd(prompt_tokens, output_tokens),
     )  # fmt: skip
     return bid if held is None else NoBid(spec.id, held[0], held[1], "", bid)
 

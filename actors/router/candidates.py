@@ -311,4 +311,5 @@ def with_plans(bid: Bid, count: int) -> Bid:
         bid.tight,
         bid.unheard_s,
         bid.slowness,
+        bid.likely_usd,
     )

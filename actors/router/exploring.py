@@ -142,7 +142,7 @@ class Exploring:
 
     def _cost_s(self, bid: Bid) -> float:
         """What the request would cost there, as it is and as ``adaptive`` counts, in seconds."""
-        return bid.expected_s + self._seconds_per_usd * (bid.cost_usd or 0.0)
+        return bid.expected_s + self._seconds_per_usd * (bid.likely_usd or 0.0)
 
     def _need(self, bid: Bid, chosen: Bid, now: float) -> int:
         if bid.trial or not bid.healthy or bid.slowness > SLOWER:

@@ -50,8 +50,8 @@ class Hedging:
             return first.latency_p95_s if first.latency_p95_s > LEAST_S else LEAST_S
         runner_up = ranked[1][1]
         late, rival_s = first.overdue_s, runner_up.expected_s
-        if runner_up.cost_usd is not None:
-            rival_s += seconds_per_usd * runner_up.cost_usd
+        if runner_up.likely_usd is not None:
+            rival_s += seconds_per_usd * runner_up.likely_usd
         if rival_s >= late:
             return late
         early = first.overdue_early_s

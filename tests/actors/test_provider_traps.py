@@ -150,3 +150,14 @@ def test_trap_the_price_is_of_this_requests_tokens_and_not_of_a_hundred() -> Non
     small, large = world.bid(prompt_tokens=10, max_tokens=10), world.bid(prompt_tokens=500, max_tokens=250)
     assert small.cost_usd == pytest.approx((10 * 2.0 + 10 * 10.0) / 1e6)
     assert large.cost_usd == pytest.approx((500 * 2.0 + 250 * 10.0) / 1e6)
+
+
+def test_D3_a_price_counts_max_tokens_whatever_is_likely() -> None:
+    world = World()
+    bid = world.bid(prompt_tokens=100, max_tokens=800)
+    assert isinstance(bid, Bid)
+    assert bid.cost_usd == pytest.approx((100 * 2.0 + 800 * 10.0) / 1e6)
+    # What it takes an answer to be like before it has seen one.
+    assert bid.likely_usd == pytest.approx((100 * 2.0 + 300 * 10.0) / 1e6)
+    unbounded = world.bid(prompt_tokens=100, max_tokens=None)
+    assert unbounded.cost_usd == unbounded.likely_usd == bid.likely_usd

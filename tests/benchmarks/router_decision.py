@@ -37,7 +37,7 @@ def _snapshot(count: int, strategy: str) -> ConfigSnapshot:
 
 def _bids(count: int) -> tuple[Bid, ...]:
     return tuple(
-        Bid(f"p{n}", n, 100, 1, 0, 50, 0.3, 0.6, 0.3 + n / 50, 0.5 + n / 10, 0.001, 0.02, 0.1, 0.001, 1.0, True, False)
+        Bid(f"p{n}", n, 9, 1, 0, 50, 0.3, 0.6, 0.3 + n / 50, 0.5 + n, 0.01, 0.02, 0.1, 0.01, 1.0, True, False, likely_usd=0.01)
         for n in range(count)
     )
 

@@ -221,7 +221,9 @@ def test_pain_21_B9_a_hundred_reloads_of_the_daemon_under_load_lose_no_request_a
             weight=rng.randint(1, 9),
             limits={"max_concurrency": rng.choice((2, 3, None))},
         )
-        return file | {"routing": {"strategy": rng.choice(("adaptive", "round_robin", "least_latency", "random", "weighted"))}}
+        strategy = rng.choice(("adaptive", "round_robin", "least_latency", "random", "weighted"))
+        # So that each request is one call.
+        return file | {"routing": {"strategy": strategy, "hedge": {"enabled": False}, "explore": {"enabled": False}}}
 
     is_over = threading.Event()
     with Gateway(drawn(), may_complain=True) as gateway:

@@ -39,7 +39,9 @@ def loaded_of(file: File | bytes) -> Loaded:
 
 
 def file_of(*providers: Mapping[str, Any], **routing: Any) -> dict[str, Any]:
-    return {"providers": list(providers), "routing": routing}
+    """A file in which each request is one call."""
+    alone = {"hedge": {"enabled": False}, "explore": {"enabled": False}}
+    return {"providers": list(providers), "routing": alone | routing}
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """``adaptive``, the default: least expected loss, in seconds.
 
-    C = expected_s + λ · cost_usd
+    C = expected_s + λ · likely_usd
     V = (1 − p) · C + p · (L + C'next) + [stream] · cut · penalty
 
 ``expected_s`` is the provider's own estimate of this request, its queue and slow spells included; λ is
@@ -49,7 +49,7 @@ def rank_adaptive(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> Ran
     least = runner_up = inf
     losses: list[float] = []
     for bid in bids:
-        cost = bid.cost_usd
+        cost = bid.likely_usd
         if cost is None or bid.samples <= 0:
             losses = _guessed_losses(bids, seconds_per_usd)
             least, runner_up = sorted([*losses, inf])[:2]
@@ -90,8 +90,8 @@ def rank_adaptive(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> Ran
 
 def _guessed_losses(bids: list[Bid], seconds_per_usd: float) -> list[float]:
     """The same where something is unknown."""
-    dearest = max((bid.cost_usd for bid in bids if bid.cost_usd is not None), default=0.0)
-    prices = [seconds_per_usd * (dearest if bid.cost_usd is None else bid.cost_usd) for bid in bids]
+    dearest = max((bid.likely_usd for bid in bids if bid.likely_usd is not None), default=0.0)
+    prices = [seconds_per_usd * (dearest if bid.likely_usd is None else bid.likely_usd) for bid in bids]
     known = [bid.expected_s + price for bid, price in zip(bids, prices, strict=True) if bid.samples > 0]
     guess_idle = OPTIMISM * (min(known) if known else _BLANK_S)
     guess_busy = CAUTION * (sum(known) / len(known) if known else _BLANK_S)

@@ -13,8 +13,9 @@ UNKNOWN_USD = 1e6
 def rank_cost(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> Ranked:
     """Cheapest for this request first, a price of 0 (local) before all, an unknown one last. Score in USD.
 
-    The price is the provider's for the prompt's estimate and the output to come. Ties go to the less loaded, then to chance.
-    Beyond ``routing.fanout`` the cheapest by the price list are asked, with a sample of the equals that just fail to fit in.
+    The price is that of the prompt's estimate and ``max_tokens``, or of the output to come where that is not given. Ties go to
+    the less loaded, then to chance. Beyond ``routing.fanout`` the cheapest by the price list are asked, with a sample of the
+    equals that just fail to fit in.
     """
     draw = rng.random
     keyed = [
