@@ -45,12 +45,11 @@ def offer(
     evidence = standing.evidence.models.get(model, NOTHING_KNOWN)
     if profile.endpoint == "embeddings":
         reserved, output_tokens, priced_tokens = prompt_tokens, 0.0, 0.0
+    elif max_tokens is None:
+        output_tokens = priced_tokens = evidence.output.expected(None)
+        reserved = prompt_tokens + evidence.output.upper
     else:
-        output_tokens = priced_tokens = evidence.output.expected(max_tokens)
-        if max_tokens is None:
-            reserved = prompt_tokens + evidence.output.upper
-        else:
-            reserved, priced_tokens = wanted, max_tokens
+        reserved, output_tokens, priced_tokens = wanted, evidence.output.expected(max_tokens), max_tokens
     if (hold := limits.hold(reserved, now)) is not None:
         return _held_back(spec, hold, limits) if held is None else NoBid(spec.id, held[0], held[1], "")
     expected_s = evidence.expected_s(output_tokens, now)
@@ -74,10 +73,8 @@ def offer(
         if stands_in_s is not None:
             p50_s = p95_s = ewma_s = peak_s = stands_in_s
     health = standing.health
-    if now <= health.steady_until:
-        score, is_healthy = health.steady_score, health.is_steady_healthy
-    else:
-        score, is_healthy = health.view(now)
+    is_steady = now <= health.steady_until
+    score, is_healthy = (health.steady_score, health.is_steady_healthy) if is_steady else health.view(now)
     max_p95_s, in_flight, limit = health.spec.max_p95_s, limits.in_flight, limits.max_concurrency
     room = room_of(standing, limits) if is_trial else None if limit is None else limit - in_flight
     heard_at = evidence.heard_at
