@@ -26,11 +26,15 @@ _HAIR = 1e-6
 class Taking:
     """So much, taken from a bucket and not settled yet; one of a chain from the oldest to the newest."""
 
-    __slots__ = ("amount", "bucket", "newer", "older", "room")
+    __slots__ = ("amount", "bucket", "left", "newer", "older", "room")
 
-    def __init__(self, bucket: "Bucket", amount: float, room: float, older: "Taking | None" = None) -> None:
+    def __init__(
+        self, bucket: "Bucket", amount: float, room: float, older: "Taking | None" = None, left: float | None = None
+    ) -> None:
         self.bucket = bucket
         self.amount = amount
+        self.left = left
+        """What was in the bucket after it, had nobody ever said that there was less (``Bucket.told``); None: nobody knows."""
         self.room = room
         """The least there was in the bucket after this taking and before the next."""
         self.older = older
@@ -44,7 +48,7 @@ class Taking:
 class Bucket:
     """``level`` as of ``at`` (s); fills by ``rate_per_s`` up to ``size``; below zero it is a debt."""
 
-    __slots__ = ("_newest", "at", "level", "rate_per_s", "size")
+    __slots__ = ("_newest", "_untold", "at", "level", "rate_per_s", "size")
 
     def __init__(self, size: float, rate_per_s: float, now: float, is_full: bool) -> None:
         self.size = size
@@ -52,6 +56,8 @@ class Bucket:
         self.level = size if is_full else 0.0
         self.at = now
         self._newest: Taking | None = None
+        self._untold = 0.0
+        """How much fuller it would be had nobody ever said that there was less in it."""
 
     def level_at(self, now: float) -> float:
         """What is in it at ``now``."""
@@ -77,7 +83,7 @@ class Bucket:
         self._refill(now)
         self.level = level = self.level - amount
         older = self._newest
-        self._newest = taking = Taking(self, amount, self.size - level, older)
+        self._newest = taking = Taking(self, amount, self.size - level, older, level + self._untold)
         if older is not None:
             older.newer = taking
         return taking
@@ -106,6 +112,21 @@ class Bucket:
         self._refill(now)
         if level < self.level:
             self.level = level
+
+    def told(self, remaining: float, taking: Taking | None, now: float) -> None:
+        """Whoever keeps the real bucket says that ``remaining`` were left in it when it had admitted ``taking``.
+
+        That is some time ago, so it is compared with what was here then: what was refilled and taken since holds for both. Only
+        if it is less it is believed. ``taking`` None: it holds now.
+        """
+        if taking is None or taking.left is None:
+            self.lower_to(remaining, now)
+            return
+        beyond = taking.left - self._untold - remaining
+        if beyond > 0.0:
+            self._refill(now)
+            self.level -= beyond
+            self._untold += beyond
 
     def resize(self, size: float, rate_per_s: float, now: float) -> None:
         """Live under another limit with what is in it; what is over the new size is lost."""

@@ -356,7 +356,7 @@ class ProviderActor:
         if permit.is_elsewhere:
             return
         if end.limits is not None:
-            limits.see(end.limits, now)
+            limits.see(end.limits, now, permit.drawn)
         if limits.refusals_in_a_row and outcome is _SUCCESS:
             limits.answered()
         if failure is not None and failure.blame is Blame.UPSTREAM:

@@ -39,6 +39,7 @@ class Hold(NamedTuple):
     """Which limit it is and who set it, for people."""
 
 
+_NOTHING = Drawn(None, None)
 _FULL = Hold(Hindrance.CAPACITY, None, "our limit max_concurrency")
 
 
@@ -139,16 +140,17 @@ class Limits(Rates):
         self.blocked_until = 0.0
         self.refusals_in_a_row = 0
 
-    def see(self, seen: LimitsSeen, now: float) -> None:
-        """Lower our buckets to what the provider says is left. It never raises them."""
-        for bucket, remaining, reset_s in (
-            (self.requests, seen.remaining_requests, seen.reset_requests_s),
-            (self.tokens, seen.remaining_tokens, seen.reset_tokens_s),
+    def see(self, seen: LimitsSeen, now: float, drawn: Drawn | None = None) -> None:
+        """Lower our buckets to what the provider said was left when it took the call of ``drawn``. It never raises them."""
+        taken = drawn or _NOTHING
+        for bucket, taking, remaining, reset_s in (
+            (self.requests, taken.requests, seen.remaining_requests, seen.reset_requests_s),
+            (self.tokens, taken.tokens, seen.remaining_tokens, seen.reset_tokens_s),
         ):
             if remaining is None:
                 continue
             if bucket is not None:
-                bucket.lower_to(float(max(0, remaining)), now)
+                bucket.told(float(max(0, remaining)), taking if taking is not None and taking.bucket is bucket else None, now)
             elif remaining <= 0:
                 wait_s = BACKOFF_S if reset_s is None else reset_s
                 self.blocked_until = max(self.blocked_until, now + min(max(0.0, wait_s), SEEN_EMPTY_S_MAX))

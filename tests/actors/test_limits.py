@@ -117,6 +117,19 @@ def test_what_the_provider_says_is_left_lowers_a_bucket_and_never_raises_it() ->
     assert bucket.requests.level == 10
 
 
+def test_what_was_left_when_a_call_was_taken_is_compared_with_what_was_left_here_then() -> None:
+    """A call takes its time: what both buckets have refilled since is not lost, and what was taken since is not had twice."""
+    bucket = limits(requests_per_minute=60)
+    requests = bucket.requests
+    assert requests is not None
+    first, second, *_ = [bucket.take(0, 0.0) for _ in range(20)]
+    assert requests.level == 40
+    bucket.see(LimitsSeen(remaining_requests=29), 5.0, first)  # Thirty were there, and sixty here, before the first.
+    assert requests.level_at(5.0) == 30 - 20 + 5
+    bucket.see(LimitsSeen(remaining_requests=28), 6.0, second)  # That is known by now.
+    assert requests.level_at(6.0) == 30 - 20 + 6
+
+
 def test_nothing_left_blocks_for_a_moment_where_we_have_no_bucket() -> None:
     free = limits()
     free.see(LimitsSeen(remaining_tokens=0, reset_tokens_s=0.5), 0.0)
@@ -203,7 +216,8 @@ def test_B3_D1_no_window_sends_more_than_limit_and_burst_whatever_the_order(
                 assert hold.retry_at is not None
                 assert hold.retry_at > now
         elif what == "see":
-            both.see(LimitsSeen(amount, 1.0, amount, 1.0), now)
+            told_of = out[amount % len(out)][1] if out and amount % 2 else None
+            both.see(LimitsSeen(amount, 1.0, amount, 1.0), now, told_of)
         elif out:
             taken_at, drawn = out.pop(amount % len(out))
             both.release()
