@@ -40,7 +40,7 @@ def _head(report: Report) -> list[tuple[str, str]]:
 
 
 def _providers(providers: Sequence[Report]) -> Table:
-    table = _table("provider", "share", "answers", "calls", "success", "first content", "whole answer", "cost")
+    table = _table("provider", "share", "answers", "calls", "called off", "success", "first content", "whole answer", "cost")
     table.add_column("failures", overflow="fold")
     for one in providers:
         failures = ", ".join(f"{count} {code}" for code, count in one["failures"].items())
@@ -49,6 +49,7 @@ def _providers(providers: Sequence[Report]) -> Table:
             _percent(one["share"]),
             str(one["answers"]),
             str(one["calls"]),
+            str(one["called_off"]),
             _percent(one["success"]),
             _quantiles(one["first_content_ms"]),
             _quantiles(one["whole_ms"]),

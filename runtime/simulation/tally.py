@@ -74,6 +74,11 @@ class Calls:
             if end.first_content_s is not None:
                 self.first_content_s.append(end.first_content_s)
 
+    @property
+    def called_off(self) -> int:
+        """Calls that nobody let come to their end: another one of the request was faster, or the client left."""
+        return self.outcomes[Outcome.LOST_HEDGE.value] + self.outcomes[Outcome.CANCELLED.value]
+
 
 class Tally:
     """One run. ``see`` is the journal of the house, ``add`` takes every request that is over."""
@@ -139,7 +144,8 @@ class Tally:
             "calls": calls.sent,
             "answers": calls.answers,
             "share": share(calls.answers, self.all.answered),
-            "success": share(calls.outcomes[Outcome.SUCCESS.value], calls.sent),
+            "called_off": calls.called_off,
+            "success": share(calls.outcomes[Outcome.SUCCESS.value], calls.sent - calls.called_off),
             "first_content_ms": quantiles_ms(calls.first_content_s),
             "whole_ms": quantiles_ms(calls.whole_s),
             "cost_usd": None if billed_usd is None else round(billed_usd, 6),
