@@ -158,6 +158,15 @@ class HedgeSpec(Message):
     """Of requests."""
 
 
+@message("control.affinity_spec")
+class AffinitySpec(Message):
+    """Whether conversations stay with the provider that has their beginning in its cache. Times in seconds."""
+
+    enabled: bool = True
+    ttl_s: float = 300.0
+    """So long after its last use a cache is taken to be there."""
+
+
 @message("control.explore_spec")
 class ExploreSpec(Message):
     """How providers that are out of use are found again, by copies of small requests. Times in seconds."""
@@ -186,6 +195,7 @@ class RoutingSpec(Message):
     """What ``least_latency`` compares: ``p50`` or ``p95``."""
     hedge: HedgeSpec = HedgeSpec()
     explore: ExploreSpec = ExploreSpec()
+    affinity: AffinitySpec = AffinitySpec()
 
 
 @message("control.config_snapshot")

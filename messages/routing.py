@@ -156,6 +156,8 @@ class RequestProfile(Message):
     """The client's address."""
     agent: str = ""
     """The client's ``User-Agent``, shortened."""
+    affinity: str = ""
+    """A digest of what a long prompt begins with, or of the client's ``prompt_cache_key``; empty: nothing worth a cache."""
 
 
 @message("routing.route_query", bounded=True)

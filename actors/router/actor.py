@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from actors.kernel import Context, Ref
+from actors.router.affinity import Affinity
 from actors.router.alarm import Alarm
 from actors.router.answers import no_route, no_start, plan_of, teach
 from actors.router.candidates import all_ready, next_batch, offers, rank, ranked_by, select
@@ -52,7 +53,7 @@ class RouterActor:
     def __init__(self, snapshot: ConfigSnapshot, seed: str = "", strategies: Mapping[str, Strategy] = STRATEGIES) -> None:
         self._strategies = strategies
         self._record = Recorder(snapshot.routing.decisions_kept, seed or f"{snapshot.seed}/router")
-        self._hedging, self._exploring = Hedging(), Exploring(snapshot.routing)
+        self._hedging, self._exploring, self._affinity = Hedging(), Exploring(snapshot.routing), Affinity()
         self._requests = 0
         self._adopt(snapshot)
         self._memories = Memories()
@@ -123,6 +124,8 @@ class RouterActor:
             self._freed_count,
         )
         self._open[query_id] = pending
+        if profile.affinity:
+            pending.home = self._affinity.home_of(profile.affinity, route.model, self._routing.affinity, now)
         if course.rules or course.error is not None or course.priority != NORMAL:
             pending.head_start_s = head_start_s(course.priority, self._routing.queue_max_wait_s)
             if not (is_dry or query.tried or query.refused):
@@ -191,6 +194,8 @@ class RouterActor:
 
     def _plan(self, pending: Pending, ranked: Ranked, context: Context) -> None:
         strategy, now = pending.strategy, context.now()
+        if pending.query.profile.affinity:
+            ranked = self._affinity.settle(pending, ranked, self._routing.affinity, now)
         way, copy = ranked, None
         if not pending.is_dry:
             winner = ranked[0][1].provider

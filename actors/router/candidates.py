@@ -61,6 +61,8 @@ def _sample(pending: Pending, policy: Policy, count: int, rng: Random) -> list[E
             entry = pending.route.entries[place]
             if kept is pending.route.entries or entry in kept:
                 first[-1] = entry
+    if pending.home and pending.home not in [entry.id for entry in first]:
+        first[:1] = [entry for entry in kept if entry.id == pending.home] or first[:1]
     return first
 
 

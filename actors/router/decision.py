@@ -148,7 +148,11 @@ def _attempt(number: int, ended: CallEnded) -> AttemptRecord:
 
 def _note(pending: Pending) -> str:
     failure = pending.failure
-    notes = (pending.course.note, f"{pending.strategy.name} failed ({failure}): first stood in" if failure else "")
+    notes = (
+        pending.course.note,
+        pending.remark,
+        f"{pending.strategy.name} failed ({failure}): first stood in" if failure else "",
+    )
     return "; ".join(note for note in notes if note)
 
 

@@ -91,6 +91,10 @@ class Pending:
     """Why the strategy of somebody else's making was replaced by ``first``."""
     head_start_s: float = 0.0
     """By how much its priority makes it older, of the course it began with: its place in line stays."""
+    home: str = ""
+    """Who has the beginning of its prompt (``affinity``)."""
+    remark: str = ""
+    """What ``affinity`` made of that, for the record."""
     hedge_after_s: float | None = None
     """As the plan says."""
     explored: str = ""

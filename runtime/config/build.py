@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from messages.control import (
+    AffinitySpec,
     BackoffSpec,
     CircuitSpec,
     ConfigSnapshot,
@@ -167,6 +168,7 @@ def _routing(routing: Routing) -> RoutingSpec:
         latency_quantile=routing.least_latency.quantile,
         hedge=_hedge(routing.hedge),
         explore=ExploreSpec(routing.explore.enabled, routing.explore.max_share, routing.explore.idle),
+        affinity=AffinitySpec(routing.affinity.enabled, routing.affinity.ttl),
     )
 
 

@@ -175,6 +175,13 @@ class Explore(Section):
     idle: PositiveDuration = 10.0
 
 
+class Affinity(Section):
+    """Conversations that stay with the provider that has their beginning in its cache."""
+
+    enabled: bool = True
+    ttl: PositiveDuration = 300.0
+
+
 class Routing(Section):
     """How requests are routed."""
 
@@ -189,6 +196,7 @@ class Routing(Section):
     queue: Queue = Queue()
     hedge: Hedge = Hedge()
     explore: Explore = Explore()
+    affinity: Affinity = Affinity()
 
 
 class HealthWeights(Section):

@@ -16,6 +16,7 @@ from runtime.courier.directory import Directory
 from runtime.courier.permits import PermitTable
 from runtime.courier.reservations import Reservations, ReservationTable
 from runtime.courier.retries import RetryBudgets
+from runtime.dialects.affinity import affinity_of
 from runtime.dialects.request import Endpoint, ReadRequest
 from runtime.ports import EdgeRequest, Upstream
 from runtime.system.clock import Clock
@@ -93,5 +94,6 @@ class ClientCall:
                 (),
                 self.request.peer,
                 self.agent,
+                affinity_of(self.endpoint, read.parsed, read.prompt_tokens),
             )
         return known

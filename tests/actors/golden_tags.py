@@ -22,6 +22,7 @@ GOLDEN_TAGS = {
     "changes.set_default": "SetDefault",
     "changes.set_strategy": "SetStrategy",
     "changes.unregister_provider": "UnregisterProvider",
+    "control.affinity_spec": "AffinitySpec",
     "control.backoff_spec": "BackoffSpec",
     "control.circuit_spec": "CircuitSpec",
     "control.config_snapshot": "ConfigSnapshot",

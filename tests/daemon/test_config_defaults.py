@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from messages.control import (
+    AffinitySpec,
     BackoffSpec,
     CircuitSpec,
     ExploreSpec,
@@ -140,6 +141,7 @@ routing:
   queue: {max_wait: 0, max_length: 0}
   hedge: {enabled: false, after: 2s, max_share: 0.1}
   explore: {enabled: false, max_share: 0.2, idle: 1m}
+  affinity: {enabled: false, ttl: 2m}
 health:
   {min_score: 0.5, ewma_alpha: 1, failures: 3, min_success_rate: 0.9, max_p95: 2s, window: 30s, decay: 0.1, slow_at: 3,
    weights: {success: 0.6, errors: 0.3, latency: 0.1}, failures_factor: 0.25, minimum_calls: 5, stale_windows: 1}
@@ -163,6 +165,7 @@ def test_D1_every_supported_key_arrives() -> None:
         "least_latency", 0, 4, 0.02, 60,
         FailoverSpec(False, 5, ("408", "5xx", "429"), BackoffSpec("linear", 1, 3, 2, False), 0.5, False, True), 0, 0,
         latency_quantile="p95", hedge=HedgeSpec(False, "fixed", 2, 0.1), explore=ExploreSpec(False, 0.2, 60),
+        affinity=AffinitySpec(False, 120),
     )  # fmt: skip
     assert loaded.snapshot.health == HealthSpec(0.5, 1, 3, 0.9, 2, 30, 0.1, 0.6, 0.3, 0.1, 3, 0.25, 5, 1)
     assert loaded.telemetry == TelemetrySettings("http://localhost:4317", "grpc", 1, "gate")

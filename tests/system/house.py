@@ -279,12 +279,13 @@ class World:
         pause_s: float = 0.0,
         patience: int | None = None,
         model: str = MODEL,
+        messages: Sequence[Mapping[str, str]] | None = None,
     ) -> Client:
         """A request that begins now."""
         number = len(self.clients) + 1
         client = Client(number, stream, pause_s, patience, begun_at=self.now)
         self.clients.append(client)
-        said: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": f"question {number}"}]}
+        said: dict[str, Any] = {"model": model, "messages": messages or [{"role": "user", "content": f"question {number}"}]}
         said |= ({"stream": True} if stream else {}) | ({"max_tokens": max_tokens} if max_tokens is not None else {})
         body = json.dumps(said).encode()
         request = EdgeRequest("POST", "/v1/chat/completions", tuple((headers or {}).items()), body, "127.0.0.1")
