@@ -265,6 +265,8 @@ class Bid(Message):
     """Time to first content now as a multiple of what it used to be."""
     likely_usd: float | None = None
     """Price of this request if its answer is as long as answers are here; None: unknown."""
+    strain_s: float = 0.0
+    """What taking one more from a rate limit that is nearly used up may let others wait, in seconds; 0: there is enough."""
 
 
 @message("routing.no_bid")

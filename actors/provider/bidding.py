@@ -5,7 +5,6 @@ was learned (``evidence``, ``health``); here it is only read, the usual case by 
 """
 
 from actors.provider.catalog import Catalog, Offered
-from actors.provider.evidence import NEVER
 from actors.provider.limits import Hindrance, Hold, Limits
 from actors.provider.models import NOTHING_KNOWN
 from actors.provider.overdue import overdue_ages
@@ -15,6 +14,10 @@ from messages.routing import Bid, CallForBids, NoBid, NoBidReason
 
 TIGHT_SHARE = 0.8
 """Of a limit: who has used more of it is spared second calls."""
+_AT_EASE = (False, 0.0)
+STRAIN_S = 1.0
+AMPLE_S = 3.0
+AMPLE_REQUESTS = 20.0
 UNHEARD_S = 1e6
 """Told of a model of which no call has ever told anything."""
 
@@ -77,7 +80,7 @@ def offer(
     score, is_healthy = (health.steady_score, health.is_steady_healthy) if is_steady else health.view(now)
     max_p95_s, in_flight, limit = health.spec.max_p95_s, limits.in_flight, limits.max_concurrency
     room = room_of(standing, limits) if is_trial else None if limit is None else limit - in_flight
-    heard_at = evidence.heard_at
+    is_tight, strain_s = pressure(limits, reserved, now) if limit or limits.requests or limits.tokens else _AT_EASE
     _, overdue_s, overdue_early_s = overdue_ages(evidence, profile.stream, output_tokens)
     bid = Bid(
         spec.id, in_flight, room, spec.weight, spec.priority, known,
@@ -85,22 +88,30 @@ def offer(
         failure_p, evidence.failure_loss_s, cut_p, score, is_healthy and (max_p95_s is None or p95_s <= max_p95_s),
         is_trial, 0 if known else evidence.in_flight, successes, failures, reserved,
         peak_s, evidence.tokens_per_s, surplus, overdue_s, overdue_early_s,
-        (limit is not None or limits.requests is not None or limits.tokens is not None) and is_tight(limits, now),
-        now - heard_at if heard_at > NEVER else UNHEARD_S, evidence.slowness, offered.cost_usd(prompt_tokens, output_tokens),
+        is_tight, min(now - evidence.heard_at, UNHEARD_S), evidence.slowness,
+        offered.cost_usd(prompt_tokens, output_tokens), strain_s,
     )  # fmt: skip
     return bid if held is None else NoBid(spec.id, held[0], held[1], "", bid)
 
 
-def is_tight(limits: Limits, now: float) -> bool:
-    """Whether over 80 % of a limit is used: such a provider takes no second calls. At ``now`` (s)."""
+def pressure(limits: Limits, tokens: int, now: float) -> tuple[bool, float]:
+    """Whether over 80 % of a limit is used, and how dear (s) it is to take one more request of ``tokens`` from what is left.
+
+    Who takes the last of a bucket lets others wait in the next burst, while what flows into full buckets is lost. So the price
+    rises as a bucket drains: from nothing, with three seconds' worth or twenty requests in it, to ``STRAIN_S`` when it is empty
+    (the square of what is missing; found by simulating three limited providers near their joint limit).
+    """
     limit = limits.max_concurrency
-    if limit is not None and limits.in_flight > TIGHT_SHARE * limit:
-        return True
-    requests, tokens = limits.requests, limits.tokens
-    left = 1.0 - TIGHT_SHARE
-    return (requests is not None and requests.level_at(now) < left * requests.size) or (
-        tokens is not None and tokens.level_at(now) < left * tokens.size
-    )
+    is_tight, strain_s = limit is not None and limits.in_flight > TIGHT_SHARE * limit, 0.0
+    for bucket, amount in ((limits.requests, 1.0), (limits.tokens, float(tokens))):
+        if bucket is None:
+            continue
+        level, size = bucket.level_at(now), bucket.size
+        is_tight = is_tight or level < (1.0 - TIGHT_SHARE) * size
+        ample = min(size, AMPLE_S * bucket.rate_per_s, AMPLE_REQUESTS * amount)
+        if level < ample:
+            strain_s = max(strain_s, STRAIN_S * (1.0 - level / ample) ** 2)
+    return is_tight, strain_s
 
 
 def room_of(standing: Standing, limits: Limits) -> int | None:

@@ -314,4 +314,5 @@ def with_plans(bid: Bid, count: int) -> Bid:
         bid.unheard_s,
         bid.slowness,
         bid.likely_usd,
+        bid.strain_s,
     )

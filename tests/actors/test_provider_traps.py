@@ -161,3 +161,18 @@ def test_D3_a_price_counts_max_tokens_whatever_is_likely() -> None:
     assert bid.likely_usd == pytest.approx((100 * 2.0 + 300 * 10.0) / 1e6)
     unbounded = world.bid(prompt_tokens=100, max_tokens=None)
     assert unbounded.cost_usd == unbounded.likely_usd == bid.likely_usd
+
+
+def test_the_last_of_a_rate_limit_is_dear_and_plenty_of_it_is_free() -> None:
+    """Three seconds' worth, or twenty requests, are plenty; from there the price rises to a second."""
+    world = World(limits=LimitsSpec(requests_per_minute=600, burst=30))
+    prices: list[float] = []
+    for number in range(30):
+        bid = world.bid()
+        assert isinstance(bid, Bid)
+        prices.append(bid.strain_s)
+        world.award(f"p{number}")
+    assert prices[:11] == [0.0] * 11, "thirty to twenty left"
+    assert prices == sorted(prices)
+    assert prices[20] == pytest.approx(0.25), "ten left"
+    assert 0.8 < prices[29] < 1.0, "one left"

@@ -119,3 +119,8 @@ def test_scores_are_the_formula_whatever_the_order(rows: list[tuple[float, float
 def test_the_winner_is_never_more_than_a_tenth_worse_than_the_best(seconds: list[float], seed: int) -> None:
     found = scores(*(bid(f"p{n}", expected_s=s) for n, s in enumerate(seconds)), seed=seed)
     assert next(iter(found.values())) <= 1.1 * min(found.values()) + 1e-9
+
+
+def test_who_has_plenty_of_its_limit_left_goes_before_one_a_little_faster_that_has_not() -> None:
+    assert first(bid("fast", expected_s=1.0, strain_s=0.5), bid("ample", expected_s=1.3)) == "ample"
+    assert first(bid("fast", expected_s=1.0, strain_s=0.1), bid("ample", expected_s=1.3)) == "fast"

@@ -1,9 +1,10 @@
 """``adaptive``, the default: least expected loss, in seconds.
 
-    C = expected_s + λ · likely_usd
+    C = expected_s + strain_s + λ · likely_usd
     V = (1 − p) · C + p · (L + C'next) + [stream] · cut · penalty
 
-``expected_s`` is the provider's own estimate of this request, its queue and slow spells included; λ is
+``expected_s`` is the provider's own estimate of this request, its queue and slow spells included; ``strain_s`` what the last of
+its rate limit is worth to those who come next; λ is
 ``routing.adaptive.seconds_per_usd``; p is the chance to fail before content, L the seconds a failure costs before it shows,
 C'next the least C of the other bidders (the penalty where there is none, for then a failure is the client's), cut the
 chance that a stream breaks after content. The admission wait of the policy's full form is 0 here, because a provider that
@@ -54,7 +55,7 @@ def rank_adaptive(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> Ran
             losses = _guessed_losses(bids, seconds_per_usd)
             least, runner_up = sorted([*losses, inf])[:2]
             break
-        loss = bid.expected_s + seconds_per_usd * cost
+        loss = bid.expected_s + bid.strain_s + seconds_per_usd * cost
         losses.append(loss)
         if loss < least:
             runner_up = least
@@ -92,13 +93,13 @@ def _guessed_losses(bids: list[Bid], seconds_per_usd: float) -> list[float]:
     """The same where something is unknown."""
     dearest = max((bid.likely_usd for bid in bids if bid.likely_usd is not None), default=0.0)
     prices = [seconds_per_usd * (dearest if bid.likely_usd is None else bid.likely_usd) for bid in bids]
-    known = [bid.expected_s + price for bid, price in zip(bids, prices, strict=True) if bid.samples > 0]
+    known = [bid.expected_s + bid.strain_s + price for bid, price in zip(bids, prices, strict=True) if bid.samples > 0]
     guess_idle = OPTIMISM * (min(known) if known else _BLANK_S)
     guess_busy = CAUTION * (sum(known) / len(known) if known else _BLANK_S)
     losses: list[float] = []
     for bid, price in zip(bids, prices, strict=True):
         if bid.samples > 0:
-            losses.append(bid.expected_s + price)
+            losses.append(bid.expected_s + bid.strain_s + price)
         else:
             guess = guess_busy if bid.exploring > 0 else guess_idle
             losses.append(guess if known else guess + price)
