@@ -27,6 +27,7 @@ from messages.calls import Award, CallEnded, ContentStarted, Outcome, Usage
 from messages.control import ConfigSnapshot, HealthSpec, ModelSpec, ProviderSpec, RoutingSpec
 from messages.policy import Action, ActionKind, Condition, ConditionKind, Rule
 from messages.routing import Claimed, RequestProfile, RoutePlan, RouteQuery
+from runtime.daemon import GC_THRESHOLDS
 from runtime.system.clock import real_clock
 from runtime.system.system import ActorSystem
 from runtime.tree import CORE, PROVIDER
@@ -129,10 +130,14 @@ async def measure(snapshot: ConfigSnapshot, effort: Effort) -> float:
     try:
         for _ in range(3 * len(snapshot.providers)):
             await house.decide()
+        # As the daemon does.
         gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         rounds = [sum([await house.decide() for _ in range(effort.decisions)]) for _ in range(effort.rounds)]
         return min(rounds) / effort.decisions * 1e6
     finally:
+        gc.unfreeze()
         await house.stop()
 
 
