@@ -21,7 +21,7 @@ async def stream(request: web.Request, answer: aiohttp.ClientResponse) -> web.St
 
 def main() -> None:
     port, upstream = int(sys.argv[1]), sys.argv[2]
-    app = web.Application()
+    app = web.Application(client_max_size=100_000_000)
 
     async def session(app: web.Application) -> None:
         app["session"] = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
