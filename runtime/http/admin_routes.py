@@ -157,9 +157,12 @@ class AdminRoutes:
         return 200, await self._admin.explain(call.body)
 
 
-def must_be_json(method: str, *, has_body: bool) -> bool:
-    """Whether a request's body must say that it is JSON. What a page of another site can send without asking first is not."""
-    return has_body if method == "DELETE" else method not in BODILESS
+def must_be_json(method: str, said: str, *, has_body: bool) -> bool:
+    """Whether a request's body must say that it is JSON. What a page of another site can send without asking first is not.
+
+    ``said`` is its content type. Who sends no body need not say any: ``curl -X POST …/admin/reload`` is enough.
+    """
+    return has_body if method == "DELETE" or not said else method not in BODILESS
 
 
 def _with_head(methods: Methods) -> Methods:

@@ -193,7 +193,8 @@ class HttpServer:
         why = why_not_admin(asked.head, self._admin_key)
         if why is not None:
             return error_answer(Problem(401 if self._admin_key else 403, "admin_refused", f"Refused: {why}."))
-        if must_be_json(asked.head.method, has_body=asked.has_body) and asked.content_type != "application/json":
+        said = asked.head.header("content-type")
+        if must_be_json(asked.head.method, said, has_body=asked.has_body) and asked.content_type != "application/json":
             return error_answer(Problem(415, "invalid_request", "The body must be application/json."))
         body = await asked.body() if asked.head.method not in BODILESS else b""
         if isinstance(body, Problem):

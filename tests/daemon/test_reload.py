@@ -109,6 +109,13 @@ def test_pain_21_a_file_that_contradicts_the_admin_api_is_refused_with_both_path
         assert list(gateway.providers()) == ["a", "b"]
 
 
+def test_no_body_need_be_sent_where_there_is_nothing_to_say(upstream: ScriptedUpstream) -> None:
+    with Gateway(file_of(upstream, "a")) as gateway:
+        for path in ("/admin/reload", "/admin/providers/a/probe", "/admin/providers/a/reset"):
+            assert gateway.call("POST", path).status == 200, path
+            assert gateway.call("POST", path, b"", {"content-type": "text/plain"}).status == 415, path
+
+
 def test_the_reload_is_as_well_guarded_as_the_rest_of_the_admin_api(upstream: ScriptedUpstream) -> None:
     file = file_of(upstream, "a") | {"server": {"admin_key": "${KEY}"}}
     with Gateway(file, {"KEY": "hunter2-hunter2"}) as gateway:
