@@ -241,25 +241,26 @@ class Courier:
             is_lead = plan.is_led and choice is plan.choices[0]
             kind = _EXPLORE if is_lead else _FAILOVER if self._attempts else _FIRST
             attempt = self.attempt_at(plan, choice, kind)
+            finish: Finish | None = None
             try:
                 refusal = await attempt.award()
                 self._claim(is_granted=refusal is None)
-                if refusal is not None:
-                    self._refusals.add(provider, self.house.clock.now())
-                    if refusal is RefusalReason.RATE_LIMITED and not self.house.directory.routing.failover.on_rate_limit:
-                        break
-                    continue
-                if is_repeat:
-                    self.house.budgets.spend(provider)
-                else:
-                    self.house.budgets.earn(provider)
-                headers = self.granted(plan, attempt)
-                if plan.hedge_after_s is None and plan.explore is None:
-                    return await self._conclude(await attempt.call(self.sink, headers), plan, provider, headers)
-                finish = await self._race(plan, choice, attempt, headers)
+                if refusal is None:
+                    if is_repeat:
+                        self.house.budgets.spend(provider)
+                    else:
+                        self.house.budgets.earn(provider)
+                    headers = self.granted(plan, attempt)
+                    if plan.hedge_after_s is None and plan.explore is None:
+                        return await self._conclude(await attempt.call(self.sink, headers), plan, provider, headers)
+                    finish = await self._race(plan, choice, attempt, headers)
             finally:
                 attempt.end()
-            return await self._conclude(finish.result, plan, finish.attempt.provider, finish.headers)
+            if finish is not None:
+                return await self._conclude(finish.result, plan, finish.attempt.provider, finish.headers)
+            self._refusals.add(provider, self.house.clock.now())
+            if refusal is RefusalReason.RATE_LIMITED and not self.house.directory.routing.failover.on_rate_limit:
+                break
         self._claim(is_granted=False)
         return None
 
