@@ -11,13 +11,14 @@ from tests.actors.test_provider import World
 
 AUTO = LimitsSpec(adaptive=True)
 DROPS = {
-    "429": Failure(Blame.UPSTREAM, Scope.BUCKET, Retry.LATER, "http_429", 429),
-    "503": Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.LATER, "http_503", 503),
+    "429": Failure(Blame.UPSTREAM, Scope.BUCKET, Retry.LATER, "http_429", 429, is_overload=True),
+    "503": Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.LATER, "http_503", 503, is_overload=True),
     "first byte": Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.ELSEWHERE, "first_byte_timeout"),
 }
 TELL_NOTHING = {
     "the client's error": Failure(Blame.CLIENT, Scope.NONE, Retry.NEVER, "http_400", 400),
     "a bad key": Failure(Blame.UPSTREAM, Scope.CREDENTIAL, Retry.ELSEWHERE, "http_401", 401),
+    "another failure of its own": Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.LATER, "http_500", 500),
     "no money": Failure(Blame.UPSTREAM, Scope.BUCKET, Retry.ELSEWHERE, "insufficient_quota", 429),
     "a broken connection": Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.LATER, "broken"),
     "the deadline": Failure(Blame.CLIENT, Scope.NONE, Retry.NEVER, "deadline"),
