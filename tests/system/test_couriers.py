@@ -53,10 +53,22 @@ def test_B5_pain_09_a_failed_attempt_goes_on_to_one_not_tried(kind: FaultKind, s
 
 def test_D8_a_clients_own_error_is_passed_on_and_tried_nowhere_else() -> None:
     async def scene(world: World) -> None:
+        # More than any provider here makes: each would say so.
+        client = await world.ask(max_tokens=10_000_000)
+
+        assert (client.status, client.attempts, sent(world)) == (400, 1, "a")
+        assert "max_tokens is too large" in client.text
+        report = await world.report("a")
+        assert (report.failures, report.circuit, report.health) == (0, "closed", 1.0)
+
+    run(config(), scene)
+
+
+def test_what_is_no_request_at_all_is_sent_to_nobody() -> None:
+    async def scene(world: World) -> None:
         client = await world.ask(max_tokens=-1)
 
-        assert client.status == 400
-        assert sent(world) in ("", "a")
+        assert (client.status, client.code, sent(world)) == (400, "invalid_request", "")
 
     run(config(), scene)
 
