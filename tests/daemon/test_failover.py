@@ -1,5 +1,6 @@
 """A failing provider is asked once and the next one answers; what cannot be mended is told as what it is."""
 
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -204,6 +205,25 @@ def gateway_of_dead(upstream: ScriptedUpstream) -> Iterator[Gateway]:
     providers = [provider("dead", "http://127.0.0.1:1/v1", ["m"]), provider("good", upstream.base_url("good"), ["m"])]
     with Gateway({"providers": providers, "routing": {"strategy": "first"}}) as found:
         yield found
+
+
+def test_D8_a_connection_that_is_not_made_within_its_providers_time_leads_to_the_next_one(upstream: ScriptedUpstream) -> None:
+    upstream.scripts["good"] = answers
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        # It listens, and never says a word of its handshake.
+        url = f"https://127.0.0.1:{mute.getsockname()[1]}/v1"
+        providers = [
+            provider("mute", url, ["m"], timeouts={"connect": "300ms"}),
+            provider("good", upstream.base_url("good"), ["m"]),
+        ]
+        with Gateway({"providers": providers, "routing": {"strategy": "first"}}) as gateway:
+            answer = gateway.chat("m")
+            first, second = gateway.decision(answer)["attempts"]
+
+    assert (answer.status, second["provider"]) == (200, "good")
+    assert (first["provider"], first["code"]) == ("mute", "connect_timeout")
+    # By default it would have had two seconds.
+    assert 290 <= first["duration_ms"] < 1900
 
 
 def test_completions_and_embeddings_fail_over_too(upstream: ScriptedUpstream, gateway_of_dead: Gateway) -> None:
