@@ -1,5 +1,6 @@
 """A failing provider is asked once and the next one answers; what cannot be mended is told as what it is."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,6 +37,14 @@ async def half_an_answer(exchange: Exchange) -> None:
     exchange.cut()
 
 
+async def never_done(exchange: Exchange) -> None:
+    """Has its status at once, and a byte of its answer now and then."""
+    await exchange.send(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n{"choices":[')
+    while True:
+        await exchange.send(b" ")
+        await asyncio.sleep(0.02)
+
+
 async def not_http(exchange: Exchange) -> None:
     await exchange.send(b"220 mail.example.test ESMTP\r\n")
     exchange.cut()
@@ -60,6 +69,7 @@ SERVER_ERROR = error("overloaded", "overloaded", "server_error")
 CASES = {
     "connection_cut": Case(cuts, "broken"),
     "silence": Case(hangs, "first_byte_timeout", timeouts={"first_byte": "200ms"}),
+    "never_done": Case(never_done, "total_timeout", 200, timeouts={"total": "400ms"}),
     "not_http": Case(not_http, "broken"),
     "bad_key": Case(replies(401, error("bad key", "invalid_api_key")), "http_401", 401, provider_status="auth_failed"),
     "forbidden_key": Case(
@@ -74,6 +84,7 @@ CASES = {
     "error_500": Case(replies(500, b"oops", content_type="text/plain"), "http_500", 500),
     "error_502": Case(replies(502, HTML, content_type="text/html"), "http_502", 502),
     "error_503": Case(replies(503, SERVER_ERROR), "http_503", 503),
+    "error_504": Case(replies(504, HTML, content_type="text/html"), "http_504", 504),
     "error_529": Case(replies(529, SERVER_ERROR), "http_529", 529),
     "empty_200": Case(replies(200, b""), "empty", 200),
     "blank_200": Case(replies(200, b" \n"), "empty", 200),
