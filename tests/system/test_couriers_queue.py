@@ -182,8 +182,9 @@ def test_requests_whose_awards_are_refused_wait_in_the_queue_like_others() -> No
         clients = [world.send(max_tokens=None) for _ in range(40)]
         await world.all_done()
 
-        assert {client.status for client in clients} == {200}
         assert "rate_limited" in {permit.refusal for permit in world.watch.permits.values()}
+        # What was refused was no attempt.
+        assert {(client.status, client.attempts) for client in clients} == {(200, 1)}
 
     run(loaded([provider("a", limits={"tokens_per_minute": 6000})], queue=PATIENT), scene)
 
@@ -245,7 +246,7 @@ def test_providers_that_refuse_in_turns_do_not_keep_a_request_from_the_queue() -
         clients = [world.send(max_tokens=None) for _ in range(20)]
         await world.all_done()
 
-        assert {client.status for client in clients} == {200}
+        assert {(client.status, client.attempts) for client in clients} == {(200, 1)}
         assert len(world.watch.permits) < 500
 
     entries = [provider(name, limits={"tokens_per_minute": 6000}) for name in "ab"]
