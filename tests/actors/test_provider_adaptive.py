@@ -62,6 +62,10 @@ def test_what_measures_nothing_changes_nothing() -> None:
         world = World(limits=AUTO)
         world.end(full(world)[-1], Outcome.FAILED, failure=failure, stream=True)
         assert world.report().concurrency_limit == LIMIT_FIRST, name
+    # A stream that has begun and is not done in time is long, and may be served as well as any.
+    world, late = World(limits=AUTO), Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.NEVER, "total_timeout", 200)
+    world.end(full(world)[-1], Outcome.FAILED, failure=late, stream=True, after_content=True)
+    assert world.report().concurrency_limit == LIMIT_FIRST
     for outcome in (Outcome.CANCELLED, Outcome.LOST_HEDGE, Outcome.NOT_SENT, Outcome.DRAINED):
         world = World(limits=AUTO)
         world.end(full(world)[-1], outcome, stream=True, duration_s=100.0)
