@@ -564,6 +564,13 @@ def test_calls_called_off_late_count_as_failures_and_the_client_who_leaves_early
         world.award(f"c{number}")
         world.end(f"c{number}", Outcome.CANCELLED, duration_s=0.1)
     assert (world.bid().failure_p, world.bid().health, world.report().failures) == (0.0, 1.0, 0)
+    assert world.report().successes == 20
+    # Nor does one who has had content, however long that went on.
+    world.award("begun", stream=True)
+    world.give(ContentStarted("begun", 0.4))
+    world.context.advance(60.0)
+    world.end("begun", Outcome.CANCELLED, stream=True, duration_s=60.0, first_content_s=0.4)
+    assert (world.bid().failure_p, world.bid().health, world.report().successes) == (0.0, 1.0, 20)
     world.context.advance(1.0)
     world.award("late")
     world.context.advance(3.0)
