@@ -297,6 +297,29 @@ def test_a_repeat_is_not_held_back_by_an_untried_provider_whose_circuit_is_open(
     run(loaded(entries, strategy="first", failover=failover), scene)
 
 
+@pytest.mark.parametrize(("b_s", "provider_and_s"), [(30.0, ("a", 3.19)), (1.0, ("b", 1.19))])
+def test_pain_12_a_wait_that_was_named_ends_the_wait_for_an_untried_provider_that_is_full(
+    b_s: float, provider_and_s: tuple[str, float]
+) -> None:
+    """DESIGN, Attempts: who failed for now is a candidate again after its wait; until then whoever was not tried goes first."""
+
+    async def scene(world: World) -> None:
+        # Given a that is limited for three seconds, and b with its only place taken for so long
+        world.fault("a", FaultKind.RATE_LIMIT, for_s=2.0, retry_after_s=3.0)
+        running = world.send(stream=True, max_tokens=10_000, headers={"x-pointsman-provider": "b"})
+        asking = asyncio.ensure_future(world.ask())
+        await asyncio.sleep(b_s)
+        running.leave()
+        client = await asking
+
+        assert (client.status, client.attempts) == (200, 2)
+        assert (client.provider, client.took_s) == (provider_and_s[0], pytest.approx(provider_and_s[1], abs=0.02))
+
+    entries = [provider("a"), provider("b", limits={"max_concurrency": 1})]
+    backoff = {"kind": "linear", "base": "2s", "jitter": False}
+    run(loaded(entries, strategy="first", queue=PATIENT, failover={"backoff": backoff, "max_attempts": 3}), scene)
+
+
 def test_an_award_reserves_what_its_bid_said() -> None:
     async def scene(world: World) -> None:
         client = await world.ask(max_tokens=None)
