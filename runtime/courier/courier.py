@@ -57,6 +57,7 @@ class Courier:
         "_awards",
         "_decision_id",
         "_failed",
+        "_has_rested",
         "_is_known_to_router",
         "_must_wait",
         "_plan",
@@ -87,6 +88,8 @@ class Courier:
         """True: others were tried, and this round is to wait in the queue for whoever was not ..."""
         self._queue_until: float | None = None
         """... until then (monotonic s), when one of the others is as good as its word; None: as long as anybody may."""
+        self._has_rested = False
+        """True: the back-off is over, and whoever was not tried is asked once more before who failed."""
         self._decision_id = ""
         """Of the last round."""
 
@@ -211,6 +214,10 @@ class Courier:
             return problems.no_route(routed)
         house = self.house
         now = house.clock.now()
+        if self._has_rested:
+            self._has_rested = False
+            self._tries.wake(now)
+            return None
         if self._may_be_sooner_in_queue(routed, now):
             self._must_wait, self._queue_until = True, self._tries.named_at(house.budgets)
             return None
@@ -220,7 +227,9 @@ class Courier:
             return problems.attempts_spent(self.client.read.model, self._tries, now, routed.left_out)
         if wait_s > 0:
             await asyncio.sleep(wait_s)
-        self._tries.wake(house.clock.now())
+            self._has_rested = routed.error in _PASSING
+        if not self._has_rested:
+            self._tries.wake(house.clock.now())
         return None
 
     def _may_be_sooner_in_queue(self, routed: NoRoute, now: float) -> bool:
@@ -238,7 +247,7 @@ class Courier:
 
     async def _follow(self, plan: RoutePlan) -> Ended | None:
         """Walk a plan until an award is granted. None: nothing has gone to the client yet."""
-        self._must_wait = False
+        self._must_wait = self._has_rested = False
         for choice in plan.choices:
             provider = choice.provider
             is_repeat = self._failed is not None and self._failed.is_repeat(provider)
