@@ -109,6 +109,18 @@ def test_without_failover_there_is_one_attempt() -> None:
     run(loaded([provider("a"), provider("b")], strategy="first", failover={"enabled": False}), scene)
 
 
+def test_B6_a_status_that_is_not_listed_ends_it_and_is_told_as_the_providers_fault() -> None:
+    async def scene(world: World) -> None:
+        world.fault("a", FaultKind.ERRORS)
+        client = await world.ask()
+
+        assert (client.status, client.code, client.attempts, sent(world)) == (502, "upstream_error", 1, "a")
+        assert "a failed: http_503" in client.text
+
+    failover = {"backoff": STILL, "on_status": [429]}
+    run(loaded([provider(name, **WHOLE) for name in "ab"], strategy="first", failover=failover), scene)
+
+
 def test_who_failed_for_now_is_tried_again_after_the_back_off() -> None:
     async def scene(world: World) -> None:
         world.fault("a", FaultKind.ERRORS, for_s=0.5)
