@@ -4,10 +4,15 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from messages.base import freeze_messages
 from runtime.logs import Redaction
 from tests import every_message
+
+# How long an example takes is the machine's affair, and what else runs there; a test as a whole has its own timeout.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 every_message.load()
 freeze_messages()

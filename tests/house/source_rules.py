@@ -144,6 +144,16 @@ def iterated_sets(source: str) -> list[Problem]:
     return problems
 
 
+def status_judged(source: str) -> list[Problem]:
+    """What a status code means is said once, by the ``Failure`` that is made of it; nobody judges it a second time."""
+    return [
+        Problem(node.lineno, f"judges a status: {ast.unparse(node)}")
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Compare)
+        and any(isinstance(part, ast.Attribute) and ast.unparse(part).endswith("failure.status") for part in ast.walk(node))
+    ]
+
+
 def comments(source: str) -> Iterator[tuple[int, str]]:
     """All comments, as (line, text)."""
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
