@@ -198,7 +198,7 @@ class Policy:
         if hints.strategy and hints.strategy not in self._strategies:
             return RouteError.STRATEGY_NOT_FOUND
         chain = _Chain(priority=hints.priority)
-        way = [profile.model]
+        way, passed = [profile.model], list[Route]()
         while True:
             route = self._table.find(way[-1])
             if route is None:
@@ -214,9 +214,11 @@ class Policy:
                 self._match(route, facts, chain)
             if chain.reject is not None or not chain.redirect or self._is_here(chain.redirect, route):
                 break
-            if chain.redirect in way:
+            # By what a name leads to: a circle is one under an alias too.
+            if any(self._is_here(chain.redirect, one) for one in passed):
                 return self._astray(route, chain, facts, [*way, chain.redirect])
             way.append(chain.redirect)
+            passed.append(route)
         said = hints.strategy or chain.strategy or tenant.strategy
         strategy = self._strategies.get(said or pool.strategy or self._strategy)
         if strategy is None:

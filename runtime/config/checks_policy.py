@@ -21,11 +21,11 @@ from messages.policy import (
     Rule,
     TenantSpec,
 )
-from runtime.config.build_policy import action_of, chain_of, condition_of, pool_rule
+from runtime.config.build_policy import action_of, chain_of, condition_of, pool_rule, rule_of
 from runtime.config.kinds import BUILT_IN_ALIASES
 from runtime.config.problems import Path
 from runtime.config.schema_chain import PoolFailover
-from runtime.config.schema_policy import ActionEntry, ConditionEntry, PoolRuleEntry, too_deep
+from runtime.config.schema_policy import ActionEntry, ConditionEntry, PoolRuleEntry, RuleEntry, too_deep
 from runtime.config.strategies import ANY_STRATEGY
 
 Finding = tuple[Path, str]
@@ -91,10 +91,16 @@ def _served(providers: list[Mapping[str, Any]]) -> frozenset[str] | None:
 
 
 def _rule(index: int, raw: Mapping[str, Any]) -> Rule:
+    if not any(True for _ in too_deep(raw.get("when"))):
+        entry = _parsed(RuleEntry, raw)
+        if entry is not None:
+            return rule_of(entry)
     name, then = raw.get("name"), raw.get("then")
     actions = then if isinstance(then, list) else [then]
+    # What is not valid leads nowhere.
     return Rule(
         name=name if isinstance(name, str) else f"\0{index}",
+        enabled=False,
         when=_condition(raw.get("when")),
         # None at all is for the validation to tell.
         then=tuple(_action(action) for action in actions) or (_NO_ACTION,),

@@ -290,6 +290,17 @@ def test_B8_redirects_in_a_circle_are_told_as_our_own_fault() -> None:
     assert refusal.detail == "redirects lead in a circle: m → cheap → m"
 
 
+def test_B8_a_circle_is_one_under_an_alias_too() -> None:
+    rules = [
+        Rule("there", when=model_is("m"), then=(redirect("cheap"),)),
+        Rule("back", when=model_is("cheap"), then=(redirect("old"),)),
+    ]
+    router = desk(rules=rules, aliases={"old": "m"})
+
+    refusal = router.refusal(router.ask())
+    assert (refusal.error, refusal.detail) == (RouteError.SELECTION_FAILED, "redirects lead in a circle: m → cheap → old")
+
+
 def test_A4_matches_are_counted_once_for_each_request_and_not_for_dry_runs() -> None:
     router = desk(
         rules=[
