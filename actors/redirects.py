@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from actors.walkers import Test, Values, Walker, demanded_models, has_pattern, named_models, test_of
+from actors.walkers import Test, Values, Walker, demanded_models, named_models, test_of
 from messages.policy import ActionKind, PoolRule, PoolSpec, Rule
 
 WALKS_MAX = 20_000
@@ -69,7 +69,7 @@ class Redirects:
     model_of: Callable[[str], str | None]
     """The model behind a public name: of a pin what comes after it; None: that is not known."""
     names: Iterable[str] = ()
-    """What clients may ask for; tried as well where a rule goes by patterns."""
+    """What clients may ask for besides: a rule may go by a pattern, or by what a name is not."""
     _of_name: dict[str, list[_Ready]] = field(default_factory=dict)
     _of_any: list[_Ready] = field(default_factory=list)
     _known: dict[tuple[str, str], list[_Ready]] = field(default_factory=dict)
@@ -119,9 +119,7 @@ class Redirects:
         for pool in self.pools:
             for redirect in [rule.redirect for rule in pool.rules if rule.redirect]:
                 found |= dict.fromkeys((pool.model, redirect))
-        if any(rule.enabled and _target(rule) and has_pattern(rule.when) for rule in self.rules):
-            found |= dict.fromkeys(self.names)
-        return list(found)
+        return [*found, *(name for name in self.names if name not in found)] if found else []
 
     def _candidates(self, written: str, model: str) -> list[_Ready]:
         """The rules that may match, in the order they are asked."""

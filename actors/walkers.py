@@ -100,11 +100,6 @@ def named_models(condition: Condition) -> list[str]:
     return found
 
 
-def has_pattern(condition: Condition) -> bool:
-    """Whether a condition goes by patterns of names."""
-    return condition.kind is ConditionKind.MODEL_PATTERN or any(map(has_pattern, condition.parts))
-
-
 def demanded_models(condition: Condition) -> list[str] | None:
     """The models one of which a request must be for to match; None: it need not."""
     if condition.kind is ConditionKind.MODEL:
