@@ -12,10 +12,13 @@ from itertools import islice
 from actors.walkers import Test, Values, Walker, demanded_models, named_models, test_of
 from messages.policy import ActionKind, PoolRule, PoolSpec, Rule
 
+_ALL = "\0"
+"""Stands for all names where rules hold for any."""
+
 WALKS_MAX = 20_000
 """Requests tried for one configuration."""
 WALKS_OF_A_NAME_MAX = 2_000
-STEPS_MAX = 200_000
+STEPS_MAX = 100_000
 """Rules asked for one configuration."""
 
 
@@ -79,10 +82,13 @@ class Redirects:
 
     def circles(self) -> Iterator[Circle]:
         """Each circle once, from that of its redirects which stands first in the file: rules before pools."""
+        mentioned = self._mentioned()
+        if not mentioned:
+            return
         self._index()
         seen: set[frozenset[Path]] = set()
         walks = 0
-        for start in self._starts():
+        for start in self._starts(mentioned):
             self._known.clear()
             for walker in islice(self._walkers(start), WALKS_OF_A_NAME_MAX):
                 walks += 1
@@ -111,7 +117,8 @@ class Redirects:
             for name in dict.fromkeys(demanded or ()):
                 self._of_name.setdefault(name, []).append(ready)
 
-    def _starts(self) -> list[str]:
+    def _mentioned(self) -> list[str]:
+        """The names that redirects have to do with, as they are written."""
         found: dict[str, None] = {}
         for rule in self.rules:
             if rule.enabled and _target(rule):
@@ -119,7 +126,46 @@ class Redirects:
         for pool in self.pools:
             for redirect in [rule.redirect for rule in pool.rules if rule.redirect]:
                 found |= dict.fromkeys((pool.model, redirect))
-        return [*found, *(name for name in self.names if name not in found)] if found else []
+        return list(found)
+
+    def _starts(self, mentioned: list[str]) -> list[str]:
+        """The names whose requests may come into a circle, the likeliest first."""
+        names = list(dict.fromkeys((*mentioned, *self.names)))
+        turning = self._turning({self.public(name) for name in names})
+        return [name for name in names if self.public(name) in turning or self._is_pulled(name)]
+
+    def _turning(self, names: set[str]) -> set[str]:
+        """Those of the public ``names`` from which redirects lead on and on, whatever else their rules ask for."""
+        for_all = {self.public(ready.target) for ready in self._of_any if ready.target}
+        ahead: dict[str, set[str]] = {_ALL: for_all}
+        for name in names | for_all:
+            model = self.model_of(name) or name
+            targets = [ready.target for ready in self._of_name.get(model, ()) if ready.target]
+            targets += [rule.redirect for rule in self._rules_of_pool(model) if rule.redirect]
+            # What is sent to where it is goes nowhere.
+            ahead[name] = {self.public(target) for target in targets} | ({_ALL} if for_all - {name} else set())
+            ahead[name].discard(name)
+        behind: dict[str, list[str]] = {}
+        for name, targets_of in ahead.items():
+            for target in targets_of:
+                behind.setdefault(target, []).append(name)
+        left = {name: len(targets_of) for name, targets_of in ahead.items()}
+        dead = [name for name, count in left.items() if not count]
+        while dead:
+            for name in behind.get(dead.pop(), ()):
+                left[name] -= 1
+                if not left[name]:
+                    dead.append(name)
+        return {name for name, count in left.items() if count}
+
+    def _is_pulled(self, name: str) -> bool:
+        """Whether a rule may still hold for ``name`` as it was written when another has sent the request elsewhere."""
+        model = self.model_of(self.public(name)) or name
+        own = {ready.place for ready in self._of_name.get(name, ()) if ready.target}
+        if not own:
+            return False
+        others = {ready.place for ready in (*self._of_name.get(model, ()), *self._of_any) if ready.target}
+        return len(own | others) > 1 or any(rule.redirect for rule in self._rules_of_pool(model))
 
     def _candidates(self, written: str, model: str) -> list[_Ready]:
         """The rules that may match, in the order they are asked."""

@@ -257,7 +257,7 @@ def circles(rules: list[Rule], pools: list[PoolSpec]) -> list[Circle]:
     return list(Redirects(rules, pools, public, lambda name: name, NAMES).circles())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(rule_books(), _POOLS)
 def test_B8_a_circle_is_found_exactly_where_the_router_would_answer_500(rules: list[Rule], pools: list[PoolSpec]) -> None:
     config = snapshot(provider("a", "m", "n", "o"), strategy="first", aliases=ALIASES, rules=rules, pools=pools)
