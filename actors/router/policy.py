@@ -219,6 +219,8 @@ class Policy:
                 return self._astray(route, chain, facts, [*way, chain.redirect])
             way.append(chain.redirect)
             passed.append(route)
+            # What a condition said of candidates, it said of those the request leaves behind.
+            chain.selective = None
         said = hints.strategy or chain.strategy or tenant.strategy
         strategy = self._strategies.get(said or pool.strategy or self._strategy)
         if strategy is None:

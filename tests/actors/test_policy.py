@@ -145,6 +145,13 @@ def test_D2_the_strategy_is_the_requests_else_the_rules_else_the_tenants_else_th
     assert router.decide(bid("c"), model="cheap").strategy == "first"
 
 
+def test_D2_a_pools_strategy_needs_no_rule_or_tenant_to_hold() -> None:
+    router = desk(pools=[PoolSpec("m", strategy="round_robin")], aliases={"mine": "m"})
+
+    assert [router.decide(*ALL, model=model).strategy for model in ("m", "mine", "a:m")] == ["round_robin"] * 3
+    assert router.decide(bid("c"), model="cheap").strategy == "first"
+
+
 # -- rules
 
 
@@ -275,6 +282,30 @@ def test_D7_what_else_the_chain_of_a_redirect_says_stays() -> None:
     assert router.decide(bid("c")).strategy == "round_robin"
 
 
+def test_D7_a_priority_that_a_redirect_has_raised_counts_for_the_rules_of_the_other_model() -> None:
+    raised = (redirect("cheap"), Action(ActionKind.PRIORITY, priority=CRITICAL))
+    urgent = Condition(ConditionKind.MIN_PRIORITY, number=float(CRITICAL))
+    rules = [
+        Rule("urgent", 9, when=Condition(ConditionKind.ALL, parts=(urgent, model_is("cheap"))), then=(by("round_robin"),)),
+        Rule("down", when=model_is("m"), then=raised),
+    ]
+    router = desk(rules=rules)
+
+    assert router.decide(bid("c")).strategy == "round_robin"
+    assert router.decide(bid("c"), model="cheap").strategy == "first"
+
+
+@pytest.mark.parametrize("others", [(), (Rule("any", then=(by("first"),)),)])
+def test_D7_what_a_redirect_asked_of_candidates_it_asked_of_those_it_leaves(others: tuple[Rule, ...]) -> None:
+    dear = Condition(ConditionKind.NOT, parts=(Condition(ConditionKind.COST_UNDER, number=0.001),))
+    when = Condition(ConditionKind.ALL, parts=(model_is("m"), dear))
+    rules = [Rule("too-dear", 9, when=when, then=(redirect("small"),), allow_fallback=False), *others]
+    router = Desk(priced(A, 10.0, 30.0), priced(provider("s", "small"), 0.1, 0.1), strategy="first", rules=rules)
+
+    plan = router.decide(bid("s"))
+    assert (plan.model, chain(plan)) == ("small", ["s"])
+
+
 def test_D7_a_redirect_to_where_the_request_is_already_changes_nothing() -> None:
     router = desk(rules=[Rule("all-cheap", then=(redirect("cheap"), by("round_robin")))])
 
@@ -366,6 +397,13 @@ def test_D9_a_region_and_a_zone_are_preferred_and_are_no_cage() -> None:
     assert chain(router.decide(*bids, profile=asking(hints=Hints(region="asia")))) == ["us", "eu", "eu2"]
 
 
+def test_D9_the_region_goes_before_the_zone() -> None:
+    router = Desk(provider("zone", "m", region="us", zone="z"), provider("region", "m", region="eu"), strategy="first")
+    hints = Hints(region="eu", zone="z")
+
+    assert chain(router.decide(bid("zone"), bid("region"), profile=asking(hints=hints))) == ["region", "zone"]
+
+
 def test_D9_D3_targets_of_latency_and_throughput_leave_out_who_is_known_to_miss_them() -> None:
     router = desk()
     bids = (bid("a", latency_p50_s=2.0), bid("b", latency_p50_s=0.3, tokens_per_s=10.0), bid("c", samples=0, latency_p50_s=0.0))
@@ -414,6 +452,19 @@ def test_D11_a_hundred_equal_queries_in_one_turn_spread_evenly(strategy: str) ->
         router.gathered(*ALL, fan=fan)
     winners = [slot.answers[0].choices[0].provider for slot in router.context.slots]
     assert sorted(winners.count(name) for name in "abc") == [33, 33, 34]
+
+
+@pytest.mark.parametrize("strategy", ["least_latency", "success_latency_ratio", "power_of_two"])
+def test_D11_plans_on_their_way_to_an_unknown_provider_explore_it_already(strategy: str) -> None:
+    router = Desk(A, B, strategy=strategy)
+    for _ in range(5):
+        router.ask()
+    known = bid("a", successes=9.0, latency_peak_s=0.3)
+    for fan in range(5):
+        router.gathered(known, bid("b", samples=0, latency_p50_s=0.0, latency_ewma_s=0.0, latency_peak_s=0.0), fan=fan)
+
+    winners = [slot.answers[0].choices[0].provider for slot in router.context.slots]
+    assert winners == ["b", "b", "a", "a", "a"]
 
 
 def test_D12_the_record_lists_who_was_asked_and_counts_the_rest() -> None:
