@@ -198,11 +198,11 @@ class Policy:
         if hints.strategy and hints.strategy not in self._strategies:
             return RouteError.STRATEGY_NOT_FOUND
         chain = _Chain(priority=hints.priority)
-        way, passed = [profile.model], list[Route]()
+        way, passed, facts = [profile.model], list[Route](), Facts(profile, "", wall, hints.priority)
         while True:
             route = self._table.find(way[-1])
             if route is None:
-                return RouteError.MODEL_NOT_SUPPORTED
+                return self._nowhere(passed[-1], chain, facts, way) if passed else RouteError.MODEL_NOT_SUPPORTED
             facts = Facts(profile, route.model, wall, chain.priority)
             pool = self._pools.get(route.model, _NO_POOL)
             label_rule = first_match(pool.rules, profile.labels)
@@ -302,6 +302,14 @@ class Policy:
     def _astray(self, route: Route, chain: _Chain, facts: Facts, way: list[str]) -> Course:
         course = self._stopped(route, chain, facts, RouteError.SELECTION_FAILED)
         course.detail = course.note = f"redirects lead in a circle: {' → '.join(way)}"
+        course.barred = {entry.id: LeftOut(entry.id, Exclusion.RULE, "redirected elsewhere") for entry in route.entries}
+        return course
+
+    def _nowhere(self, route: Route, chain: _Chain, facts: Facts, way: list[str]) -> Course:
+        """A redirect to what nobody serves any more: the configuration cannot know what a provider will list."""
+        course = self._stopped(route, chain, facts, RouteError.MODEL_NOT_SUPPORTED)
+        course.detail = f"no provider has a model {way[-1]!r}, to which this request was redirected: {' → '.join(way)}"
+        course.note = f"redirected: {' → '.join(way)}"
         course.barred = {entry.id: LeftOut(entry.id, Exclusion.RULE, "redirected elsewhere") for entry in route.entries}
         return course
 

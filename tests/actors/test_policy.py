@@ -276,6 +276,16 @@ def test_B8_D7_a_redirect_asks_all_stages_again_for_the_new_model() -> None:
     )
 
 
+def test_D7_a_redirect_to_what_nobody_serves_says_where_it_led() -> None:
+    router = desk(rules=[Rule("down", when=model_is("m"), then=(redirect("gone"),))])
+    refusal = router.refusal(router.ask())
+
+    assert refusal.error is RouteError.MODEL_NOT_SUPPORTED
+    assert refusal.detail == "no provider has a model 'gone', to which this request was redirected: m → gone"
+    found = record(router, refusal.decision_id)
+    assert (found.rule, found.note, why(found)["a"]) == ("down", "redirected: m → gone", ("rules", "rule"))
+
+
 def test_D7_what_else_the_chain_of_a_redirect_says_stays() -> None:
     router = desk(rules=[Rule("down", when=model_is("m"), then=(redirect("cheap"), by("round_robin")))])
 
