@@ -88,6 +88,18 @@ def test_pain_19_a_later_round_replaces_the_candidates_and_keeps_the_attempts() 
     assert found.attempts[0].duration_ms == 1500.0
 
 
+def test_D12_the_record_tells_what_the_last_round_took_and_under_which_generation() -> None:
+    desk = Desk(A, B, strategy="first", generation=7)
+    took = []
+    for micros, tried in ((40, ()), (25, ("a",))):
+        desk.ask(query_id="q", tried=tried)
+        desk.context.advance(micros * 1e-6)
+        desk.gathered(*(bid(name) for name in "ab" if name not in tried))
+        found = record(desk, desk.plan("q").decision_id)
+        took.append((round(found.selection_us), found.generation))
+    assert took == [(40, 7), (25, 7)]
+
+
 def test_a_call_that_was_never_sent_is_no_attempt() -> None:
     desk = Desk(A)
     plan = desk.decide(bid("a"))
