@@ -15,6 +15,7 @@ from messages.policy import (
     CRITICAL,
     HIGH,
     LOW,
+    NORMAL,
     Action,
     ActionKind,
     Condition,
@@ -444,8 +445,19 @@ def test_D9_the_more_urgent_waits_less_and_nobody_is_starved() -> None:
     assert [fan.message.query_id for fan in router.context.fans[-3:]] == [high, low, later]
 
 
-def waiting(router: Desk, priority: int, at: float) -> str:
-    query_id = router.ask(profile=asking(hints=Hints(priority=priority)), arrived_at=router.context.now() + at)
+def test_D7_a_priority_that_a_rule_sets_counts_in_the_queue() -> None:
+    urgent = Rule("vip", when=tenant_is("acme"), then=(Action(ActionKind.PRIORITY, priority=HIGH),))
+    router = Desk(A, strategy="first", queue_max_wait_s=60.0, rules=[urgent])
+    plain = waiting(router, NORMAL, 0.0)
+    vip = waiting(router, NORMAL, 1.0, tenant="acme")
+
+    router.give(CapacityFreed("a", 2))
+    assert [fan.message.query_id for fan in router.context.fans[-2:]] == [vip, plain]
+
+
+def waiting(router: Desk, priority: int, at: float, **fields: Any) -> str:
+    profile = asking(hints=Hints(priority=priority), **fields)
+    query_id = router.ask(profile=profile, arrived_at=router.context.now() + at)
     router.gathered(full("a"))
     return query_id
 
