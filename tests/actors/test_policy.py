@@ -275,6 +275,8 @@ def test_B8_D7_a_redirect_asks_all_stages_again_for_the_new_model() -> None:
         "m",
         "cheap",
     )
+    (stats,) = router.give(GetRouterStats())
+    assert stats.rule_hits == (("cheap-rr", 1), ("down", 1))
 
 
 def test_D7_a_redirect_to_what_nobody_serves_says_where_it_led() -> None:
