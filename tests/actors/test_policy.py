@@ -524,6 +524,19 @@ def test_D11_beyond_the_fan_out_the_static_order_counts_among_those_a_request_le
     assert set(router.asked()) == {f"p{n}" for n in range(23, 39)}
 
 
+def test_D11_the_static_order_of_one_tenants_candidates_is_kept_for_nobody_else() -> None:
+    specs = [provider(f"p{n:02}", "m", priority=n) for n in range(40)]
+    allowed = tuple(spec.id for spec in specs[:20])
+    router = Desk(*specs, strategy="priority", tenants=[TenantSpec("acme", allowed_providers=allowed)])
+    asked = []
+    for tenant in ("acme", "", "acme"):
+        router.ask(profile=asking(tenant=tenant))
+        asked.append(set(router.asked()))
+
+    few, all_of_them = ({f"p{n:02}" for n in range(last - 16, last)} for last in (20, 40))
+    assert asked == [few, all_of_them, few]
+
+
 def test_trap_a_weight_that_became_zero_while_a_round_was_out_takes_nothing() -> None:
     router = desk(strategy="least_connections")
 
