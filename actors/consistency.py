@@ -47,13 +47,16 @@ def policy_faults(
     pools: Sequence[PoolSpec],
     default_provider: str | None,
     strategy: str,
+    listed: Collection[str] = (),
 ) -> list[Fault]:
     """Everything that cannot be meant, in the order of the file; disabled rules too, for they can be switched on.
 
     ``providers`` are ids; ``models`` the public names that are served, None if some provider takes any name; ``aliases`` lead
-    from name to name; no ``default_provider`` is the first one; an empty ``strategy`` is the default one.
+    from name to name; no ``default_provider`` is the first one; an empty ``strategy`` is the default one; ``listed`` are the
+    public names that are known where ``models`` is None.
     """
-    known = _Known(frozenset(providers), strategies, models, aliases)
+    names = listed if models is None else models
+    known = _Known(frozenset(providers), strategies, models, names, aliases)
     faults: list[Fault] = []
     if default_provider and default_provider not in known.providers:
         faults.append(Fault(("default_provider",), f"there is no provider {default_provider!r}"))
@@ -71,7 +74,7 @@ def policy_faults(
         faults += own
         # A rule that is not sound by itself leads nowhere.
         sound.append(replace(rule, enabled=False) if own else rule)
-    circles = Redirects(sound, pools, known.public, known.model_of, [*sorted(models or ()), *aliases]).circles()
+    circles = Redirects(sound, pools, known.public, known.model_of, [*sorted(names), *aliases]).circles()
     faults += [Fault(circle.steps[0].path, circle.reason) for circle in circles]
     for tenant in tenants:
         path: Path = ("tenants", tenant.name)
@@ -86,6 +89,7 @@ class _Known:
     providers: frozenset[str]
     strategies: Container[str]
     models: Collection[str] | None
+    listed: Collection[str]
     aliases: Mapping[str, str]
 
     def provider_faults(self, path: Path, names: Sequence[str]) -> Iterator[Fault]:
@@ -111,14 +115,14 @@ class _Known:
     def public(self, name: str) -> str:
         """The name after aliases: a public name stands for itself, and a circle leads nowhere."""
         for _ in range(len(self.aliases)):
-            if (self.models is not None and name in self.models) or name not in self.aliases:
+            if name in self.listed or name not in self.aliases:
                 break
             name = self.aliases[name]
         return name
 
     def model_of(self, public: str) -> str | None:
         """The model behind a name that is no alias; None: that is not known here, or nobody serves it."""
-        if self.models is not None and public in self.models:
+        if public in self.listed:
             return public
         pinned = _after_pin(public)
         if pinned:

@@ -131,20 +131,22 @@ class Redirects:
     def _starts(self, mentioned: list[str]) -> list[str]:
         """The names whose requests may come into a circle, the likeliest first."""
         names = list(dict.fromkeys((*mentioned, *self.names)))
-        turning = self._turning({self.public(name) for name in names})
+        turning = self._turning(names)
         return [name for name in names if self.public(name) in turning or self._is_pulled(name)]
 
-    def _turning(self, names: set[str]) -> set[str]:
-        """Those of the public ``names`` from which redirects lead on and on, whatever else their rules ask for."""
+    def _turning(self, names: list[str]) -> set[str]:
+        """The public ones of ``names`` from which redirects lead on and on, whatever else their rules ask for."""
         for_all = {self.public(ready.target) for ready in self._of_any if ready.target}
         ahead: dict[str, set[str]] = {_ALL: for_all}
-        for name in names | for_all:
+        for written in (*names, *for_all):
+            name = self.public(written)
             model = self.model_of(name) or name
-            targets = [ready.target for ready in self._of_name.get(model, ()) if ready.target]
+            asked = (ready for key in dict.fromkeys((written, model)) for ready in self._of_name.get(key, ()))
+            targets = [ready.target for ready in asked if ready.target]
             targets += [rule.redirect for rule in self._rules_of_pool(model) if rule.redirect]
+            ways = ahead.setdefault(name, {_ALL} if for_all - {name} else set())
             # What is sent to where it is goes nowhere.
-            ahead[name] = {self.public(target) for target in targets} | ({_ALL} if for_all - {name} else set())
-            ahead[name].discard(name)
+            ways |= {self.public(target) for target in targets} - {name}
         behind: dict[str, list[str]] = {}
         for name, targets_of in ahead.items():
             for target in targets_of:

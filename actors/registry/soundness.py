@@ -27,6 +27,7 @@ def faults_of(snapshot: ConfigSnapshot, strategies: Sequence[str]) -> list[Fault
             pools=snapshot.pools,
             default_provider=snapshot.default_provider,
             strategy=snapshot.routing.strategy,
+            listed=_listed(snapshot),
         ),
     ]
 
@@ -35,6 +36,10 @@ def public_names(snapshot: ConfigSnapshot) -> frozenset[str] | None:
     """The names of all models; None while a provider takes any name."""
     if any(spec.takes_any for spec in snapshot.providers):
         return None
+    return _listed(snapshot)
+
+
+def _listed(snapshot: ConfigSnapshot) -> frozenset[str]:
     return frozenset(model.name for spec in snapshot.providers for model in spec.models)
 
 

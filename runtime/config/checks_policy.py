@@ -62,6 +62,7 @@ def policy_findings(data: Any) -> list[Finding]:
         pools=[_pool(model, _mapping(raw)) for model, raw in raw_pools.items()],
         default_provider=None,
         strategy="",
+        listed=_listed(providers),
     )
     findings = [*_depths(raw_rules), *_empty_pools(raw_pools, served)]
     # Circles of aliases are told by ``checks``.
@@ -81,13 +82,12 @@ def _empty_pools(pools: Mapping[str, Any], served: frozenset[str] | None) -> Ite
 
 def _served(providers: list[Mapping[str, Any]]) -> frozenset[str] | None:
     """The models that the file lists, None if some provider takes any name."""
-    names: set[str] = set()
-    for provider in providers:
-        models = _list(provider.get("models"))
-        if not models:
-            return None
-        names.update(entry if isinstance(entry, str) else str(_mapping(entry).get("name")) for entry in models)
-    return frozenset(names)
+    return _listed(providers) if all(_list(provider.get("models")) for provider in providers) else None
+
+
+def _listed(providers: list[Mapping[str, Any]]) -> frozenset[str]:
+    models = [entry for provider in providers for entry in _list(provider.get("models"))]
+    return frozenset(entry if isinstance(entry, str) else str(_mapping(entry).get("name")) for entry in models)
 
 
 def _rule(index: int, raw: Mapping[str, Any]) -> Rule:

@@ -181,7 +181,10 @@ def test_A4_a_rule_without_actions_leaves_all_as_it_is_and_keeps_lower_rules_awa
 def test_A4_with_fallback_others_that_serve_the_model_come_after_those_the_rule_names() -> None:
     router = desk(rules=[Rule("to-c", then=(to("c"),))])
 
-    assert chain(router.decide(*ALL)) == ["c", "a", "b"]
+    plan = router.decide(*ALL)
+    assert chain(plan) == ["c", "a", "b"]
+    notes = {one.provider: one.detail for one in record(router, plan.decision_id).candidates}
+    assert notes == {"a": "not named by the rule", "b": "not named by the rule", "c": ""}
     assert chain(router.decide(bid("a"), bid("b"), no("c", NoBidReason.CIRCUIT_OPEN))) == ["a", "b"]
 
 

@@ -110,6 +110,15 @@ def test_B8_rules_that_never_meet_are_sound(there: Condition, back: Condition) -
     assert found(rules=there_and_back(there, back)) == []
 
 
+def test_B8_a_listed_name_is_itself_and_no_alias_also_where_a_provider_takes_any_name() -> None:
+    rules = (
+        Rule("there", when=model("gpt4"), then=(redirect("claude"),)),
+        Rule("back", when=model("claude"), then=(redirect("gpt-4o"),)),
+    )
+    assert len(found(rules=rules, models=None)) == 1
+    assert found(rules=rules, models=None, listed={"gpt4"}) == []
+
+
 def test_B8_a_circle_that_hangs_on_a_price_cannot_be_told() -> None:
     cheap = Condition(ConditionKind.COST_UNDER, number=0.01)
     assert found(rules=there_and_back(ALWAYS, cheap)) == []
@@ -236,7 +245,11 @@ _POOLS = st.lists(
 
 @st.composite
 def rule_books(draw: st.DrawFn) -> list[Rule]:
-    parts = draw(st.lists(st.tuples(_CONDITIONS, _ACTIONS, st.integers(0, 2), st.booleans()), max_size=4))
+    # Most rules of most files are for models.
+    conditions = st.one_of(
+        st.lists(st.sampled_from(NAMES), min_size=1, max_size=2).map(lambda names: model(*names)), _CONDITIONS
+    )
+    parts = draw(st.lists(st.tuples(conditions, _ACTIONS, st.integers(0, 2), st.booleans()), max_size=4))
     return [
         Rule(f"r{n}", priority, enabled or n % 2 == 0, when, then) for n, (when, then, priority, enabled) in enumerate(parts)
     ]
