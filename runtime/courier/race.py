@@ -115,6 +115,9 @@ class Race:
             done, _ = await asyncio.wait(self._others, return_when=asyncio.FIRST_COMPLETED)
             for task in [task for task in self._others if task in done]:
                 del self._others[task]
+                if task.cancelled():
+                    # It has lost to another one beside the first, which goes on.
+                    continue
                 found = task.result()
                 if found is not None and found.attempt is self.winner:
                     return found

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from messages.envelope import Envelope
 from messages.stats import GetStats, Stats
 from runtime.config.settings import Loaded
 from runtime.simulation.faults import FaultKind
-from tests.system.house import MODEL, Client, World, loaded, provider, run
+from tests.system.house import MODEL, PLAIN, Client, World, loaded, provider, run
 
 WARM = 20
 """Requests that earn one hedge at 5 %, and teach how long a call takes."""
@@ -129,6 +130,36 @@ def test_a_lost_hedge_is_no_failure_of_health_and_opens_no_circuit() -> None:
         assert (report.circuit, report.failures) == ("closed", 0)
 
     run(two(), scene)
+
+
+@pytest.mark.parametrize("winner", ["b", "c"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_of_a_first_call_a_copy_and_a_hedge_the_first_content_wins_and_both_others_are_called_off(
+    stream: bool, winner: str
+) -> None:
+    ends = Ends()
+
+    async def scene(world: World) -> None:
+        for _ in range(40):
+            await world.ask(stream=stream)
+        # Long enough for c to be unheard of: the next request is copied to it.
+        await asyncio.sleep(5.0)
+        hangs = "c" if winner == "b" else "b"
+        for name in ("a", hangs):
+            world.fault(name, FaultKind.HANG)
+        if winner == "c":
+            world.fault("c", FaultKind.SLOW, factor=5.0)
+        client = await world.ask(stream=stream)
+
+        assert (client.fate, client.provider) == ("answer", winner)
+        kinds = {"b": AttemptKind.HEDGE, "c": AttemptKind.EXPLORE}
+        assert sorted(ends.of(client)) == sorted(
+            [LOST_A, (hangs, kinds[hangs], Outcome.LOST_HEDGE), (winner, kinds[winner], Outcome.SUCCESS)]
+        )
+
+    behaviours = {"a": PLAIN, "b": replace(PLAIN, ttfb_ms=150), "c": replace(PLAIN, ttfb_ms=200)}
+    explore = {"max_share": 1.0, "idle": "1s"}
+    run(two(names="abc", strategy="least_latency", explore=explore), scene, behaviours, journal=ends)
 
 
 def test_a_first_call_that_fails_while_its_hedge_is_out_leaves_the_answer_to_the_hedge() -> None:
