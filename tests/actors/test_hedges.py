@@ -11,7 +11,18 @@ from actors.router.hedging import LEAST_S
 from actors.router.shares import Share
 from messages.calls import AttemptKind, CallEnded, Outcome
 from messages.control import ExploreSpec, FailoverSpec, HedgeSpec
-from messages.routing import Bid, Hints, NoBid, NoBidReason, NoRoute, RequestProfile, RouteError, RoutePlan, hedge_query_id
+from messages.routing import (
+    Bid,
+    Hints,
+    NoBid,
+    NoBidReason,
+    NoRoute,
+    RequestProfile,
+    RouteError,
+    RoutePlan,
+    Withdraw,
+    hedge_query_id,
+)
 from tests.actors.router_kit import Desk, bid, chain, full, provider
 
 SHARED = HedgeSpec(max_share=1.0)
@@ -281,6 +292,40 @@ def test_a_request_that_was_tried_before_explores_nobody() -> None:
 
     assert not plan.is_led
     assert plan.explore is None
+
+
+@pytest.mark.parametrize("share", [0.03, 0.2])
+def test_copies_stay_within_their_share_of_requests_however_many_are_due(share: float) -> None:
+    world = desk("ab", explore=ExploreSpec(max_share=share), strategy="least_latency")
+    copies = 0
+    for requests in range(1, 501):
+        world.context.advance(61.0)  # Longer than any interval: somebody is always due.
+        if explored(world.decide(slow("a", samples=0, exploring=2), slow("b", latency_p50_s=0.1))):
+            copies += 1
+            ended(world, "a", Outcome.FAILED)
+        assert copies <= share * requests + 1e-6
+
+    assert copies == pytest.approx(share * 500, abs=1.0), "nor fewer, where there is need"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [slow("c", samples=0, exploring=2), shut("c", failure_loss_s=0.01)],
+    ids=["by a copy", "by a lead"],
+)
+def test_nobody_is_explored_while_requests_wait_in_the_queue(other: Bid | NoBid) -> None:
+    world = desk("abc", explore=EXPLORE)
+    waiting = world.ask(profile=RequestProfile("m", hints=Hints(exclude=("b", "c"))))
+    world.gathered(full("a"))
+    assert world.is_waiting(waiting)
+
+    plan = world.decide(full("a"), slow("b"), other)
+    assert (chain(plan)[0], plan.is_led, explored(plan)) == ("b", False, "")
+
+    world.give(Withdraw(waiting))
+    world.context.advance(0.1)
+    plan = world.decide(full("a"), slow("b"), other)
+    assert plan.is_led or explored(plan) == "c", "it was the queue that forbade it"
 
 
 def test_large_requests_are_not_copied() -> None:
