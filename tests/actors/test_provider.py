@@ -407,13 +407,14 @@ def test_B9_lowered_concurrency_drains_down_and_raised_is_told() -> None:
     assert world.freed() == [2]
 
 
-def test_B9_another_endpoint_resets_what_was_learned_and_keeps_permits_and_buckets() -> None:
+@pytest.mark.parametrize("changed", [{"endpoint": "http://b"}, {"kind": "vllm"}], ids=["base_url", "kind"])
+def test_B9_another_endpoint_resets_what_was_learned_and_keeps_permits_and_buckets(changed: dict[str, str]) -> None:
     world = World(limits=LimitsSpec(requests_per_minute=60))
     world.call("p1")
     world.award("p2")
     world.open_circuit()
     left = world.report().requests_left
-    world.reconfigure(endpoint="http://b")
+    world.reconfigure(**changed)
     report = world.report()
     assert (report.circuit, report.health, report.status) == (CircuitState.CLOSED, 1.0, Status.UNCHECKED)
     assert (report.in_flight, report.requests_left, report.latency_p50_ms) == (1, left, 0.0)
