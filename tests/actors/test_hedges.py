@@ -10,7 +10,7 @@ from actors.router.exploring import COPY_INTERVAL, INTERVAL_MIN_S, LEAD_INTERVAL
 from actors.router.hedging import LEAST_S
 from actors.router.shares import Share
 from messages.calls import AttemptKind, CallEnded, Outcome
-from messages.control import ExploreSpec, FailoverSpec, HedgeSpec
+from messages.control import Configured, ExploreSpec, FailoverSpec, HedgeSpec
 from messages.routing import (
     Bid,
     Hints,
@@ -23,7 +23,7 @@ from messages.routing import (
     Withdraw,
     hedge_query_id,
 )
-from tests.actors.router_kit import Desk, bid, chain, full, provider
+from tests.actors.router_kit import Desk, bid, chain, full, provider, snapshot
 
 SHARED = HedgeSpec(max_share=1.0)
 
@@ -150,6 +150,30 @@ def test_a_share_is_never_overdrawn(share: float, wishes: list[bool]) -> None:
             bucket.pay()
             paid += 1
         assert paid <= share * requests + 1e-6
+
+
+def test_another_share_holds_from_now_on_and_what_was_earned_stays() -> None:
+    world = desk("abc", hedge=HedgeSpec(max_share=0.05))
+    for _ in range(40):
+        world.decide(quick(), slow("b"), slow("c"))
+    specs = [provider(name, "m") for name in "abc"]
+    world.give(Configured(snapshot(*specs, generation=2, hedge=SHARED)))
+
+    hedges = [isinstance(hedged(world, slow("b"), slow("c")), RoutePlan) for _ in range(2)]
+    assert hedges == [True, True], "two that were earned before, and two since"
+    world.give(Configured(snapshot(*specs, generation=3, hedge=HedgeSpec(max_share=0.001))))
+    assert [isinstance(hedged(world, slow("b"), slow("c")), RoutePlan) for _ in range(3)] == [True, True, False]
+
+
+def test_who_left_the_configuration_is_forgotten() -> None:
+    world = desk("abc", explore=ExploreSpec(max_share=1.0), strategy="least_latency")
+    for _ in range(3):
+        world.context.advance(61.0)
+        world.decide(slow("a", samples=0, exploring=2), slow("b", latency_p50_s=0.1), slow("c", samples=0, exploring=2))
+    world.give(Configured(snapshot(provider("b", "m"), generation=2)))
+
+    exploring = world.actor._exploring
+    assert [sorted(kept) for kept in (exploring._used, exploring._asked, exploring._out)] == [["b"], [], []]
 
 
 def test_who_pays_without_looking_is_told() -> None:
