@@ -15,6 +15,7 @@ from messages.decisions import Decision, GetDecision
 from messages.envelope import Envelope
 from messages.stats import GetStats, Stats
 from runtime.config.settings import Loaded
+from runtime.courier.retries import BUDGET_FLOOR
 from runtime.simulation.faults import FaultKind
 from tests.system.house import MODEL, PLAIN, Client, World, loaded, provider, run
 
@@ -208,6 +209,24 @@ def test_a_hedge_counts_against_max_attempts() -> None:
         await client.wait()
 
     run(two(failover={"max_attempts": 1}), scene)
+
+
+def test_hedges_neither_earn_nor_spend_of_the_budget_for_repeats() -> None:
+    async def scene(world: World) -> None:
+        await warmed(world)
+        budgets = world.house.budgets
+        for _ in range(5):
+            budgets.spend("b")
+        world.fault("a", FaultKind.SLOW, factor=20.0)
+        for _ in range(4):
+            assert (await world.ask(stream=True)).provider == "b"
+
+        left = 0
+        while budgets.spend("b"):
+            left += 1
+        assert left == BUDGET_FLOOR - 5
+
+    run(two({"max_share": 1.0}, failover={"retry_share": 1.0}), scene)
 
 
 @pytest.mark.parametrize("hedge", [{"enabled": False}, {"max_share": 0}])
