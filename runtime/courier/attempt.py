@@ -105,6 +105,11 @@ class Attempt:
         self._span: AttemptSpan | None = None
         self._relay: StreamRelay | None = None
 
+    @property
+    def is_drained(self) -> bool:
+        """The daemon's time is up: who is cancelled has not left."""
+        return self._client.is_drained
+
     async def award(self) -> RefusalReason | None:
         """Ask for the permit. None: granted. The permit is noted before the question leaves."""
         house, client = self._house, self._client

@@ -11,6 +11,7 @@ from actors.router.hedging import LEAST_S
 from actors.router.shares import Share
 from messages.calls import AttemptKind, CallEnded, Outcome
 from messages.control import Configured, ExploreSpec, FailoverSpec, HedgeSpec
+from messages.policy import Action, ActionKind, Condition, ConditionKind, Rule
 from messages.routing import (
     Bid,
     Hints,
@@ -364,9 +365,36 @@ def test_large_requests_are_not_copied() -> None:
     assert explored(world.decide(*bids, profile=RequestProfile("m", prompt_tokens=100))) == "a"
 
 
-def test_who_is_over_the_ceiling_of_the_request_is_not_explored_from_behind_its_circuit() -> None:
-    world = desk("ab", explore=EXPLORE)
-    profile = RequestProfile("m", hints=Hints(max_cost_usd=0.5))
-    plan = world.decide(shut("a", failure_loss_s=0.01, cost_usd=1.0), slow("b"), profile=profile)
+@pytest.mark.parametrize("lost_s", [0.01, 2.0], ids=["by a lead", "by a copy"])
+def test_who_is_over_the_ceiling_of_the_request_is_not_explored_from_behind_its_circuit(lost_s: float) -> None:
+    for ceiling_usd, is_explored in ((0.5, False), (1.5, True)):
+        # A dollar is worth no time, so that it is not the price as such that decides.
+        world = desk("ab", explore=EXPLORE, seconds_per_usd=0.0)
+        profile = RequestProfile("m", hints=Hints(max_cost_usd=ceiling_usd))
+        plan = world.decide(shut("a", failure_loss_s=lost_s, cost_usd=1.0), slow("b"), profile=profile)
 
-    assert (plan.is_led, plan.explore) == (False, None)
+        assert (plan.is_led or explored(plan) == "a") is is_explored
+
+
+TO_B = Rule("to-b", then=(Action(ActionKind.PROVIDERS, ("b",)),))
+QUICK = Condition(ConditionKind.LATENCY_UNDER, number=500.0)
+ONLY_QUICK = Rule("quick", when=QUICK, then=(Action(ActionKind.STRATEGY, ("least_latency",)),), allow_fallback=False)
+
+
+@pytest.mark.parametrize(
+    ("rule", "other"),
+    [
+        (TO_B, slow("a", unheard_s=20.0)),
+        (TO_B, shut("a", failure_loss_s=0.01)),
+        (TO_B, shut("a", failure_loss_s=2.0)),
+        (ONLY_QUICK, shut("a", failure_loss_s=0.01, latency_ewma_s=0.9)),
+    ],
+    ids=["unheard and not named", "a lead not named", "benched and not named", "benched and not what the rule wants"],
+)
+def test_who_is_outside_of_the_rule_of_the_request_is_not_explored(rule: Rule, other: Bid | NoBid) -> None:
+    chosen = slow("b", latency_p50_s=0.1, latency_ewma_s=0.3)
+    for rules, is_explored in (((), True), ((rule,), False)):
+        world = desk("ab", explore=EXPLORE, strategy="least_latency", rules=rules)
+        plan = world.decide(other, chosen)
+
+        assert (plan.is_led or explored(plan) == "a") is is_explored

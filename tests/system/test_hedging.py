@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.router.actor import RouterActor
 from messages.calls import AttemptKind, CallEnded, Outcome
 from messages.decisions import Decision, GetDecision
 from messages.envelope import Envelope
@@ -76,6 +77,9 @@ def test_pain_05_a_hanging_provider_costs_a_fraction_of_a_second_and_the_first_c
         assert client.took_s < 1.0
         assert sorted(ends.of(client)) == [LOST_A, WON_B]
         assert not world.simulation("a").calls, "the loser's connection was cut"
+        router = world.cell("router").actor
+        assert isinstance(router, RouterActor)
+        assert len(router._plans) == 0, "no bid is thought to be promised away"
 
     run(two(), scene, journal=ends)
 
@@ -191,9 +195,48 @@ def test_a_hedge_that_fails_is_in_the_tried_set_and_the_next_one_goes_elsewhere(
         client = await world.ask(stream=True)
 
         assert (client.provider, client.attempts) == ("c", 3)
+        assert client.took_s < 1.0, "the next hedge was made at once"
         assert [end[0] for end in ends.of(client)] == ["b", "a", "c"]
 
     run(two(names="abc"), scene, journal=ends)
+
+
+def test_who_failed_as_a_hedge_is_not_asked_again_when_the_first_call_fails_too() -> None:
+    ends = Ends()
+
+    async def scene(world: World) -> None:
+        await warmed(world)  # For one hedge and no more.
+        world.fault("a", FaultKind.HANG)
+        world.fault("b", FaultKind.ERRORS)
+        client = world.send(stream=True)
+        await until(world, lambda: len(world.calls("b")) == 1)
+        world.heal("a")
+        world.fault("a", FaultKind.OUTAGE)
+        await client.wait()
+
+        assert (client.provider, client.attempts) == ("c", 3)
+        assert sorted(end[0] for end in ends.of(client)) == ["a", "b", "c"]
+
+    run(two(names="abc"), scene, journal=ends)
+
+
+def test_a_call_that_got_no_company_is_looked_at_again_at_one_and_a_half_times_its_age() -> None:
+    async def scene(world: World) -> None:
+        await warmed(world)
+        world.fault("a", FaultKind.HANG)
+        client = world.send(stream=True)
+        await asyncio.sleep(0.5)
+        held = world.send(stream=True, headers={"x-pointsman-exclude": "a"}, max_tokens=2000)
+        await asyncio.sleep(0.7)
+        assert len(world.calls("b")) == 1, "at 1 s b was full"
+        held.leave()
+        await client.wait()
+
+        assert client.provider == "b"
+        assert world.calls("b")[1] == pytest.approx(client.begun_at + 1.5, abs=0.01)
+        await held.wait()
+
+    run(two({"after": "1s"}, b={"limits": {"max_concurrency": 1}}), scene)
 
 
 def test_a_hedge_counts_against_max_attempts() -> None:
@@ -349,6 +392,7 @@ def test_a_shutdown_gives_the_frame_to_a_stream_that_a_hedge_has_begun() -> None
 
         assert client.fate == "frame"
         assert "shutting_down" in client.text
+        assert world.house.edge.counters.by_status == {200: WARM + 1}, "what the clients saw"
 
     run(two(), scene)
 
