@@ -408,7 +408,7 @@ def test_B9_lowered_concurrency_drains_down_and_raised_is_told() -> None:
 
 
 @pytest.mark.parametrize("changed", [{"endpoint": "http://b"}, {"kind": "vllm"}], ids=["base_url", "kind"])
-def test_B9_another_endpoint_resets_what_was_learned_and_keeps_permits_and_buckets(changed: dict[str, str]) -> None:
+def test_B9_another_endpoint_resets_what_was_learned_and_keeps_permits_and_buckets(changed: dict[str, Any]) -> None:
     world = World(limits=LimitsSpec(requests_per_minute=60))
     world.call("p1")
     world.award("p2")

@@ -40,7 +40,7 @@ def test_simulate_prints_a_table_with_a_row_for_every_provider_and_tenant(
 
     said = capsys.readouterr()
     assert said.err == ""
-    for word in ("main", "second", "budget", "shop", "batch", "first content", "cost", "per request", "queue"):
+    for word in ("main", "second", "budget", "shop", "batch", "first content", "cost", "per request", "queue", "share", "success"):
         assert word in said.out
 
 
