@@ -258,8 +258,11 @@ def test_a_client_that_takes_nothing_ends_its_call_as_cancelled_not_as_the_provi
         assert outcomes(world) == ["cancelled"]
         report = await world.report("a")
         assert (report.failures, report.in_flight) == (0, 0)
+        line = await booked(world)
+        assert (line.cancelled, line.estimated) == (1, 1)
+        assert line.output_tokens > 0
 
-    run(ONE, scene)
+    run(METERED, scene)
 
 
 def test_at_the_end_of_the_drain_streams_are_told_others_are_refused_and_every_permit_is_drained() -> None:
