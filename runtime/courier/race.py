@@ -198,7 +198,8 @@ class Race:
 
         Gives the end of the winner if it has one: at shutdown it tells its client. The others' are of no use any more.
         """
-        was_cancelled, won = False, None
+        was_cancelled = False
+        won: Finish | None = None
         for task, attempt in self._others.items():
             if self.winner is not None and attempt is not self.winner:
                 _lose(attempt)

@@ -517,6 +517,10 @@ def test_calls_called_off_late_count_as_failures_and_the_client_who_leaves_early
         world.end(f"c{number}", Outcome.CANCELLED, duration_s=0.1)
     assert (world.bid().failure_p, world.bid().health, world.report().failures) == (0.0, 1.0, 0)
     world.context.advance(1.0)
+    world.award("drained")
+    world.context.advance(30.0)
+    world.end("drained", Outcome.DRAINED, duration_s=30.0)
+    assert (world.bid().failure_p, world.bid().health, world.report().failures) == (0.0, 1.0, 0), "it was we who ended it"
     world.award("late")
     world.context.advance(3.0)
     world.end("late", Outcome.LOST_HEDGE, duration_s=3.0)
