@@ -58,7 +58,7 @@ def test_storms_are_storms() -> None:
     statuses: Counter[int] = Counter()
     outcomes: Counter[str] = Counter()
     answers: Counter[str] = Counter()
-    crashes = restarts = swallowed = late = expired = trials = 0
+    crashes = restarts = swallowed = late = expired = trials = hedges = explorers = lost = 0
     for seed in range(15):
         aftermath = play(seed)
         world = aftermath.world
@@ -73,6 +73,10 @@ def test_storms_are_storms() -> None:
         swallowed += counters.swallowed
         late += counters.late_replies
         expired += counters.expired
+        for line in aftermath.stats.providers:
+            hedges += line.hedges
+            explorers += line.explores
+            lost += line.lost
 
     assert {"answer", "error", "frame", "left"} <= set(fates)
     assert {200, 429, 502, 503, 504} <= set(statuses)
@@ -85,6 +89,9 @@ def test_storms_are_storms() -> None:
     assert swallowed > 0
     assert late > 0
     assert expired > 0
+    assert hedges > 8
+    assert explorers > 2
+    assert lost > 8
 
 
 # The same laws under sequences that hypothesis makes up, and makes small when one breaks them.
