@@ -7,13 +7,14 @@ SEEDS ?= 200
 SEED ?=
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo test check simulate bench lock clean
+.PHONY: demo test check native native-tree test-native simulate bench lock clean
 
 demo: .venv/runtime.stamp
 	exec $(BIN)/pointsman demo --port $(PORT)
 
 test: check
 	$(BIN)/pytest -n $(WORKERS)
+	$(MAKE) test-native
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check .
@@ -21,16 +22,34 @@ check: .venv/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The compiled build (ADR 0014): a wheel in dist/, and a .venv-native with it. Needs a C compiler; takes some minutes.
+native: .venv/dev.stamp .venv-native/bin/python
+	rm -rf dist
+	POINTSMAN_NATIVE=1 $(BIN)/python -m hatchling build -t wheel
+	$(if $(UV),uv pip install --quiet --python .venv-native/bin/python --require-hashes -r requirements.lock,.venv-native/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock)
+	$(if $(UV),uv pip install --quiet --python .venv-native/bin/python --no-deps --force-reinstall dist/*.whl,.venv-native/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/*.whl)
+
+# The compiled modules lie beside their sources in build/native, where the tests of the real daemon and the storms run on them.
+NATIVE_SOURCES := $(shell git ls-files 'messages/*.py' 'actors/*.py' 'otel/*.py' 'runtime/*.py' 'native/*.py' pyproject.toml)
+build/native.stamp: .venv/dev.stamp $(NATIVE_SOURCES)
+	$(BIN)/python -m native.build build/native
+	touch $@
+
+native-tree: build/native.stamp
+	rm -rf build/native/tests && cp -r tests examples docs README.md CHANGELOG.md build/native/
+
+test-native: native-tree
+	cd build/native && ../../$(BIN)/python -m pytest -n $(WORKERS) $(ON_NATIVE)
+
 # Random storms over the whole house under virtual time; one that breaks a law names itself. SEED=7 plays that one alone.
 simulate: .venv/dev.stamp
 	POINTSMAN_STORM_SEEDS=$(SEEDS) POINTSMAN_STORM_SEED=$(SEED) $(BIN)/pytest $(if $(SEED),-k test_no_storm,-n $(WORKERS) -k test_no_) tests/system/test_storms.py
 
 # ``make bench PEERS=FOLDER`` installs other gateways there and measures them too. Needs nginx and wrk.
-bench: .venv/dev.stamp
-	$(BIN)/python -m tests.benchmarks.gateways $(if $(PEERS),--peers $(PEERS))
-	$(BIN)/python -m tests.benchmarks.streams
-	$(BIN)/python -m tests.benchmarks.routing
-	$(BIN)/python -m tests.benchmarks.mailbox
+# Measures the compiled build.
+bench: native-tree
+	cd build/native && for name in "gateways $(if $(PEERS),--peers $(abspath $(PEERS)))" streams routing mailbox; do \
+	  ../../$(BIN)/python -m tests.benchmarks.$$name || exit 1; done
 
 # Writes both locks anew from pyproject.toml; needs uv.
 lock:
@@ -38,14 +57,14 @@ lock:
 	uv pip compile --universal --generate-hashes --python-version 3.11 --no-header --group build --group dev -c requirements.lock -o requirements-dev.lock pyproject.toml
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-native build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
-.venv/bin/python:
+.venv/bin/python .venv-native/bin/python:
 ifdef UV
-	uv venv --quiet --python $(PYTHON) .venv
+	uv venv --quiet --python $(PYTHON) $(@:/bin/python=)
 else
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pointsman needs Python 3.11 or newer; try make PYTHON=python3.12")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(@:/bin/python=)
 endif
 
 # The locked packages are checked against their hashes; the project itself is installed in place with the locked hatchling.

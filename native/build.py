@@ -16,6 +16,8 @@ from native.modules import compiled
 
 GROUP = "pointsman"
 """Names the one shared library that has the code; the others only find their module in it."""
+FOLDER = "build/native"
+"""Where the compiled tree lies in a checkout."""
 PACKAGES = ("messages", "actors", "otel", "runtime")
 
 

@@ -31,6 +31,7 @@ from runtime.health_commands import health, probe, reset
 from runtime.simulation import report_table
 from runtime.simulation.play import play
 from runtime.simulation.scenario import load_scenario
+from runtime.system import dispatcher
 
 log = logging.getLogger("pointsman")
 
@@ -43,7 +44,11 @@ def _version() -> str:
     return installed_version("pointsman")
 
 
-app = App(name="pointsman", help="An LLM gateway that chooses well and can tell why.", version=_version)
+def _version_and_build() -> str:
+    return _version() + ("" if (dispatcher.__file__ or ".py").endswith(".py") else " (compiled)")
+
+
+app = App(name="pointsman", help="An LLM gateway that chooses well and can tell why.", version=_version_and_build)
 
 for _command in (health, probe, reset):
     app.command(_command)

@@ -184,3 +184,11 @@ def test_the_last_of_a_rate_limit_is_dear_and_plenty_of_it_is_free() -> None:
     assert prices == sorted(prices)
     assert prices[20] == pytest.approx(0.25), "ten left"
     assert 0.8 < prices[29] < 1.0, "one left"
+
+
+def test_the_invariant_sees_a_leak_and_never_raises() -> None:
+    world = World()
+    world.actor.limits.in_flight = 1
+    assert world.actor.invariant() == "1 in flight, 0 permits"
+    world.actor.permits = None  # type: ignore[assignment] # broken on purpose
+    assert (world.actor.invariant() or "").startswith("cannot tell: TypeError")

@@ -1,0 +1,134 @@
+"""What the compiled build is made from says the same as what people wrote (``native.expand``)."""
+
+import ast
+import dataclasses
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import messages.base
+from native.build import PACKAGES
+from native.expand import Fields, classes, expand
+from native.modules import INTERPRETED, compiled
+
+ROOT = Path(__file__).parent.parent.parent
+MODULES = compiled(ROOT)
+INHERITED: dict[str, Fields] = {
+    made.node.name: made.fields for name in MODULES for made in classes(ast.parse((ROOT / name).read_text()))
+}
+WORDS = [name for name in MODULES if name.parts[0] == "messages" and name.name not in ("base.py", "codec.py")]
+
+
+@pytest.fixture
+def no_tags(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table of messages is empty, so that the same ones can be entered again."""
+    monkeypatch.setattr(messages.base, "TAGS", {})
+
+
+def written_out(name: Path) -> ModuleType:
+    """The module as it is compiled, but run by the interpreter."""
+    module = ModuleType(f"written_out_{name.stem}")
+    sys.modules[module.__name__] = module
+    exec(compile(expand((ROOT / name).read_text(), INHERITED), str(name), "exec"), module.__dict__)
+    return module
+
+
+def messages_of(module: ModuleType) -> Iterator[type[Any]]:
+    return (
+        cls
+        for cls in vars(module).values()
+        if isinstance(cls, type) and cls.__module__ == module.__name__ and hasattr(cls, "TAG")
+    )
+
+
+@pytest.mark.parametrize("name", WORDS, ids=str)
+def test_a_message_written_out_has_the_tag_the_fields_the_defaults_and_the_annotations_it_had(
+    name: Path, no_tags: None
+) -> None:
+    original = importlib.import_module(".".join(name.with_suffix("").parts))
+    found = {cls.__name__: cls for cls in messages_of(written_out(name))}
+    assert set(found) == {cls.__name__ for cls in messages_of(original)}
+    for cls in messages_of(original):
+        made = found[cls.__name__]
+        assert (made.TAG, made.BOUNDED, made.PURE) == (cls.TAG, cls.BOUNDED, cls.PURE)
+        fields = dataclasses.fields(cls)
+        assert [(field.name, repr(field.default)) for field in dataclasses.fields(made)] == [
+            (field.name, repr(field.default)) for field in fields
+        ]
+        assert list(made.__annotations__) == [field.name for field in fields]
+
+
+def test_who_is_written_out_is_made_by_position_and_by_name_compared_hashed_and_shown_as_before() -> None:
+    source = '''
+from dataclasses import dataclass
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A place."""
+    x: int
+    y: int = 2
+
+@dataclass(slots=True)
+class Named(Point):
+    name: str = "?"
+
+    def __post_init__(self) -> None:
+        self.name = self.name.title()
+'''
+    space: dict[str, Any] = {"__name__": "somewhere"}
+    exec(expand(source, {made.node.name: made.fields for made in classes(ast.parse(source))}), space)
+    point, named = space["Point"], space["Named"]
+    assert "def __init__(self, x: int, y: int = 2) -> None:" in expand(source, {})
+    assert point(1) == point(x=1, y=2) != point(2)
+    assert hash(point(1)) == hash(point(1, 2))
+    assert repr(point(1)) == "Point(x=1, y=2)"
+    assert repr(named(1, name="here")) == "Named(x=1, y=2, name='Here')"
+    with pytest.raises(TypeError, match="missing 1 required"):
+        point()
+
+
+def test_what_cannot_be_written_out_and_what_need_not_be_stays_as_it_is() -> None:
+    source = """
+from dataclasses import dataclass, field
+
+@dataclass
+class Made:
+    parts: list[int] = field(default_factory=list)
+
+@dataclass
+class Own:
+    x: int
+
+    def __init__(self) -> None:
+        self.x = 1
+
+class Plain:
+    y: int = 1
+"""
+    assert expand(source, {}) == source
+
+
+@pytest.mark.parametrize("name", MODULES, ids=str)
+def test_a_module_written_out_is_still_python_and_keeps_its_remarks(name: Path) -> None:
+    source = (ROOT / name).read_text()
+    out = expand(source, INHERITED)
+    ast.parse(out)
+    assert out.count("# ") == source.count("# ")
+    assert ast.get_docstring(ast.parse(out)) == ast.get_docstring(ast.parse(source))
+
+
+def test_the_lists_of_modules_name_what_there_is() -> None:
+    assert {name.parts[0] for name in MODULES} <= set(PACKAGES)
+    assert not {name.as_posix() for name in MODULES} & set(INTERPRETED)
+    assert Path("actors/router/actor.py") in MODULES
+    assert Path("actors/router/strategies/adaptive.py") in MODULES
+
+
+def test_a_list_that_names_what_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LookupError, match="messages"):
+        compiled(tmp_path)
