@@ -1,9 +1,11 @@
 """What all rings share: the messages are known and frozen, and no test leaves its logging behind."""
 
+import gc
 import logging
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from messages.base import freeze_messages
 from runtime.logs import Redaction
@@ -11,6 +13,16 @@ from tests import every_message
 
 every_message.load()
 freeze_messages()
+
+# How long an example takes says nothing of what is tested on a machine that others use too.
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is loaded by now stays for good: the collector need not walk some hundred thousand objects again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
