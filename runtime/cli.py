@@ -240,9 +240,7 @@ def explain(
     except ConfigError as error:
         return _invalid(error, json)
     except explaining.CannotExplain as error:
-        if error.is_usage:
-            raise Failed(f"pointsman: {error}", EXIT_USAGE) from error
-        raise Failed(str(error)) from error
+        raise (Failed(f"pointsman: {error}", EXIT_USAGE) if error.is_usage else Failed(str(error))) from error
     if json:
         print(orjson.dumps(decision, option=orjson.OPT_INDENT_2).decode())
     else:

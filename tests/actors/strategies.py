@@ -1,7 +1,7 @@
 """Hypothesis strategies for any message class, made from its type hints."""
 
 from enum import Enum
-from types import UnionType
+from types import GenericAlias, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from hypothesis import strategies as st
@@ -28,7 +28,7 @@ def any_message() -> st.SearchStrategy[Message]:
 def of_class(cls: type[Any], levels: int = LEVELS) -> st.SearchStrategy[Any]:
     if (cls, levels) not in MADE:
         hints = get_type_hints(cls)
-        itself = tuple[cls, ...]
+        itself = GenericAlias(tuple, (cls, ...))
         fields = {name: of_hint(hints[name]) for name in field_names(cls) if hints[name] != itself}
         inside = st.lists(of_class_later(cls, levels - 1), max_size=3).map(tuple) if levels else st.just(())
         fields |= {name: inside for name in field_names(cls) if hints[name] == itself}

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -138,12 +139,10 @@ class Nursery:
 def main() -> None:
     """Fork a daemon for every order, and tell of its end. A daemon returns from ``serve`` with its order and runs it."""
     # Loaded here, and not by the tests: they need none of it.
-    import uvloop
+    from runtime import cli
 
-    from runtime import cli, daemon
-
-    assert uvloop
-    assert daemon
+    for name in ("runtime.daemon", "uvloop"):
+        import_module(name)
     gc.collect()
     gc.freeze()
     order = next_order()
