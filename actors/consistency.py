@@ -4,10 +4,11 @@ Pure, and asked by whoever takes a configuration: the check of a file and the re
 looked at every value by itself before.
 """
 
-from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from actors.patterns import name_test, time_zone
+from actors.redirects import Redirects
 from messages.policy import (
     CONDITION_DEPTH_MAX,
     Action,
@@ -15,7 +16,6 @@ from messages.policy import (
     ChainStep,
     Condition,
     ConditionKind,
-    PoolRule,
     PoolSpec,
     Rule,
     TenantSpec,
@@ -40,20 +40,23 @@ def policy_faults(
     *,
     providers: Sequence[str],
     strategies: Container[str],
-    models: Container[str] | None,
+    models: Collection[str] | None,
     aliases: Mapping[str, str],
     rules: Sequence[Rule],
     tenants: Sequence[TenantSpec],
     pools: Sequence[PoolSpec],
     default_provider: str | None,
     strategy: str,
+    listed: Collection[str] = (),
 ) -> list[Fault]:
     """Everything that cannot be meant, in the order of the file; disabled rules too, for they can be switched on.
 
     ``providers`` are ids; ``models`` the public names that are served, None if some provider takes any name; ``aliases`` lead
-    from name to name; no ``default_provider`` is the first one; an empty ``strategy`` is the default one.
+    from name to name; no ``default_provider`` is the first one; an empty ``strategy`` is the default one; ``listed`` are the
+    public names that are known where ``models`` is None.
     """
-    known = _Known(frozenset(providers), strategies, models, aliases)
+    names = listed if models is None else models
+    known = _Known(frozenset(providers), strategies, models, names, aliases)
     faults: list[Fault] = []
     if default_provider and default_provider not in known.providers:
         faults.append(Fault(("default_provider",), f"there is no provider {default_provider!r}"))
@@ -61,13 +64,18 @@ def policy_faults(
     faults += known.strategy_faults(("routing", "strategy"), strategy)
     for pool in pools:
         faults += _pool_faults(pool, known)
-    faults += _pool_circles(pools, known)
     first: dict[str, int] = {}
+    sound: list[Rule] = []
     for index, rule in enumerate(rules):
         if rule.name in first:
             faults.append(Fault(("rules", index, "name"), f"is already the name of rules[{first[rule.name]}]"))
         first.setdefault(rule.name, index)
-        faults += _rule_faults(("rules", index), rule, known)
+        own = list(_rule_faults(("rules", index), rule, known))
+        faults += own
+        # A rule that is not sound by itself leads nowhere.
+        sound.append(replace(rule, enabled=False) if own else rule)
+    circles = Redirects(sound, pools, known.public, known.model_of, [*sorted(names), *aliases]).circles()
+    faults += [Fault(circle.steps[0].path, circle.reason) for circle in circles]
     for tenant in tenants:
         path: Path = ("tenants", tenant.name)
         faults += known.provider_faults((*path, "allowed_providers"), tenant.allowed_providers or ())
@@ -80,7 +88,8 @@ def policy_faults(
 class _Known:
     providers: frozenset[str]
     strategies: Container[str]
-    models: Container[str] | None
+    models: Collection[str] | None
+    listed: Collection[str]
     aliases: Mapping[str, str]
 
     def provider_faults(self, path: Path, names: Sequence[str]) -> Iterator[Fault]:
@@ -106,10 +115,19 @@ class _Known:
     def public(self, name: str) -> str:
         """The name after aliases: a public name stands for itself, and a circle leads nowhere."""
         for _ in range(len(self.aliases)):
-            if (self.models is not None and name in self.models) or name not in self.aliases:
+            if name in self.listed or name not in self.aliases:
                 break
             name = self.aliases[name]
         return name
+
+    def model_of(self, public: str) -> str | None:
+        """The model behind a name that is no alias; None: that is not known here, or nobody serves it."""
+        if public in self.listed:
+            return public
+        pinned = _after_pin(public)
+        if pinned:
+            return pinned if public[: -len(pinned) - 1] in self.providers else None
+        return public if self.models is None else None
 
 
 def _counted(names: Sequence[str]) -> dict[str, int]:
@@ -174,28 +192,7 @@ def _chain_faults(path: Path, chain: Sequence[ChainStep], known: _Known) -> Iter
             first.setdefault(name, index)
 
 
-def _pool_circles(pools: Sequence[PoolSpec], known: _Known) -> Iterator[Fault]:
-    """Circles of redirects that a caller without labels cannot leave. Those of one pool are told with its rules."""
-    steps: dict[str, str] = {}
-    paths: dict[str, Path] = {}
-    for pool in pools:
-        index, rule = _unconditional(pool)
-        name = known.public(pool.model)
-        if rule is not None and rule.redirect and known.public(rule.redirect) != name:
-            steps[name] = known.public(rule.redirect)
-            paths[name] = ("pools", pool.model, "rules", index, "redirect")
-    for start in _circle_starts(steps):
-        yield Fault(paths[start], f"leads back to {start!r} through the redirects of other pools")
-
-
 _BEFORE_BIDS = (ActionKind.REJECT, ActionKind.REDIRECT)
-
-
-def _unconditional(pool: PoolSpec) -> tuple[int, PoolRule | None]:
-    for index, rule in enumerate(pool.rules):
-        if not rule.labels:
-            return index, rule
-    return 0, None
 
 
 def _rule_faults(path: Path, rule: Rule, known: _Known) -> Iterator[Fault]:

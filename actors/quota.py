@@ -17,9 +17,18 @@ from typing import assert_never
 from actors.buckets import REQUESTS, Drawn, Rates
 from actors.kernel import Context
 from messages.limits import LimitsSpec
-from messages.quota import QuotaReconfigured, QuotaRefused, ReservationsRestored, Reserve, Reserved, Settle
+from messages.quota import (
+    GetQuota,
+    QuotaReconfigured,
+    QuotaRefused,
+    QuotaReport,
+    ReservationsRestored,
+    Reserve,
+    Reserved,
+    Settle,
+)
 
-QuotaMail = Reserve | Settle | ReservationsRestored | QuotaReconfigured
+QuotaMail = Reserve | Settle | ReservationsRestored | QuotaReconfigured | GetQuota
 """What a quota takes."""
 
 CONCURRENCY = "max_concurrency"
@@ -39,6 +48,9 @@ class QuotaActor:
         self.out: dict[str, Drawn | None] = {}
         """By reservation, what it has drawn; None: nothing but its place was limited."""
         self.unknown_ends: int = predecessor.unknown_ends if predecessor is not None else 0
+        self.reserved: int = predecessor.reserved if predecessor is not None else 0
+        self.refused: dict[str, int] = dict(predecessor.refused) if predecessor is not None else {}
+        """By limit."""
         self._predecessor = predecessor
 
     def __repr__(self) -> str:
@@ -61,6 +73,8 @@ class QuotaActor:
                 self._on_restored(message, context.now())
             case QuotaReconfigured():
                 self._on_reconfigured(message, context.now())
+            case GetQuota():
+                context.reply(self._report(context.now()))
             case _:
                 assert_never(message)
 
@@ -74,13 +88,19 @@ class QuotaActor:
             return Reserved(reservation_id)
         most = limits.max_concurrency
         if most is not None and len(self.out) >= most:
+            self._count_refusal(CONCURRENCY)
             return QuotaRefused(reservation_id, self.name, CONCURRENCY, most)
         late = self.rates.late(tokens, now)
         if late is not None:
+            self._count_refusal(late.limit)
             allowed = limits.requests_per_minute if late.limit == REQUESTS else limits.tokens_per_minute
             return QuotaRefused(reservation_id, self.name, late.limit, allowed or 0.0, late.ready_at)
         self.out[reservation_id] = self.rates.draw(tokens, now)
+        self.reserved += 1
         return Reserved(reservation_id)
+
+    def _count_refusal(self, limit: str) -> None:
+        self.refused[limit] = self.refused.get(limit, 0) + 1
 
     def _on_settle(self, message: Settle, now: float) -> None:
         if message.reservation_id not in self.out:
@@ -106,3 +126,15 @@ class QuotaActor:
             return
         self.limits, self.generation = message.limits, message.generation
         self.rates.resize(self.limits, now)
+
+    def _report(self, now: float) -> QuotaReport:
+        requests, tokens = self.rates.requests, self.rates.tokens
+        return QuotaReport(
+            self.name,
+            self.limits,
+            len(self.out),
+            None if requests is None else requests.level_at(now),
+            None if tokens is None else tokens.level_at(now),
+            self.reserved,
+            tuple(sorted(self.refused.items())),
+        )

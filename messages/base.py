@@ -51,15 +51,20 @@ def message(tag: str, *, bounded: bool = False, pure: bool = False) -> Callable[
     def make(cls: type[M]) -> type[M]:
         # Hashed by value, which is safe for what never changes, and lets a message be the default of a field.
         made: Any = dataclass(slots=True, unsafe_hash=True)(cls)
-        if tag in TAGS:
-            raise ValueError(f"message tag {tag!r} is taken by {TAGS[tag].__name__}")
-        made.TAG = tag
-        made.BOUNDED = bounded
-        made.PURE = pure
-        TAGS[tag] = made
+        register(made, tag, bounded, pure)
         return made  # type: ignore[no-any-return] # the class that came in, with slots
 
     return make
+
+
+def register(cls: Any, tag: str, bounded: bool = False, pure: bool = False) -> None:
+    """Enter a message class. Raises ``ValueError`` if the tag is taken by another class."""
+    if tag in TAGS:
+        raise ValueError(f"message tag {tag!r} is taken by {TAGS[tag].__name__}")
+    cls.TAG = tag
+    cls.BOUNDED = bounded
+    cls.PURE = pure
+    TAGS[tag] = cls
 
 
 def freeze_messages() -> None:

@@ -54,3 +54,5 @@ class Failure(Message):
     """The wait the upstream asked for."""
     detail: str = ""
     """One line for people; never a secret."""
+    is_overload: bool = False
+    """It took too much at once, by its own word: fewer calls side by side would have fared better."""

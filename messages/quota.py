@@ -70,3 +70,25 @@ class QuotaReconfigured(Message):
 
     limits: LimitsSpec
     generation: int
+
+
+@message("quota.get_quota")
+class GetQuota(Message):
+    """The admin API asks a quota how it stands. Answered by ``QuotaReport``."""
+
+
+@message("quota.quota_report")
+class QuotaReport(Message):
+    """How a quota stands. Counts since it is there, over crashes too."""
+
+    quota: str
+    limits: LimitsSpec
+    in_flight: int
+    """Requests that hold something of it."""
+    requests_left: float | None
+    """What its buckets would admit now, below zero while there is a debt; None: no limit. This and ``tokens_left``."""
+    tokens_left: float | None
+    reserved: int
+    """Requests that it let through."""
+    refused: tuple[tuple[str, int], ...]
+    """Requests that it did not, by the key of the limit that was reached, sorted."""

@@ -55,8 +55,8 @@ class SpanQueue:
         self._told = 0
         self._tells_again_at = float("-inf")
         # A daemon, so that an export under way cannot hold the process.
-        self._thread = threading.Thread(target=self._work, name="tracing-export", daemon=True)
-        self._thread.start()
+        self._worker = threading.Thread(target=self._work, name="tracing-export", daemon=True)
+        self._worker.start()
 
     def put(self, span: LiveSpan) -> None:
         """Take a span that has ended. For one thread only; never blocks."""
@@ -74,7 +74,7 @@ class SpanQueue:
         """Take nothing more and deliver what is left in at most ``timeout_s`` seconds; then the exporter is to give up."""
         self._is_closed = True
         self._wake.set()
-        self._thread.join(max(0.0, timeout_s))
+        self._worker.join(max(0.0, timeout_s))
         try:
             self._exporter.shutdown()
         except Exception as error:

@@ -17,7 +17,7 @@ from messages.failures import Failure, Scope
 from messages.health import ProbeDone, RunProbe
 from runtime.courier.directory import Directory, Track
 from runtime.dialects.answer import read_answer
-from runtime.dialects.errors import classify
+from runtime.dialects.errors import classify, is_there
 from runtime.ports import CallFailed, Headers, Upstream, UpstreamRequest
 from runtime.system.system import ActorSystem
 
@@ -40,7 +40,7 @@ class Found:
     def refused(self, failure: Failure) -> None:
         """No 2xx. Who answers at all is there: not everybody has a list of models, and a rate limit is no illness."""
         self.is_auth_failed = failure.scope is Scope.CREDENTIAL
-        self.is_good = failure.status < 500 and not self.is_auth_failed
+        self.is_good = is_there(failure.status) and not self.is_auth_failed
         self.detail = failure.detail
 
     def told(self, order: RunProbe, took_s: float) -> ProbeDone:

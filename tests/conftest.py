@@ -11,12 +11,12 @@ from messages.base import freeze_messages
 from runtime.logs import Redaction
 from tests import every_message
 
-every_message.load()
-freeze_messages()
-
-# How long an example takes says nothing of what is tested on a machine that others use too.
+# How long an example takes is the machine's affair, and what else runs there; a test as a whole has its own timeout.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")
+
+every_message.load()
+freeze_messages()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -52,7 +52,7 @@ def offer(
         output_tokens = priced_tokens = evidence.output.expected(None)
         reserved = prompt_tokens + evidence.output.upper
     else:
-        reserved, output_tokens, priced_tokens = wanted, evidence.output.expected(max_tokens), max_tokens
+        reserved, output_tokens, priced_tokens = wanted, evidence.output.expected(max_tokens), float(max_tokens)
     if (hold := limits.hold(reserved, now)) is not None:
         return _held_back(spec, hold, limits) if held is None else NoBid(spec.id, held[0], held[1], "")
     expected_s = evidence.expected_s(output_tokens, now)

@@ -22,11 +22,11 @@ class Offered:
     """The longest answer it gives; infinite where it is not known."""
 
     def cost_usd(self, prompt_tokens: int, output_tokens: float) -> float | None:
-        """The price of a request by its estimates; None: unknown."""
+        """The price of a request by its estimates; None: unknown. Where there is no output, its price need not be known."""
         input_usd, output_usd = self.input_usd, self.output_usd
-        if input_usd is None or output_usd is None:
+        if input_usd is None or (output_usd is None and output_tokens):
             return None
-        return prompt_tokens * input_usd + output_tokens * output_usd
+        return prompt_tokens * input_usd + output_tokens * (output_usd or 0.0)
 
 
 ANYTHING = Offered("", None, None, float("inf"), float("inf"))

@@ -1,8 +1,8 @@
 """How many calls at once a provider takes well, found out from how it answers (``limits: {max_concurrency: auto}``).
 
 Owns: the limit, the times of an idle provider by kind of call, and one window of samples.
-Accepts: the three verdicts on a call: ``succeeded``, ``dropped`` (429, 503, 529, no answer in time) and, by saying nothing,
-ignored: whatever failed for another reason measured nothing and teaches nothing.
+Accepts: the three verdicts on a call: ``succeeded``, ``dropped`` (told that it is too much, no answer in time) and, by saying
+nothing, ignored: whatever failed for another reason measured nothing and teaches nothing.
 Always: ``1 <= limit <= LIMIT_MAX``; it changes once in a window, or once for all calls that were out together when one was
 dropped; it grows only while it is used.
 

@@ -1,16 +1,15 @@
 """What the calls of a provider tell its adaptive limit: the three verdicts success, dropped, ignored.
 
-A success is a first content (for other answers than streams: the good end). Dropped is what too much load explains: a 429,
-a 503 or 529, no answer in time. All else is ignored: the client's error, a cancel, a bad key, a broken connection, a call
-that was out before a restart.
+A success is a first content (for other answers than streams: the good end). Dropped is what too much load explains: a refusal
+that says so (a rate limit, ``Failure.is_overload``), no answer in time. All else is ignored: the client's error, a cancel, a
+bad key, money that is short (it will be with fewer calls too), a broken connection, a call that was out before a restart.
 """
 
 from actors.provider.concurrency import AdaptiveLimit, Sample
 from actors.provider.permits import OpenPermit
 from messages.calls import CallEnded, Outcome
-from messages.failures import Blame, Scope
+from messages.failures import Blame
 
-_OVERLOADED = (429, 503, 529)
 _TOO_LATE = ("first_byte_timeout", "total_timeout", "too_slow")
 _SUCCESS, _FAILED = Outcome.SUCCESS, Outcome.FAILED
 
@@ -47,10 +46,7 @@ def is_dropped(end: CallEnded) -> bool:
     failure = end.failure
     if failure is None or failure.blame is not Blame.UPSTREAM or end.after_content:
         return False
-    if failure.code == "insufficient_quota":
-        # It is money that is short, and it will be with fewer calls too.
-        return False
-    return failure.scope is Scope.BUCKET or failure.status in _OVERLOADED or failure.code in _TOO_LATE
+    return failure.is_overload or failure.code in _TOO_LATE
 
 
 def _sample(permit: OpenPermit, first_s: float) -> Sample:

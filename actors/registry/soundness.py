@@ -1,6 +1,6 @@
 """What is wrong with a snapshot, as the check of a file would find it. Pure."""
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from actors.consistency import Fault, policy_faults
 from messages.control import ConfigSnapshot, ProviderSpec
@@ -27,14 +27,19 @@ def faults_of(snapshot: ConfigSnapshot, strategies: Sequence[str]) -> list[Fault
             pools=snapshot.pools,
             default_provider=snapshot.default_provider,
             strategy=snapshot.routing.strategy,
+            listed=_listed(snapshot),
         ),
     ]
 
 
-def public_names(snapshot: ConfigSnapshot) -> Container[str] | None:
+def public_names(snapshot: ConfigSnapshot) -> frozenset[str] | None:
     """The names of all models; None while a provider takes any name."""
     if any(spec.takes_any for spec in snapshot.providers):
         return None
+    return _listed(snapshot)
+
+
+def _listed(snapshot: ConfigSnapshot) -> frozenset[str]:
     return frozenset(model.name for spec in snapshot.providers for model in spec.models)
 
 

@@ -22,7 +22,7 @@ from actors.router.answers import no_route, no_start, plan_of, teach
 from actors.router.candidates import all_ready, next_batch, offers, rank, ranked_by, select
 from actors.router.exploring import Exploring
 from actors.router.hedging import Hedging
-from actors.router.pending import Pending, State, head_start_s, is_dry_run
+from actors.router.pending import ANSWERED, Pending, State, head_start_s, is_dry_run
 from actors.router.plans import STALE_S, OpenPlans
 from actors.router.policy import Course, Policy
 from actors.router.queue import PAUSE_S, WaitingQueue, waits_on
@@ -274,7 +274,7 @@ class RouterActor:
             self._queue.take_out(pending)
             self._pass_on(pending)
         pending.state = _DONE
-        del pending.slot  # The record keeps the rest; whoever asked must not live as long.
+        pending.slot = ANSWERED  # The record keeps the rest; whoever asked must not live as long.
 
     # -- turns
 

@@ -252,7 +252,7 @@ def rank(pending: Pending, found: Offers, ask: Ask, rng: Random) -> Ranked:
 
 
 def _preference(pending: Pending, provider: str) -> tuple[int, bool, bool]:
-    """The least comes first: named by request or tenant, then in the zone, then in the region asked for."""
+    """The least comes first: named by request or tenant; then in the region asked for (first in the zone); then in the zone."""
     preferred, hints = pending.course.preferred, pending.query.profile.hints
     place = preferred.index(provider) if provider in preferred else len(preferred)
     spec = pending.route.entries[pending.route.places[provider]].spec

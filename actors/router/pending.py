@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from actors.kernel import ReplySlot
 from actors.router.policy import Course
@@ -43,6 +44,15 @@ class State(Enum):
     """In the queue, with a full new round out."""
     DONE = "done"
     """Answered."""
+
+
+class _Answered:
+    """In place of a slot that has its answer."""
+
+    deadline: float | None = None
+
+
+ANSWERED: Final[ReplySlot] = _Answered()
 
 
 @dataclass(slots=True, eq=False)

@@ -198,11 +198,11 @@ class Policy:
         if hints.strategy and hints.strategy not in self._strategies:
             return RouteError.STRATEGY_NOT_FOUND
         chain = _Chain(priority=hints.priority)
-        way = [profile.model]
+        way, passed, facts = [profile.model], list[Route](), Facts(profile, "", wall, hints.priority)
         while True:
             route = self._table.find(way[-1])
             if route is None:
-                return RouteError.MODEL_NOT_SUPPORTED
+                return self._nowhere(passed[-1], chain, facts, way) if passed else RouteError.MODEL_NOT_SUPPORTED
             facts = Facts(profile, route.model, wall, chain.priority)
             pool = self._pools.get(route.model, _NO_POOL)
             label_rule = first_match(pool.rules, profile.labels)
@@ -214,9 +214,13 @@ class Policy:
                 self._match(route, facts, chain)
             if chain.reject is not None or not chain.redirect or self._is_here(chain.redirect, route):
                 break
-            if chain.redirect in way:
+            # By what a name leads to: a circle is one under an alias too.
+            if any(self._is_here(chain.redirect, one) for one in passed):
                 return self._astray(route, chain, facts, [*way, chain.redirect])
             way.append(chain.redirect)
+            passed.append(route)
+            # What a condition said of candidates, it said of those the request leaves behind.
+            chain.selective = None
         said = hints.strategy or chain.strategy or tenant.strategy
         strategy = self._strategies.get(said or pool.strategy or self._strategy)
         if strategy is None:
@@ -298,6 +302,14 @@ class Policy:
     def _astray(self, route: Route, chain: _Chain, facts: Facts, way: list[str]) -> Course:
         course = self._stopped(route, chain, facts, RouteError.SELECTION_FAILED)
         course.detail = course.note = f"redirects lead in a circle: {' → '.join(way)}"
+        course.barred = {entry.id: LeftOut(entry.id, Exclusion.RULE, "redirected elsewhere") for entry in route.entries}
+        return course
+
+    def _nowhere(self, route: Route, chain: _Chain, facts: Facts, way: list[str]) -> Course:
+        """A redirect to what nobody serves any more: the configuration cannot know what a provider will list."""
+        course = self._stopped(route, chain, facts, RouteError.MODEL_NOT_SUPPORTED)
+        course.detail = f"no provider has a model {way[-1]!r}, to which this request was redirected: {' → '.join(way)}"
+        course.note = f"redirected: {' → '.join(way)}"
         course.barred = {entry.id: LeftOut(entry.id, Exclusion.RULE, "redirected elsewhere") for entry in route.entries}
         return course
 

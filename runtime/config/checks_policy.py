@@ -21,11 +21,11 @@ from messages.policy import (
     Rule,
     TenantSpec,
 )
-from runtime.config.build_policy import action_of, chain_of, condition_of, pool_rule
+from runtime.config.build_policy import action_of, chain_of, condition_of, pool_rule, rule_of
 from runtime.config.kinds import BUILT_IN_ALIASES
 from runtime.config.problems import Path
 from runtime.config.schema_chain import PoolFailover
-from runtime.config.schema_policy import ActionEntry, ConditionEntry, PoolRuleEntry, too_deep
+from runtime.config.schema_policy import ActionEntry, ConditionEntry, PoolRuleEntry, RuleEntry, too_deep
 from runtime.config.strategies import ANY_STRATEGY
 
 Finding = tuple[Path, str]
@@ -62,6 +62,7 @@ def policy_findings(data: Any) -> list[Finding]:
         pools=[_pool(model, _mapping(raw)) for model, raw in raw_pools.items()],
         default_provider=None,
         strategy="",
+        listed=_listed(providers),
     )
     findings = [*_depths(raw_rules), *_empty_pools(raw_pools, served)]
     # Circles of aliases are told by ``checks``.
@@ -81,20 +82,25 @@ def _empty_pools(pools: Mapping[str, Any], served: frozenset[str] | None) -> Ite
 
 def _served(providers: list[Mapping[str, Any]]) -> frozenset[str] | None:
     """The models that the file lists, None if some provider takes any name."""
-    names: set[str] = set()
-    for provider in providers:
-        models = _list(provider.get("models"))
-        if not models:
-            return None
-        names.update(entry if isinstance(entry, str) else str(_mapping(entry).get("name")) for entry in models)
-    return frozenset(names)
+    return _listed(providers) if all(_list(provider.get("models")) for provider in providers) else None
+
+
+def _listed(providers: list[Mapping[str, Any]]) -> frozenset[str]:
+    models = [entry for provider in providers for entry in _list(provider.get("models"))]
+    return frozenset(entry if isinstance(entry, str) else str(_mapping(entry).get("name")) for entry in models)
 
 
 def _rule(index: int, raw: Mapping[str, Any]) -> Rule:
+    if not any(True for _ in too_deep(raw.get("when"))):
+        entry = _parsed(RuleEntry, raw)
+        if entry is not None:
+            return rule_of(entry)
     name, then = raw.get("name"), raw.get("then")
     actions = then if isinstance(then, list) else [then]
+    # What is not valid leads nowhere.
     return Rule(
         name=name if isinstance(name, str) else f"\0{index}",
+        enabled=False,
         when=_condition(raw.get("when")),
         # None at all is for the validation to tell.
         then=tuple(_action(action) for action in actions) or (_NO_ACTION,),

@@ -57,9 +57,11 @@ class Courier:
         "_awards",
         "_decision_id",
         "_failed",
+        "_has_rested",
         "_is_known_to_router",
         "_must_wait",
         "_plan",
+        "_queue_until",
         "_refused",
         "client",
         "hedges",
@@ -83,7 +85,11 @@ class Courier:
         self._refused: Refusals | None = None
         """None until a first award was refused."""
         self._must_wait = False
-        """True: others were tried, and this round is to wait in the queue for whoever was not."""
+        """True: others were tried, and this round is to wait in the queue for whoever was not ..."""
+        self._queue_until: float | None = None
+        """... until then (monotonic s), when one of the others is as good as its word; None: as long as anybody may."""
+        self._has_rested = False
+        """True: the back-off is over, and whoever was not tried is asked once more before who failed."""
         self._decision_id = ""
         """Of the last round."""
 
@@ -172,8 +178,10 @@ class Courier:
         house, client = self.house, self.client
         tried = self.tried
         refused = self._refused.providers if self._refused is not None else ()
-        may_wait = self._failed is None or self._must_wait
-        query = RouteQuery(client.query_id, client.profile(), client.deadline, client.arrived_at, tried, refused, may_wait)
+        may_wait, until = self._failed is None or self._must_wait, client.deadline
+        if self._must_wait and self._queue_until is not None and self._queue_until < until:
+            until = self._queue_until
+        query = RouteQuery(client.query_id, client.profile(), until, client.arrived_at, tried, refused, may_wait)
         for is_last in (False, True):
             try:
                 self._is_known_to_router = True
@@ -206,8 +214,12 @@ class Courier:
             return problems.no_route(routed)
         house = self.house
         now = house.clock.now()
+        if self._has_rested:
+            self._has_rested = False
+            self._tries.wake(now)
+            return None
         if self._may_be_sooner_in_queue(routed, now):
-            self._must_wait = True
+            self._must_wait, self._queue_until = True, self._tries.named_at(house.budgets)
             return None
         self._must_wait = False
         wait_s = self._tries.rest(now, house.budgets, house.rng)
@@ -215,13 +227,16 @@ class Courier:
             return problems.attempts_spent(self.client.read.model, self._tries, now, routed.left_out)
         if wait_s > 0:
             await asyncio.sleep(wait_s)
-        self._tries.wake(house.clock.now())
+            self._has_rested = routed.error in _PASSING
+        if not self._has_rested:
+            self._tries.wake(house.clock.now())
         return None
 
     def _may_be_sooner_in_queue(self, routed: NoRoute, now: float) -> bool:
         """Whether somebody who was not tried may be able to before those who were may be tried again.
 
-        A place comes free at any moment, and one that has not failed is worth it; other waits tell their end.
+        A place comes free at any moment, and one that has not failed is worth waiting for until one of the others may be asked
+        again by its own word; other waits tell their end.
         """
         if self._must_wait or not self._tries.may_go_on or routed.error not in _PASSING:
             return False
@@ -232,7 +247,7 @@ class Courier:
 
     async def _follow(self, plan: RoutePlan) -> Ended | None:
         """Walk a plan until an award is granted. None: nothing has gone to the client yet."""
-        self._must_wait = False
+        self._must_wait = self._has_rested = False
         for choice in plan.choices:
             provider = choice.provider
             is_repeat = self._failed is not None and self._failed.is_repeat(provider)
@@ -241,25 +256,26 @@ class Courier:
             is_lead = plan.is_led and choice is plan.choices[0]
             kind = _EXPLORE if is_lead else _FAILOVER if self._attempts else _FIRST
             attempt = self.attempt_at(plan, choice, kind)
+            finish: Finish | None = None
             try:
                 refusal = await attempt.award()
                 self._claim(is_granted=refusal is None)
-                if refusal is not None:
-                    self._refusals.add(provider, self.house.clock.now())
-                    if refusal is RefusalReason.RATE_LIMITED and not self.house.directory.routing.failover.on_rate_limit:
-                        break
-                    continue
-                if is_repeat:
-                    self.house.budgets.spend(provider)
-                else:
-                    self.house.budgets.earn(provider)
-                headers = self.granted(plan, attempt)
-                if plan.hedge_after_s is None and plan.explore is None:
-                    return await self._conclude(await attempt.call(self.sink, headers), plan, provider, headers)
-                finish = await self._race(plan, choice, attempt, headers)
+                if refusal is None:
+                    if is_repeat:
+                        self.house.budgets.spend(provider)
+                    else:
+                        self.house.budgets.earn(provider)
+                    headers = self.granted(plan, attempt)
+                    if plan.hedge_after_s is None and plan.explore is None:
+                        return await self._conclude(await attempt.call(self.sink, headers), plan, provider, headers)
+                    finish = await self._race(plan, choice, attempt, headers)
             finally:
                 attempt.end()
-            return await self._conclude(finish.result, plan, finish.attempt.provider, finish.headers)
+            if finish is not None:
+                return await self._conclude(finish.result, plan, finish.attempt.provider, finish.headers)
+            self._refusals.add(provider, self.house.clock.now())
+            if refusal is RefusalReason.RATE_LIMITED and not self.house.directory.routing.failover.on_rate_limit:
+                break
         self._claim(is_granted=False)
         return None
 

@@ -41,9 +41,10 @@ class Track:
     def cost_nusd(self, model: str, input_tokens: int, output_tokens: int) -> int | None:
         """Price of a call in billionths of a USD, None if a price is not known. USD per million tokens times 1000 is that."""
         found = self.models.get(model)
-        if found is None or found.input_price is None or found.output_price is None:
+        # Of embeddings there is no output, and many a list has no price for it.
+        if found is None or found.input_price is None or (found.output_price is None and output_tokens):
             return None
-        return round((input_tokens * found.input_price + output_tokens * found.output_price) * 1000)
+        return round((input_tokens * found.input_price + output_tokens * (found.output_price or 0.0)) * 1000)
 
 
 class Directory:

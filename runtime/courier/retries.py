@@ -112,7 +112,8 @@ class Tries:
     def rest(self, now: float, budgets: RetryBudgets, rng: Random) -> float | None:
         """Everybody was tried: seconds until the first may be tried again, or None if nobody may.
 
-        After that wait ``wake`` puts those whose time has come back among the candidates.
+        After that wait ``wake`` puts those whose time has come back among the candidates. The back-off counts from the last
+        failure: what has passed since in the queue is part of it.
         """
         if not self.may_go_on:
             return None
@@ -120,7 +121,8 @@ class Tries:
         if not ready:
             return None
         self.rounds_of_repeats += 1
-        self._rests_until = max(min(ready), now + backoff_s(self.spec.backoff, self.rounds_of_repeats, rng))
+        pause_s = backoff_s(self.spec.backoff, self.rounds_of_repeats, rng)
+        self._rests_until = max(min(ready), self.failed[-1].at + pause_s, now)
         return self._rests_until - now
 
     def replacement_s(self, now: float, budgets: RetryBudgets, rng: Random) -> float | None:
@@ -147,6 +149,14 @@ class Tries:
         """Seconds until the first of those that failed for now may be asked again for this request; None: nobody ever."""
         waits = [at - now for at in self._resting.values() if at is not None]
         return max(0.0, min(waits)) if waits else None
+
+    def named_at(self, budgets: RetryBudgets) -> float | None:
+        """When (monotonic s) the first of those that named a wait may be asked again for this request; None: none did."""
+        if not self.may_go_on:
+            return None
+        named = {attempt.provider for attempt in self.failed if attempt.failure.retry_after_s}
+        found = [at for name, at in self._resting.items() if at is not None and name in named and budgets.has_any(name)]
+        return min(found, default=None)
 
     def retry_after_s(self, now: float) -> float | None:
         """Seconds after which another request may do better, by what the last failure of each provider says; None: unknown."""

@@ -18,6 +18,8 @@ from runtime.ports import Headers
 
 DETAIL_CHARACTERS_MAX = 300
 BODY_PREFIX_BYTES_MAX = 64 * 1024
+OVERLOADED = (503, 529)
+"""Statuses, besides a rate limit's, by which a provider says that it has too much to do."""
 
 ERROR_TYPES: Mapping[int, str] = MappingProxyType(
     {
@@ -56,12 +58,12 @@ def classify(
         return Failure(Blame.UPSTREAM, Scope.BUCKET, Retry.ELSEWHERE, "insufficient_quota", status, wait_s, detail)
     if status == 429:
         retry = Retry.LATER if is_listed(status, on_status) else Retry.NEVER
-        return Failure(Blame.UPSTREAM, Scope.BUCKET, retry, "http_429", status, wait_s, detail)
+        return Failure(Blame.UPSTREAM, Scope.BUCKET, retry, "http_429", status, wait_s, detail, True)
     if status == 408:
         return Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.LATER, "http_408", status, wait_s, detail)
     if status >= 500:
         retry = Retry.LATER if is_listed(status, on_status) else Retry.NEVER
-        return Failure(Blame.UPSTREAM, Scope.PROVIDER, retry, f"http_{status}", status, wait_s, detail)
+        return Failure(Blame.UPSTREAM, Scope.PROVIDER, retry, f"http_{status}", status, wait_s, detail, status in OVERLOADED)
     if status in (403, 404, 405) or (status == 400 and _NO_SUCH_MODEL.search(code)):
         name = "model_not_found" if status in (400, 404) else f"http_{status}"
         return Failure(Blame.UPSTREAM, Scope.MODEL, Retry.ELSEWHERE, name, status, None, detail)
@@ -75,6 +77,11 @@ def classify(
 def is_listed(status: int, on_status: tuple[str, ...]) -> bool:
     """True if ``status`` is in the list, itself (``"429"``) or by its class (``"5xx"``)."""
     return str(status) in on_status or f"{status // 100}xx" in on_status
+
+
+def is_there(status: int) -> bool:
+    """Whether who answers so, be it with a refusal, has nothing wrong with itself."""
+    return status < 500
 
 
 def error_in(parsed: Mapping[str, Any]) -> object:
@@ -96,12 +103,12 @@ def failure_of_error(error: object, status: int) -> Failure:
     if number == 402 or _QUOTA.search(code):
         return Failure(Blame.UPSTREAM, Scope.BUCKET, Retry.ELSEWHERE, "insufficient_quota", status, None, detail)
     if number == 429 or _RATE.search(code):
-        return Failure(Blame.UPSTREAM, Scope.BUCKET, Retry.LATER, "error_event", status, None, detail)
+        return Failure(Blame.UPSTREAM, Scope.BUCKET, Retry.LATER, "error_event", status, None, detail, True)
     if number == 404 or _NO_SUCH_MODEL.search(code):
         return Failure(Blame.UPSTREAM, Scope.MODEL, Retry.ELSEWHERE, "model_not_found", status, None, detail)
     if 400 <= number < 500 or "invalid_request" in code:
         return Failure(Blame.UPSTREAM, Scope.NONE, Retry.ELSEWHERE, "error_event", status, None, detail)
-    return Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.LATER, "error_event", status, None, detail)
+    return Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.LATER, "error_event", status, None, detail, number in OVERLOADED)
 
 
 def error_type(status: int) -> str:

@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 from messages.control import ConfigSnapshot, ProviderSpec, Reset
 from messages.decisions import DecisionFound, Decisions, GetDecision, GetRouterStats, RecentDecisions, RouterStats
 from messages.health import GetHealth, GetReport, HealthReport, ProbeDone, ProbeNow, ProviderReport
+from messages.quota import GetQuota, QuotaReport
 from messages.routing import NoRoute, RequestProfile, RoutePlan, RouteQuery
 from messages.stats import GetStats, Stats
 from runtime.config.entries import rule_data
+from runtime.config.quotas import quotas_of
 from runtime.courier.directory import Directory
 from runtime.courier.problems import Problem
 from runtime.credentials import Credentials
@@ -29,6 +31,8 @@ T = TypeVar("T")
 
 ASK_S = 5.0
 PROBE_S = 20.0
+QUOTAS_SHOWN = 1000
+"""Of more tenants and pools with limits the first ones: each is asked."""
 
 
 class Admin:
@@ -132,7 +136,15 @@ class Admin:
         router = _expect(RouterStats, await self._ask("router", GetRouterStats()))
         counters = self._system.counters
         system = {name: getattr(counters, name) for name in counters.__dataclass_fields__}
-        return render.stats(counted, router, self.snapshot.routing.strategy) | {"system": system}
+        quotas = await self._quotas()
+        return render.stats(counted, router, quotas, self.snapshot.routing.strategy) | {"system": system}
+
+    async def _quotas(self) -> list[QuotaReport]:
+        """How tenants and pools with limits stand; one that cannot answer now is left out."""
+        names = list(quotas_of(self.snapshot))[:QUOTAS_SHOWN]
+        asked = (self._ask(f"quota:{name}", GetQuota()) for name in names)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return [answer for answer in answers if isinstance(answer, QuotaReport)]
 
     async def decision(self, decision_id: str) -> dict[str, Any]:
         """``GET /admin/decisions/{id}``. Raises a 404 for one that never was or is no longer kept."""

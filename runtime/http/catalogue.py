@@ -121,7 +121,7 @@ _PATHS: tuple[tuple[Any, ...], ...] = (
     ("put", "/admin/rules/{name}", "Add or replace a rule", _RULE),
     ("patch", "/admin/rules/{name}", "Switch a rule on or off", _object(("enabled",), enabled=_FLAG)),
     ("delete", "/admin/rules/{name}", "Forget a rule"),
-    ("get", "/admin/stats", "Usage by provider and model, router, system"),
+    ("get", "/admin/stats", "Usage by provider and model, limits of tenants and pools, router, system"),
     ("get", "/admin/decisions", "The last decisions, newest first"),
     ("get", "/admin/decisions/{id}", "Why a request went where it went"),
     ("post", "/admin/reload", "Put the configuration file as it is now in force, whole or not at all"),

@@ -7,6 +7,7 @@ from messages.base import Message, field_names
 from messages.control import HealthSpec, LimitsSpec, ModelSpec, ProviderSpec
 from messages.decisions import Decision, RouterStats
 from messages.health import CircuitReport, CircuitState, HealthReport, ProviderReport, Status
+from messages.quota import QuotaReport
 from messages.stats import Stats, UsageLine
 
 
@@ -114,11 +115,27 @@ def _model(model: ModelSpec) -> dict[str, Any]:
     return {name: value for name, value in plain(model).items() if value is not None}
 
 
-def stats(counted: Stats, router: RouterStats, strategy: str) -> dict[str, Any]:
+def quota(report: QuotaReport) -> dict[str, Any]:
+    """The quota of a tenant or a pool as ``GET /admin/stats`` shows it: its limits, and how they stand."""
+    kind, _, name = report.quota.partition(":")
+    limits: dict[str, Any] = plain(report.limits)
+    # Of providers only.
+    del limits["adaptive"]
+    limits |= {"requests_left": _tenths(report.requests_left), "tokens_left": _tenths(report.tokens_left)}
+    counts = {"in_flight": report.in_flight, "reserved": report.reserved, "refused": dict(report.refused)}
+    return {"kind": kind, "name": name, "limits": limits} | counts
+
+
+def _tenths(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
+
+
+def stats(counted: Stats, router: RouterStats, quotas: Sequence[QuotaReport], strategy: str) -> dict[str, Any]:
     """``GET /admin/stats``. Times in ms, decisions in µs, money in USD. ``strategy``: the one for all."""
     return {
         "providers": [_line(line) for line in counted.providers],
         "models": [_line(line) for line in counted.models],
+        "quotas": [quota(report) for report in quotas],
         "router": {
             "strategy": strategy,
             "total": router.total,

@@ -95,7 +95,7 @@ class RawConnection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, keeper: Keeper) -> None:
         self._loop = loop
         self._keeper = keeper
-        self._parser = HttpResponseParser(self)
+        self._parser: HttpResponseParser | None = HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -221,14 +221,14 @@ class RawConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take in bytes of the answer."""
-        state = self.state
-        if state is not _HEAD and state is not _BODY:
+        state, parser = self.state, self._parser
+        if parser is None or (state is not _HEAD and state is not _BODY):
             self.cut(BrokenAnswer("bytes that nobody asked for"))
             return
         self.is_answered = True
         before_bytes = self._buffered_bytes
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
             self._reject(error)
             return
@@ -252,7 +252,7 @@ class RawConnection(asyncio.Protocol):
         """The socket is closed."""
         self._end(self._cut_short(), is_clean=exc is None)
         # The two hold each other.
-        del self._parser
+        self._parser = None
         self._keeper.forget(self)
 
     def pause_writing(self) -> None:
@@ -279,6 +279,7 @@ class RawConnection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """Status and headers are here, unless they are of an answer before the real one."""
         parser = self._parser
+        assert parser is not None
         status = parser.get_status_code()
         if status < 200:
             if status not in (100, 102, 103):

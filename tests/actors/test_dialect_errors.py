@@ -7,7 +7,7 @@ import pytest
 
 from messages.calls import LimitsSeen
 from messages.failures import Blame, Retry, Scope
-from runtime.dialects.errors import classify, error_body, error_frame, error_type, redacted
+from runtime.dialects.errors import classify, error_body, error_frame, error_type, failure_of_error, redacted
 from runtime.dialects.limits import limits_seen, retry_after
 
 DEFAULT = ("429", "5xx")
@@ -46,6 +46,30 @@ def body(**error: Any) -> bytes:
 def test_pain_07_a_status_reaches_as_far_as_it_should(status: int, content: bytes, scope: Scope, retry: Retry) -> None:
     failure = classify(status, (), content, DEFAULT)
     assert (failure.blame, failure.scope, failure.retry, failure.status) == (Blame.UPSTREAM, scope, retry, status)
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "is_overload"),
+    [
+        (429, b"", True),
+        (503, b"", True),
+        (529, b"", True),
+        (429, body(code="insufficient_quota"), False),
+        (402, b"", False),
+        (500, b"", False),
+        (502, b"", False),
+        (408, b"", False),
+        (401, b"", False),
+        (400, b"", False),
+    ],
+)
+def test_who_has_too_much_to_do_is_told_from_who_failed(status: int, content: bytes, is_overload: bool) -> None:
+    assert classify(status, (), content, DEFAULT).is_overload is is_overload
+
+
+@pytest.mark.parametrize(("code", "is_overload"), [(429, True), (503, True), (529, True), (500, False), (402, False)])
+def test_an_error_inside_a_200_says_as_well_that_it_is_too_much(code: int, is_overload: bool) -> None:
+    assert failure_of_error({"code": code, "message": "no"}, 200).is_overload is is_overload
 
 
 @pytest.mark.parametrize("status", [400, 409, 413, 415, 418, 422])

@@ -15,6 +15,7 @@ from messages.policy import (
     CRITICAL,
     HIGH,
     LOW,
+    NORMAL,
     Action,
     ActionKind,
     Condition,
@@ -145,6 +146,13 @@ def test_D2_the_strategy_is_the_requests_else_the_rules_else_the_tenants_else_th
     assert router.decide(bid("c"), model="cheap").strategy == "first"
 
 
+def test_D2_a_pools_strategy_needs_no_rule_or_tenant_to_hold() -> None:
+    router = desk(pools=[PoolSpec("m", strategy="round_robin")], aliases={"mine": "m"})
+
+    assert [router.decide(*ALL, model=model).strategy for model in ("m", "mine", "a:m")] == ["round_robin"] * 3
+    assert router.decide(bid("c"), model="cheap").strategy == "first"
+
+
 # -- rules
 
 
@@ -173,7 +181,10 @@ def test_A4_a_rule_without_actions_leaves_all_as_it_is_and_keeps_lower_rules_awa
 def test_A4_with_fallback_others_that_serve_the_model_come_after_those_the_rule_names() -> None:
     router = desk(rules=[Rule("to-c", then=(to("c"),))])
 
-    assert chain(router.decide(*ALL)) == ["c", "a", "b"]
+    plan = router.decide(*ALL)
+    assert chain(plan) == ["c", "a", "b"]
+    notes = {one.provider: one.detail for one in record(router, plan.decision_id).candidates}
+    assert notes == {"a": "not named by the rule", "b": "not named by the rule", "c": ""}
     assert chain(router.decide(bid("a"), bid("b"), no("c", NoBidReason.CIRCUIT_OPEN))) == ["a", "b"]
 
 
@@ -267,12 +278,48 @@ def test_B8_D7_a_redirect_asks_all_stages_again_for_the_new_model() -> None:
         "m",
         "cheap",
     )
+    (stats,) = router.give(GetRouterStats())
+    assert stats.rule_hits == (("cheap-rr", 1), ("down", 1))
+
+
+def test_D7_a_redirect_to_what_nobody_serves_says_where_it_led() -> None:
+    router = desk(rules=[Rule("down", when=model_is("m"), then=(redirect("gone"),))])
+    refusal = router.refusal(router.ask())
+
+    assert refusal.error is RouteError.MODEL_NOT_SUPPORTED
+    assert refusal.detail == "no provider has a model 'gone', to which this request was redirected: m → gone"
+    found = record(router, refusal.decision_id)
+    assert (found.rule, found.note, why(found)["a"]) == ("down", "redirected: m → gone", ("rules", "rule"))
 
 
 def test_D7_what_else_the_chain_of_a_redirect_says_stays() -> None:
     router = desk(rules=[Rule("down", when=model_is("m"), then=(redirect("cheap"), by("round_robin")))])
 
     assert router.decide(bid("c")).strategy == "round_robin"
+
+
+def test_D7_a_priority_that_a_redirect_has_raised_counts_for_the_rules_of_the_other_model() -> None:
+    raised = (redirect("cheap"), Action(ActionKind.PRIORITY, priority=CRITICAL))
+    urgent = Condition(ConditionKind.MIN_PRIORITY, number=float(CRITICAL))
+    rules = [
+        Rule("urgent", 9, when=Condition(ConditionKind.ALL, parts=(urgent, model_is("cheap"))), then=(by("round_robin"),)),
+        Rule("down", when=model_is("m"), then=raised),
+    ]
+    router = desk(rules=rules)
+
+    assert router.decide(bid("c")).strategy == "round_robin"
+    assert router.decide(bid("c"), model="cheap").strategy == "first"
+
+
+@pytest.mark.parametrize("others", [(), (Rule("any", then=(by("first"),)),)])
+def test_D7_what_a_redirect_asked_of_candidates_it_asked_of_those_it_leaves(others: tuple[Rule, ...]) -> None:
+    dear = Condition(ConditionKind.NOT, parts=(Condition(ConditionKind.COST_UNDER, number=0.001),))
+    when = Condition(ConditionKind.ALL, parts=(model_is("m"), dear))
+    rules = [Rule("too-dear", 9, when=when, then=(redirect("small"),), allow_fallback=False), *others]
+    router = Desk(priced(A, 10.0, 30.0), priced(provider("s", "small"), 0.1, 0.1), strategy="first", rules=rules)
+
+    plan = router.decide(bid("s"))
+    assert (plan.model, chain(plan)) == ("small", ["s"])
 
 
 def test_D7_a_redirect_to_where_the_request_is_already_changes_nothing() -> None:
@@ -288,6 +335,17 @@ def test_B8_redirects_in_a_circle_are_told_as_our_own_fault() -> None:
 
     assert refusal.error is RouteError.SELECTION_FAILED
     assert refusal.detail == "redirects lead in a circle: m → cheap → m"
+
+
+def test_B8_a_circle_is_one_under_an_alias_too() -> None:
+    rules = [
+        Rule("there", when=model_is("m"), then=(redirect("cheap"),)),
+        Rule("back", when=model_is("cheap"), then=(redirect("old"),)),
+    ]
+    router = desk(rules=rules, aliases={"old": "m"})
+
+    refusal = router.refusal(router.ask())
+    assert (refusal.error, refusal.detail) == (RouteError.SELECTION_FAILED, "redirects lead in a circle: m → cheap → old")
 
 
 def test_A4_matches_are_counted_once_for_each_request_and_not_for_dry_runs() -> None:
@@ -355,6 +413,13 @@ def test_D9_a_region_and_a_zone_are_preferred_and_are_no_cage() -> None:
     assert chain(router.decide(*bids, profile=asking(hints=Hints(region="asia")))) == ["us", "eu", "eu2"]
 
 
+def test_D9_the_region_goes_before_the_zone() -> None:
+    router = Desk(provider("zone", "m", region="us", zone="z"), provider("region", "m", region="eu"), strategy="first")
+    hints = Hints(region="eu", zone="z")
+
+    assert chain(router.decide(bid("zone"), bid("region"), profile=asking(hints=hints))) == ["region", "zone"]
+
+
 def test_D9_D3_targets_of_latency_and_throughput_leave_out_who_is_known_to_miss_them() -> None:
     router = desk()
     bids = (bid("a", latency_p50_s=2.0), bid("b", latency_p50_s=0.3, tokens_per_s=10.0), bid("c", samples=0, latency_p50_s=0.0))
@@ -385,8 +450,19 @@ def test_D9_the_more_urgent_waits_less_and_nobody_is_starved() -> None:
     assert [fan.message.query_id for fan in router.context.fans[-3:]] == [high, low, later]
 
 
-def waiting(router: Desk, priority: int, at: float) -> str:
-    query_id = router.ask(profile=asking(hints=Hints(priority=priority)), arrived_at=router.context.now() + at)
+def test_D7_a_priority_that_a_rule_sets_counts_in_the_queue() -> None:
+    urgent = Rule("vip", when=tenant_is("acme"), then=(Action(ActionKind.PRIORITY, priority=HIGH),))
+    router = Desk(A, strategy="first", queue_max_wait_s=60.0, rules=[urgent])
+    plain = waiting(router, NORMAL, 0.0)
+    vip = waiting(router, NORMAL, 1.0, tenant="acme")
+
+    router.give(CapacityFreed("a", 2))
+    assert [fan.message.query_id for fan in router.context.fans[-2:]] == [vip, plain]
+
+
+def waiting(router: Desk, priority: int, at: float, **fields: Any) -> str:
+    profile = asking(hints=Hints(priority=priority), **fields)
+    query_id = router.ask(profile=profile, arrived_at=router.context.now() + at)
     router.gathered(full("a"))
     return query_id
 
@@ -403,6 +479,19 @@ def test_D11_a_hundred_equal_queries_in_one_turn_spread_evenly(strategy: str) ->
         router.gathered(*ALL, fan=fan)
     winners = [slot.answers[0].choices[0].provider for slot in router.context.slots]
     assert sorted(winners.count(name) for name in "abc") == [33, 33, 34]
+
+
+@pytest.mark.parametrize("strategy", ["least_latency", "success_latency_ratio", "power_of_two"])
+def test_D11_plans_on_their_way_to_an_unknown_provider_explore_it_already(strategy: str) -> None:
+    router = Desk(A, B, strategy=strategy)
+    for _ in range(5):
+        router.ask()
+    known = bid("a", successes=9.0, latency_peak_s=0.3)
+    for fan in range(5):
+        router.gathered(known, bid("b", samples=0, latency_p50_s=0.0, latency_ewma_s=0.0, latency_peak_s=0.0), fan=fan)
+
+    winners = [slot.answers[0].choices[0].provider for slot in router.context.slots]
+    assert winners == ["b", "b", "a", "a", "a"]
 
 
 def test_D12_the_record_lists_who_was_asked_and_counts_the_rest() -> None:
@@ -436,6 +525,19 @@ def test_D11_beyond_the_fan_out_the_static_order_counts_among_those_a_request_le
     router.ask(profile=asking(hints=Hints(exclude=("p39",))))
 
     assert set(router.asked()) == {f"p{n}" for n in range(23, 39)}
+
+
+def test_D11_the_static_order_of_one_tenants_candidates_is_kept_for_nobody_else() -> None:
+    specs = [provider(f"p{n:02}", "m", priority=n) for n in range(40)]
+    allowed = tuple(spec.id for spec in specs[:20])
+    router = Desk(*specs, strategy="priority", tenants=[TenantSpec("acme", allowed_providers=allowed)])
+    asked = []
+    for tenant in ("acme", "", "acme"):
+        router.ask(profile=asking(tenant=tenant))
+        asked.append(set(router.asked()))
+
+    few, all_of_them = ({f"p{n:02}" for n in range(last - 16, last)} for last in (20, 40))
+    assert asked == [few, all_of_them, few]
 
 
 def test_trap_a_weight_that_became_zero_while_a_round_was_out_takes_nothing() -> None:

@@ -2,6 +2,8 @@
 
 import pickle
 from dataclasses import replace
+from math import exp, log
+from random import Random
 from typing import Any
 
 import pytest
@@ -206,6 +208,18 @@ def test_a_bid_says_what_its_award_will_reserve() -> None:
     assert world.bid(prompt_tokens=50, endpoint="embeddings").tokens == 50
 
 
+def test_an_award_without_max_tokens_reserves_the_p90_of_that_models_answers() -> None:
+    world, rng = World(), Random(1)
+    lengths = [round(exp(rng.gauss(log(200.0), 0.5))) for _ in range(300)]
+    for number, length in enumerate(lengths):
+        world.call(f"p{number}", usage=Usage(50, length))
+    reserved = world.bid(prompt_tokens=50).tokens - 50
+    assert 0.85 <= sum(length <= reserved for length in lengths) / len(lengths) <= 0.95
+    # Another model, and a request that says how much it wants, go by something else.
+    assert world.bid("n", prompt_tokens=50).tokens == 50 + 1000
+    assert world.bid(prompt_tokens=50, max_tokens=30).tokens == 80
+
+
 def test_tokens_are_reserved_by_estimate_and_settled_to_what_was_used() -> None:
     world = World(limits=LimitsSpec(tokens_per_minute=1000))
     world.award("p1", tokens=900)
@@ -298,6 +312,41 @@ def test_a_retry_after_is_honoured() -> None:
     assert no_bid(world.bid()) == (NoBidReason.RATE_LIMITED, 1007.0)
     world.context.advance(7.0)
     assert isinstance(world.bid(), Bid)
+
+
+def test_a_failure_of_its_own_that_names_a_wait_is_left_alone_until_then_as_well() -> None:
+    world = World()
+    world.award("p1")
+    world.fail("p1", retry_after_s=7.0)
+    assert no_bid(world.bid()) == (NoBidReason.RATE_LIMITED, 1007.0)
+    assert refusal(world.award("p2")) == (RefusalReason.RATE_LIMITED, 1007.0)
+    world.context.advance(7.0)
+    assert isinstance(world.bid(), Bid)
+
+
+def test_a_wait_named_with_a_failure_of_a_model_or_of_the_client_is_no_limit_of_the_provider() -> None:
+    world = World()
+    for number, (scope, blame) in enumerate([(Scope.MODEL, Blame.UPSTREAM), (Scope.NONE, Blame.CLIENT)]):
+        world.award(f"p{number}", model="n")
+        world.end(f"p{number}", Outcome.FAILED, failure=failure(scope, blame, 7.0))
+        assert isinstance(world.bid(), Bid), scope
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_refusals_that_name_no_wait_back_off_the_longer_until_a_call_is_answered(stream: bool) -> None:
+    world, waits = World(), []
+    for number in range(5):
+        if number == 3:
+            # A stream has been taken once its first content is here, though it goes on for long.
+            world.award("answered", stream=stream)
+            world.give(ContentStarted("answered", 0.1)) if stream else world.end("answered")
+        world.award(f"p{number}")
+        world.fail(f"p{number}", Scope.BUCKET)
+        _, retry_at = no_bid(world.bid())
+        assert retry_at is not None
+        waits.append(retry_at - world.context.time)
+        world.context.advance(waits[-1])
+    assert waits == [1.0, 2.0, 4.0, 1.0, 2.0]
 
 
 def test_what_the_provider_says_is_left_is_believed_where_it_is_less() -> None:
@@ -515,6 +564,13 @@ def test_calls_called_off_late_count_as_failures_and_the_client_who_leaves_early
         world.award(f"c{number}")
         world.end(f"c{number}", Outcome.CANCELLED, duration_s=0.1)
     assert (world.bid().failure_p, world.bid().health, world.report().failures) == (0.0, 1.0, 0)
+    assert world.report().successes == 20
+    # Nor does one who has had content, however long that went on.
+    world.award("begun", stream=True)
+    world.give(ContentStarted("begun", 0.4))
+    world.context.advance(60.0)
+    world.end("begun", Outcome.CANCELLED, stream=True, duration_s=60.0, first_content_s=0.4)
+    assert (world.bid().failure_p, world.bid().health, world.report().successes) == (0.0, 1.0, 20)
     world.context.advance(1.0)
     world.award("late")
     world.context.advance(3.0)

@@ -11,13 +11,14 @@ from tests.actors.test_provider import World
 
 AUTO = LimitsSpec(adaptive=True)
 DROPS = {
-    "429": Failure(Blame.UPSTREAM, Scope.BUCKET, Retry.LATER, "http_429", 429),
-    "503": Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.LATER, "http_503", 503),
+    "429": Failure(Blame.UPSTREAM, Scope.BUCKET, Retry.LATER, "http_429", 429, is_overload=True),
+    "503": Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.LATER, "http_503", 503, is_overload=True),
     "first byte": Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.ELSEWHERE, "first_byte_timeout"),
 }
 TELL_NOTHING = {
     "the client's error": Failure(Blame.CLIENT, Scope.NONE, Retry.NEVER, "http_400", 400),
     "a bad key": Failure(Blame.UPSTREAM, Scope.CREDENTIAL, Retry.ELSEWHERE, "http_401", 401),
+    "another failure of its own": Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.LATER, "http_500", 500),
     "no money": Failure(Blame.UPSTREAM, Scope.BUCKET, Retry.ELSEWHERE, "insufficient_quota", 429),
     "a broken connection": Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.LATER, "broken"),
     "the deadline": Failure(Blame.CLIENT, Scope.NONE, Retry.NEVER, "deadline"),
@@ -61,6 +62,10 @@ def test_what_measures_nothing_changes_nothing() -> None:
         world = World(limits=AUTO)
         world.end(full(world)[-1], Outcome.FAILED, failure=failure, stream=True)
         assert world.report().concurrency_limit == LIMIT_FIRST, name
+    # A stream that has begun and is not done in time is long, and may be served as well as any.
+    world, late = World(limits=AUTO), Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.NEVER, "total_timeout", 200)
+    world.end(full(world)[-1], Outcome.FAILED, failure=late, stream=True, after_content=True)
+    assert world.report().concurrency_limit == LIMIT_FIRST
     for outcome in (Outcome.CANCELLED, Outcome.LOST_HEDGE, Outcome.NOT_SENT, Outcome.DRAINED):
         world = World(limits=AUTO)
         world.end(full(world)[-1], outcome, stream=True, duration_s=100.0)

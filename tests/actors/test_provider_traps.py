@@ -163,6 +163,14 @@ def test_D3_a_price_counts_max_tokens_whatever_is_likely() -> None:
     assert unbounded.cost_usd == unbounded.likely_usd == bid.likely_usd
 
 
+def test_D3_embeddings_have_a_price_where_only_that_of_the_input_is_known() -> None:
+    world = World(models=(ModelSpec("m", "m", 2.0),))
+    asked = world.bid(prompt_tokens=500, endpoint="embeddings")
+    assert isinstance(asked, Bid)
+    assert asked.cost_usd == asked.likely_usd == pytest.approx(500 * 2.0 / 1e6)
+    assert world.bid(prompt_tokens=500, max_tokens=10).cost_usd is None
+
+
 def test_the_last_of_a_rate_limit_is_dear_and_plenty_of_it_is_free() -> None:
     """Three seconds' worth, or twenty requests, are plenty; from there the price rises to a second."""
     world = World(limits=LimitsSpec(requests_per_minute=600, burst=30))

@@ -79,6 +79,17 @@ def test_a_rate_limit_is_asked_again_when_it_ends_with_one_timer_for_all() -> No
     assert asks(desk) == ["q1", "q2", "q1"]
 
 
+@pytest.mark.parametrize("order", [(1000.3, 1000.6), (1000.6, 1000.3)])
+def test_of_several_times_at_which_a_refusal_ends_the_earliest_wakes_the_line(order: tuple[float, float]) -> None:
+    """A small request may have what a large one has to wait for."""
+    desk = Desk(A)
+    for query_id, retry_at in zip(("q1", "q2"), order, strict=True):
+        desk.ask(query_id=query_id)
+        desk.gathered(no("a", LIMITED, retry_at))
+    desk.context.fire(desk.actor)
+    assert desk.context.now() == 1000.3
+
+
 def test_waiters_go_in_order_of_arrival_as_many_as_there_are_slots() -> None:
     desk = Desk(A)
     waiting(desk, "q1", "q2", "q3")

@@ -10,8 +10,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from actors.quota import QuotaActor
 from messages.limits import NO_LIMITS, LimitsSpec
 from messages.quota import (
+    GetQuota,
     QuotaReconfigured,
     QuotaRefused,
+    QuotaReport,
     Reservation,
     ReservationsRestored,
     Reserve,
@@ -42,6 +44,11 @@ class Quota:
 
     def tell(self, message: Any) -> None:
         assert self.context.give(self.actor, message) == []
+
+    def report(self) -> QuotaReport:
+        (answer,) = self.context.give(self.actor, GetQuota())
+        assert isinstance(answer, QuotaReport)
+        return answer
 
     def settle(self, name: str, tokens: int | None) -> None:
         self.tell(Settle(name, tokens))
@@ -116,6 +123,39 @@ def test_a_reservation_ends_once_and_an_end_nobody_knows_is_counted() -> None:
         quota.settle("a", None)
     assert quota.actor.unknown_ends == 2
     assert quota.takes(9, tokens=50) == 1
+
+
+def test_B4_it_tells_how_its_limits_stand_and_whom_it_refused_by_which() -> None:
+    limits = LimitsSpec(requests_per_minute=60, tokens_per_minute=600, max_concurrency=2)
+    quota = Quota(limits)
+    assert quota.report() == QuotaReport(NAME, limits, 0, 60.0, 600.0, 0, ())
+    quota.reserve("a", 100)
+    quota.reserve("a", 100)
+    quota.reserve("b", 500)
+    quota.reserve("too many", 1)
+    quota.settle("a", 40)
+    assert quota.takes(2, tokens=600) == 0
+    quota.settle("b", 500)
+    quota.context.advance(6.0)
+
+    found = quota.report()
+    assert (found.in_flight, found.reserved, found.refused) == (
+        0,
+        2,
+        (("max_concurrency", 1), ("tokens_per_minute", 2)),
+    )
+    assert (found.requests_left, found.tokens_left) == (about(60.0), about(120.0))
+
+
+def test_B4_its_counts_outlive_a_crash() -> None:
+    before = Quota(LimitsSpec(max_concurrency=1))
+    before.takes(3)
+    after = Quota(LimitsSpec(max_concurrency=1), before)
+    after.tell(ReservationsRestored((Reservation("0.0", 1),)))
+
+    found = after.report()
+    assert (found.in_flight, found.reserved, found.refused) == (1, 1, (("max_concurrency", 2),))
+    assert (found.requests_left, found.tokens_left) == (None, None)
 
 
 def test_B9_new_limits_hold_for_what_is_out_and_what_is_in_the_buckets() -> None:

@@ -114,6 +114,33 @@ def test_the_pause_before_a_repeat_is_the_longer_of_backoff_and_what_was_asked_f
     assert long.rest(100.0, budgets, RNG) == pytest.approx(3.0)
 
 
+def test_what_was_waited_elsewhere_since_the_failure_is_part_of_the_pause() -> None:
+    found = tries()
+    found.add("a", failure(retry_after_s=3.0), 100.0)
+
+    assert found.rest(102.0, RetryBudgets(0.2), RNG) == pytest.approx(1.0)
+    assert found.rest(110.0, RetryBudgets(0.2), RNG) == 0.0
+    found.wake(110.0)
+    assert found.tried == ()
+
+
+def test_the_first_wait_that_was_named_counts_where_its_provider_may_get_a_repeat() -> None:
+    found, budgets = tries(max_attempts=10), RetryBudgets(0.2)
+    found.add("unnamed", failure(), 100.0)
+    assert found.named_at(budgets) is None
+    found.add("late", failure(retry_after_s=9.0), 100.0)
+    found.add("soon", failure(retry_after_s=2.0), 101.0)
+    found.add("never", failure(Retry.ELSEWHERE, retry_after_s=1.0), 100.0)
+    assert found.named_at(budgets) == pytest.approx(103.0)
+    while budgets.spend("soon"):
+        pass
+    assert found.named_at(budgets) == pytest.approx(109.0)
+
+    spent = tries(max_attempts=1)
+    spent.add("a", failure(retry_after_s=2.0), 100.0)
+    assert spent.named_at(RetryBudgets(0.2)) is None
+
+
 def test_pain_13_nobody_is_tried_again_when_the_attempts_are_spent() -> None:
     budgets = RetryBudgets(0.2)
     found = tries(max_attempts=2)

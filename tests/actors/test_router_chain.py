@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from messages.control import FailoverSpec
-from messages.policy import Action, ActionKind, ChainStep, PoolSpec, Rule, TenantSpec
+from messages.policy import Action, ActionKind, ChainStep, Condition, ConditionKind, PoolSpec, Rule, TenantSpec
 from messages.routing import Bid, Exclusion, Hints, NoBid, NoBidReason, RequestProfile, RouteError, RoutePlan
 from tests.actors.router_kit import Desk, bid, chain, full, no, provider
 
@@ -38,6 +38,14 @@ def test_D8_a_chain_goes_before_the_order_of_the_file_and_each_step_chooses_by_i
 
     assert chain(plan) == ["a", "c", "b", "d"]
     assert plan.strategy == "first"
+
+
+def test_D8_a_pools_chain_holds_under_an_alias_and_after_a_redirect() -> None:
+    rules = [Rule("to-m", when=Condition(ConditionKind.MODEL, names=("old",)), then=(Action(ActionKind.REDIRECT, ("m",)),))]
+    of = desk(aliases={"mine": "m"}, rules=rules, default="d", d={"takes_any": True})
+
+    assert chain(planned(of, *BIDS, model="mine")) == ["a", "c", "b", "d"]
+    assert chain(planned(of, *BIDS, model="old")) == ["a", "c", "b", "d"]
 
 
 def test_D8_who_cannot_take_the_call_is_passed_over_and_the_plan_names_the_strategy_that_chose() -> None:

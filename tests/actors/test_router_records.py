@@ -1,11 +1,14 @@
 """The decision record, the counts, and the dry run."""
 
+import re
+from pathlib import Path
 from typing import Any
 
+from actors.router.decision import stage_of
 from messages.calls import CallEnded, Outcome
 from messages.decisions import Decision, DecisionFound, Decisions, GetDecision, GetRouterStats, RecentDecisions, RouterStats
 from messages.failures import Blame, Failure, Retry, Scope
-from messages.routing import Claimed, Hints, NoBidReason, RequestProfile, RouteError
+from messages.routing import Claimed, Exclusion, Hints, NoBidReason, RequestProfile, RouteError
 from tests.actors.router_kit import Desk, bid, chain, no, provider
 
 A, B, C = (provider(name, "m") for name in "abc")
@@ -86,6 +89,28 @@ def test_pain_19_a_later_round_replaces_the_candidates_and_keeps_the_attempts() 
         ("b", "success", "", 200, 250.0, 2),
     ]
     assert found.attempts[0].duration_ms == 1500.0
+
+
+def test_D12_the_record_tells_what_the_last_round_took_and_under_which_generation() -> None:
+    desk = Desk(A, B, strategy="first", generation=7)
+    took = []
+    for micros, tried in ((40, ()), (25, ("a",))):
+        desk.ask(query_id="q", tried=tried)
+        desk.context.advance(micros * 1e-6)
+        desk.gathered(*(bid(name) for name in "ab" if name not in tried))
+        found = record(desk, desk.plan("q").decision_id)
+        took.append((round(found.selection_us), found.generation))
+    assert took == [(40, 7), (25, 7)]
+
+
+def test_D4_every_reason_belongs_to_the_stage_that_the_documentation_says() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "routing.md").read_text()
+    section = text.partition("## A decision, stage by stage")[2].partition("Of several reasons")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("| ")]
+    told = {reason: stage for stage, _, reasons in rows[1:] for reason in re.findall(r"`(\w+)`", reasons)}
+
+    reasons = [*map(str, Exclusion), *map(str, NoBidReason)]
+    assert {reason: stage_of(reason) for reason in reasons} == told
 
 
 def test_a_call_that_was_never_sent_is_no_attempt() -> None:

@@ -162,7 +162,7 @@ def test_counts_add_up(gateway: Gateway) -> None:
     assert after["successes"] - before["successes"] == 5
     assert after["in_flight"] == 0
     assert after["latency_ms"]["p50"] > 0
-    assert list(stats) == ["providers", "models", "router", "system", "edge"]
+    assert list(stats) == ["providers", "models", "quotas", "router", "system", "edge"]
     assert stats["router"]["total"] - stats_before["router"]["total"] == 5
     assert stats["router"]["succeeded"] - stats_before["router"]["succeeded"] == 5
     assert set(stats["router"]["decision_us"]) == {"p50", "p95", "p99"}

@@ -17,8 +17,12 @@ ENTRY = {"id": "new", "kind": "openai_compatible", "base_url": "http://127.0.0.1
 @pytest.fixture(scope="module")
 def gateway(upstream: ScriptedUpstream) -> Iterator[Gateway]:
     upstream.scripts.update(one=answers, two=answers)
-    entries = [provider(name, upstream.base_url(name), ["m"]) for name in ("one", "two")]
-    rules = [{"name": "first-rule", "when": {"user": "ann"}, "then": [{"provider": "two"}]}]
+    entries = [provider(name, upstream.base_url(name), ["m", "n"]) for name in ("one", "two")]
+    rules = [
+        {"name": "first-rule", "when": {"user": "ann"}, "then": [{"provider": "two"}]},
+        {"name": "there", "when": {"all": [{"model": "m"}, {"tenant": "t"}]}, "then": [{"redirect": "n"}]},
+        {"name": "off", "enabled": False, "when": {"all": [{"model": "n"}, {"tenant": "t"}]}, "then": [{"redirect": "m"}]},
+    ]
     with Gateway({"providers": entries, "aliases": {"a": "m"}, "rules": rules}) as found:
         yield found
         assert SECRET not in found.log()
@@ -46,6 +50,27 @@ IMPOSSIBLE: dict[str, tuple[str, str, dict[str, Any], str, str]] = {
         {"when": {"model": "m"}, "then": [{"redirect": "m"}]},
         "then[0].redirect",
         "itself",
+    ),
+    "a rule redirects back to where another redirects from": (
+        "PUT",
+        "/admin/rules/back",
+        {"when": {"model": "n"}, "then": [{"redirect": "m"}]},
+        "rules[1].then[0].redirect",
+        "rule 'there' sends 'm' to 'n', rule 'back' sends 'n' to 'm'",
+    ),
+    "a rule that is switched on closes a circle": (
+        "PATCH",
+        "/admin/rules/off",
+        {"enabled": True},
+        "rules[1].then[0].redirect",
+        "rule 'there' sends 'm' to 'n', rule 'off' sends 'n' to 'm'",
+    ),
+    "an alias leads a redirect back to where it came from": (
+        "PUT",
+        "/admin/rules/back",
+        {"when": {"model": "n"}, "then": [{"redirect": "a"}]},
+        "rules[1].then[0].redirect",
+        "rule 'there' sends 'm' to 'n', rule 'back' sends 'n' to 'm'",
     ),
     "a rule knows a time zone nobody knows": (
         "PUT",

@@ -185,6 +185,28 @@ def test_check_tells_every_error_at_once_with_path_and_line(bad: str, capsys: py
     assert re.search(r"\d+ errors\n$", shown)
 
 
+def test_B8_check_refuses_rules_that_redirect_to_each_other_and_names_both(
+    good: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = """\
+rules:
+  - {name: there, when: {model: gpt-4o}, then: {redirect: gpt-4o-mini}}
+  - name: back
+    when: {all: [{model: gpt-4o-mini}, {tenant: acme}]}
+    then:
+      - strategy: cost
+      - redirect: gpt-4o
+"""
+    Path(good).write_text(GOOD + rules)
+    assert run(["check", "-c", good]) == 1
+    told = capsys.readouterr().err
+    assert "line 12: rules[0].then.redirect: leads in a circle: rule 'there' sends 'gpt-4o' to 'gpt-4o-mini'" in told
+    assert "rule 'back' sends 'gpt-4o-mini' to 'gpt-4o'; this is where a request for 'gpt-4o' of tenant 'acme' would go" in told
+
+    Path(good).write_text(GOOD + rules.replace("name: back", "name: back\n    enabled: false"))
+    assert run(["check", "-c", good]) == 0
+
+
 def test_check_tells_every_error_as_json(bad: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["check", "-c", bad, "--json"]) == 1
 

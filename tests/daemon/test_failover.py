@@ -1,5 +1,7 @@
 """A failing provider is asked once and the next one answers; what cannot be mended is told as what it is."""
 
+import asyncio
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +37,14 @@ async def half_an_answer(exchange: Exchange) -> None:
     exchange.cut()
 
 
+async def never_done(exchange: Exchange) -> None:
+    """Has its status at once, and a byte of its answer now and then."""
+    await exchange.send(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n{"choices":[')
+    while True:
+        await exchange.send(b" ")
+        await asyncio.sleep(0.02)
+
+
 async def not_http(exchange: Exchange) -> None:
     await exchange.send(b"220 mail.example.test ESMTP\r\n")
     exchange.cut()
@@ -59,6 +69,7 @@ SERVER_ERROR = error("overloaded", "overloaded", "server_error")
 CASES = {
     "connection_cut": Case(cuts, "broken"),
     "silence": Case(hangs, "first_byte_timeout", timeouts={"first_byte": "200ms"}),
+    "never_done": Case(never_done, "total_timeout", 200, timeouts={"total": "400ms"}),
     "not_http": Case(not_http, "broken"),
     "bad_key": Case(replies(401, error("bad key", "invalid_api_key")), "http_401", 401, provider_status="auth_failed"),
     "forbidden_key": Case(
@@ -73,6 +84,7 @@ CASES = {
     "error_500": Case(replies(500, b"oops", content_type="text/plain"), "http_500", 500),
     "error_502": Case(replies(502, HTML, content_type="text/html"), "http_502", 502),
     "error_503": Case(replies(503, SERVER_ERROR), "http_503", 503),
+    "error_504": Case(replies(504, HTML, content_type="text/html"), "http_504", 504),
     "error_529": Case(replies(529, SERVER_ERROR), "http_529", 529),
     "empty_200": Case(replies(200, b""), "empty", 200),
     "blank_200": Case(replies(200, b" \n"), "empty", 200),
@@ -204,6 +216,25 @@ def gateway_of_dead(upstream: ScriptedUpstream) -> Iterator[Gateway]:
     providers = [provider("dead", "http://127.0.0.1:1/v1", ["m"]), provider("good", upstream.base_url("good"), ["m"])]
     with Gateway({"providers": providers, "routing": {"strategy": "first"}}) as found:
         yield found
+
+
+def test_D8_a_connection_that_is_not_made_within_its_providers_time_leads_to_the_next_one(upstream: ScriptedUpstream) -> None:
+    upstream.scripts["good"] = answers
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        # It listens, and never says a word of its handshake.
+        url = f"https://127.0.0.1:{mute.getsockname()[1]}/v1"
+        providers = [
+            provider("mute", url, ["m"], timeouts={"connect": "300ms"}),
+            provider("good", upstream.base_url("good"), ["m"]),
+        ]
+        with Gateway({"providers": providers, "routing": {"strategy": "first"}}) as gateway:
+            answer = gateway.chat("m")
+            first, second = gateway.decision(answer)["attempts"]
+
+    assert (answer.status, second["provider"]) == (200, "good")
+    assert (first["provider"], first["code"]) == ("mute", "connect_timeout")
+    # By default it would have had two seconds.
+    assert 290 <= first["duration_ms"] < 1900
 
 
 def test_completions_and_embeddings_fail_over_too(upstream: ScriptedUpstream, gateway_of_dead: Gateway) -> None:

@@ -21,6 +21,7 @@ def gateway(upstream: ScriptedUpstream) -> Iterator[Gateway]:
             provider("p", upstream.base_url("p"), [priced], api_key=OUR_KEY, headers={"X-Team": OUR_OTHER_KEY}),
             provider("q", upstream.base_url("q"), ["m", "größe"], api_key=OUR_KEY),
             provider("r", upstream.base_url("r"), ["broken"], api_key=OUR_KEY),
+            provider("e", upstream.base_url("e"), [{"name": "vectors", "input_price": 20}], api_key=OUR_KEY),
         ],
         "routing": {"strategy": "first"},
         "aliases": {"alias": "m"},
@@ -66,6 +67,16 @@ def test_a_cost_is_told_only_where_the_price_is_known(gateway: Gateway) -> None:
 
     assert answer.header("x-pointsman-provider") == "q"
     assert answer.header("x-pointsman-cost") is None
+
+
+def test_D3_embeddings_cost_what_their_input_does(gateway: Gateway, upstream: ScriptedUpstream) -> None:
+    vectors = b'{"object":"list","data":[],"model":"vectors","usage":{"prompt_tokens":50,"total_tokens":50}}'
+    upstream.scripts["e"] = replies(200, vectors)
+
+    answer = gateway.post("/v1/embeddings", b'{"model":"vectors","input":"hello"}', {"x-pointsman-max-cost": "0.001"})
+
+    assert answer.status == 200, answer.body
+    assert answer.header("x-pointsman-cost") == "0.001"
 
 
 def test_a_request_id_is_taken_over_on_good_answers_and_errors(gateway: Gateway) -> None:

@@ -84,6 +84,26 @@ def test_B4_a_client_that_leaves_a_full_pool_makes_room_in_it(gateway: Gateway, 
     eventually(lambda: gateway.chat("slow").status == 200, "room in the pool")
 
 
+def test_B4_the_statistics_tell_how_tenants_and_pools_stand(gateway: Gateway) -> None:
+    for _ in range(5):
+        gateway.chat("m", ACME)
+    acme, talker, slow = gateway.stats()["quotas"]
+
+    assert (acme["kind"], acme["name"], acme["in_flight"], acme["reserved"]) == ("tenant", "acme", 0, 3)
+    assert acme["refused"] == {"requests_per_minute": 2}
+    left = acme["limits"].pop("requests_left")
+    assert 0 <= left < 1
+    assert acme["limits"] == {
+        "requests_per_minute": 1.5,
+        "tokens_per_minute": None,
+        "max_concurrency": None,
+        "burst": 3.0,
+        "tokens_left": None,
+    }
+    assert (talker["name"], talker["limits"]["tokens_left"], talker["refused"]) == ("talker", 60.0, {})
+    assert (slow["kind"], slow["name"], slow["limits"]["max_concurrency"]) == ("pool", "slow", 1)
+
+
 def test_pain_28_a_providers_own_limit_is_told_apart_from_ours(gateway: Gateway) -> None:
     first, second = (gateway.chat("busy", {"x-pointsman-deadline": "2000"}) for _ in range(2))
 

@@ -109,6 +109,23 @@ def test_pain_21_a_file_that_contradicts_the_admin_api_is_refused_with_both_path
         assert list(gateway.providers()) == ["a", "b"]
 
 
+def test_B8_a_file_whose_redirect_closes_a_circle_with_one_of_the_admin_api_is_refused(upstream: ScriptedUpstream) -> None:
+    file = file_of(upstream, "a", "b")
+    for entry in file["providers"]:
+        entry["models"] = ["m", "n"]
+    there = {"name": "there", "when": {"model": "m"}, "then": {"redirect": "n"}}
+    with Gateway(file, may_complain=True) as gateway:
+        back = b'{"when":{"model":"n"},"then":[{"redirect":"m"}]}'
+        assert gateway.call("PUT", "/admin/rules/back", back, {"content-type": "application/json"}).status == 200
+
+        answer = reload(gateway, {**file, "rules": [there]})
+
+        assert (answer.status, answer.error["param"]) == (400, "rules[0].then[0].redirect")
+        assert "rule 'there' sends 'm' to 'n', rule 'back' sends 'n' to 'm'" in answer.error["message"]
+        assert "does not go with rule 'back' put through the admin API" in answer.error["message"]
+        assert (generation(gateway), gateway.chat("m").status) == (2, 200)
+
+
 def test_no_body_need_be_sent_where_there_is_nothing_to_say(upstream: ScriptedUpstream) -> None:
     with Gateway(file_of(upstream, "a")) as gateway:
         for path in ("/admin/reload", "/admin/providers/a/probe", "/admin/providers/a/reset"):

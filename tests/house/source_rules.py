@@ -156,6 +156,16 @@ def iterated_sets(source: str) -> list[Problem]:
     return problems
 
 
+def status_judged(source: str) -> list[Problem]:
+    """What a status code means is said once, by the ``Failure`` that is made of it; nobody judges it a second time."""
+    return [
+        Problem(node.lineno, f"judges a status: {ast.unparse(node)}")
+        for node in nodes(source)
+        if isinstance(node, ast.Compare)
+        and any(isinstance(part, ast.Attribute) and ast.unparse(part).endswith("failure.status") for part in ast.walk(node))
+    ]
+
+
 @cache
 def comments(source: str) -> tuple[tuple[int, str], ...]:
     """All comments, as (line, text)."""

@@ -121,6 +121,12 @@ def test_aiohttp_stays_behind_the_two_ports_in_one_file_each_side() -> None:
     assert len([path for path in users if path.startswith("runtime/upstream/") and path != AIOHTTP_ERRORS]) <= 1, users
 
 
+def test_only_upstream_and_dialects_know_what_a_status_code_means() -> None:
+    elsewhere = [path for path in PRODUCT if not path.startswith(("runtime/upstream/", "runtime/dialects/"))]
+
+    assert found(rules.status_judged, elsewhere) == []
+
+
 def test_only_otel_knows_the_sdk() -> None:
     elsewhere = [path for path in PRODUCT if not path.startswith("otel/")]
 

@@ -103,6 +103,12 @@ def test_an_import_is_found_however_it_is_written() -> None:
     assert not rules.imports_of("import aiohttpx\nfrom runtime import aiohttp_client", "aiohttp")
 
 
+def test_a_status_code_that_is_judged_again_is_found() -> None:
+    for source in ("failure.status in OVERLOADED", "if self._failure.status >= 500: pass", "503 == end.failure.status"):
+        assert rules.status_judged(source)
+    assert not rules.status_judged("tell(failure.status); answer.status == 200")
+
+
 def test_an_import_from_another_ring_is_found() -> None:
     assert rules.other_rings("from tests.daemon.world import World", "actors")
     assert rules.other_rings("from tests import daemon", "actors")

@@ -53,10 +53,22 @@ def test_B5_pain_09_a_failed_attempt_goes_on_to_one_not_tried(kind: FaultKind, s
 
 def test_D8_a_clients_own_error_is_passed_on_and_tried_nowhere_else() -> None:
     async def scene(world: World) -> None:
+        # More than any provider here makes: each would say so.
+        client = await world.ask(max_tokens=10_000_000)
+
+        assert (client.status, client.attempts, sent(world)) == (400, 1, "a")
+        assert "max_tokens is too large" in client.text
+        report = await world.report("a")
+        assert (report.failures, report.circuit, report.health) == (0, "closed", 1.0)
+
+    run(config(), scene)
+
+
+def test_what_is_no_request_at_all_is_sent_to_nobody() -> None:
+    async def scene(world: World) -> None:
         client = await world.ask(max_tokens=-1)
 
-        assert client.status == 400
-        assert sent(world) in ("", "a")
+        assert (client.status, client.code, sent(world)) == (400, "invalid_request", "")
 
     run(config(), scene)
 
@@ -95,6 +107,18 @@ def test_without_failover_there_is_one_attempt() -> None:
         assert sent(world) == "a"
 
     run(loaded([provider("a"), provider("b")], strategy="first", failover={"enabled": False}), scene)
+
+
+def test_B6_a_status_that_is_not_listed_ends_it_and_is_told_as_the_providers_fault() -> None:
+    async def scene(world: World) -> None:
+        world.fault("a", FaultKind.ERRORS)
+        client = await world.ask()
+
+        assert (client.status, client.code, client.attempts, sent(world)) == (502, "upstream_error", 1, "a")
+        assert "a failed: http_503" in client.text
+
+    failover = {"backoff": STILL, "on_status": [429]}
+    run(loaded([provider(name, **WHOLE) for name in "ab"], strategy="first", failover=failover), scene)
 
 
 def test_who_failed_for_now_is_tried_again_after_the_back_off() -> None:

@@ -1,5 +1,6 @@
 """Rows of FEATURES in the running house: what providers are and have done decides, and the figures tell it."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -35,6 +36,31 @@ async def decision(world: World, client: Client) -> Decision:
 
 async def changed(world: World, change: PatchProvider | SetStrategy) -> None:
     assert isinstance(await world.house.system.ask("registry", change, sender="admin"), Changed)
+
+
+# -- C4
+
+
+def test_C4_load_is_what_is_out_now_and_the_next_call_goes_where_there_is_less_of_it() -> None:
+    async def scene(world: World) -> None:
+        held = [world.send(stream=True, max_tokens=400, headers={"x-pointsman-provider": "a"}) for _ in range(3)]
+        await asyncio.sleep(0.2)
+        assert [(await world.report(name)).in_flight for name in "ab"] == [3, 0]
+        assert [(await world.ask()).provider for _ in range(4)] == ["b"] * 4
+
+        held[0].leave()
+        await held[0].wait()
+        assert (await world.report("a")).in_flight == 2
+        await world.all_done()
+        report = await world.report("a")
+        assert (report.in_flight, report.requests) == (0, 3)
+
+        # What ever was out is no load: now it is the other one's turn to be spared.
+        world.send(stream=True, headers={"x-pointsman-provider": "b"})
+        await asyncio.sleep(0.05)
+        assert (await world.ask()).provider == "a"
+
+    run(loaded([provider("a"), provider("b")], strategy="least_connections"), scene)
 
 
 # -- A3

@@ -1,4 +1,4 @@
-"""What providers say of their limits: believed at once, waited for, and never taken for a failure of health."""
+"""What providers say of their limits: believed at once, waited for, and never taken for a failure of health (FEATURES C4)."""
 
 import asyncio
 from dataclasses import replace
@@ -35,7 +35,7 @@ def test_pain_09_a_429_leads_to_the_next_provider_and_costs_the_first_nothing_bu
     run(loaded([provider("a", circuit={"failures": 1}), provider("b")], strategy="first"), scene)
 
 
-def test_pain_12_a_single_provider_that_asks_for_a_wait_is_waited_for_and_not_called_before() -> None:
+def test_C4_pain_12_a_single_provider_that_asks_for_a_wait_is_waited_for_and_not_called_before() -> None:
     async def scene(world: World) -> None:
         assert (await world.ask()).status == 200
         world.fault("a", FaultKind.RATE_LIMIT, retry_after_s=1.0, for_s=0.5)
@@ -48,7 +48,7 @@ def test_pain_12_a_single_provider_that_asks_for_a_wait_is_waited_for_and_not_ca
     run(loaded([provider("a", circuit={"failures": 1})]), scene)
 
 
-def test_D1_who_says_that_nothing_is_left_is_left_alone_before_it_has_to_refuse() -> None:
+def test_C4_D1_who_says_that_nothing_is_left_is_left_alone_before_it_has_to_refuse() -> None:
     async def scene(world: World) -> None:
         for _ in range(30):
             client = await world.ask()

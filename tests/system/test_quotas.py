@@ -267,6 +267,24 @@ def test_a_quota_that_crashes_loses_no_place_and_refills_nothing(on: type, mode:
     run(limited(tenant=limits), scene)
 
 
+def test_B4_one_that_is_full_shows_in_the_statistics_while_it_is_and_after_a_crash() -> None:
+    async def scene(world: World) -> None:
+        held = world.send(headers=ACME, stream=True, max_tokens=400)
+        await asyncio.sleep(0.1)
+        assert (await world.ask(headers=ACME)).status == 429
+        world.crash("quota:tenant:acme", QuotaReconfigured, is_broken=True)
+        await change(world, ONE_AT_ONCE)
+        (shown,) = (await world.house.admin.stats())["quotas"]
+
+        assert (shown["name"], shown["in_flight"], shown["reserved"]) == ("acme", 1, 1)
+        assert shown["refused"] == {"max_concurrency": 1}
+        await held.wait()
+        (shown,) = (await world.house.admin.stats())["quotas"]
+        assert shown["in_flight"] == 0
+
+    run(limited(tenant=ONE_AT_ONCE), scene)
+
+
 def test_a_question_that_crashed_the_quota_twice_is_answered_500() -> None:
     async def scene(world: World) -> None:
         world.crash("quota:tenant:acme", Reserve, times=2)

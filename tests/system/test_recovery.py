@@ -225,6 +225,16 @@ def test_pain_20_a_busy_provider_is_not_probed_and_a_silent_one_is() -> None:
     run(loaded(entries, strategy="first"), scene)
 
 
+@pytest.mark.parametrize("interval_s", [5, 20, 60])
+def test_C3_who_is_not_heard_is_checked_as_often_as_configured(interval_s: int) -> None:
+    async def scene(world: World) -> None:
+        await asyncio.sleep(597.0)
+
+        assert len(world.probes("a")) == pytest.approx(600 / interval_s, rel=0.2, abs=1)
+
+    run(alone(probe={"kind": "models", "interval": f"{interval_s}s"}), scene)
+
+
 def test_probes_that_are_off_are_off() -> None:
     async def scene(world: World) -> None:
         await open_circuit(world)

@@ -179,6 +179,22 @@ def test_pain_05_the_whole_time_of_an_attempt_is_bounded_whole_answers_fail_over
     run(pair(total="3s"), scene, {"a": SLOW, "b": BRISK})
 
 
+@pytest.mark.parametrize("more", [{}, {"min_tokens_per_second": 2}], ids=["silent", "held"])
+def test_pain_05_the_whole_time_of_an_attempt_goes_before_longer_times_of_its_parts(more: dict[str, Any]) -> None:
+    async def scene(world: World) -> None:
+        if not more:
+            world.fault("a", FaultKind.HANG)
+        client = await world.ask(stream=True, max_tokens=50)
+
+        # The first content may take a minute, and ten tokens five seconds.
+        assert (client.provider, client.attempts, client.fate) == ("b", 2, "answer")
+        assert client.started_at is not None
+        assert 3.1 <= client.started_at - client.begun_at < 4.0
+        assert await failures(world, "a") == 1
+
+    run(pair(total="3s", **more), scene, {"a": SLOW, "b": BRISK})
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_pain_29_who_was_silent_for_too_long_is_not_asked_again_for_it_may_bill_what_it_has(stream: bool) -> None:
     async def scene(world: World) -> None:

@@ -6,16 +6,13 @@ the provider": what only a candidate or its bid can tell is unknown until then, 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 
-from actors.patterns import name_test, time_zone
+from actors.patterns import name_test, time_of_day_test
 from actors.router.rules.facts import Facts, Terms
 from messages.policy import Condition, ConditionKind, Rule
 
 Check = Callable[[Facts, Terms | None], bool | None]
 """Asks a condition of a request and, if there is one yet, of a candidate."""
-
-DAY_S = 86_400.0
 
 _OF_CANDIDATES = (ConditionKind.COST_UNDER, ConditionKind.LATENCY_UNDER)
 _OF_ROUTE = (ConditionKind.MODEL, ConditionKind.MODEL_PATTERN, ConditionKind.TENANT)
@@ -168,26 +165,8 @@ def _model_pattern(condition: Condition) -> Check:
 
 
 def _time_range(condition: Condition) -> Check:
-    """The wall clock of the zone decides: an hour that summer time leaves out never comes, one it repeats counts twice.
-
-    ``start == end`` is the whole day; a start of 24:00 is midnight.
-    """
-    start, end, zone = condition.start_s % DAY_S, condition.end_s, time_zone(condition.zone)
-    # UTC has no summer time, and is what most files mean.
-    is_utc = condition.zone == "UTC"
-    if start == end:
-        return _yes
-    wraps = end < start
-
-    def check(facts: Facts, terms: Terms | None) -> bool | None:
-        if is_utc:
-            now = facts.wall % DAY_S
-        else:
-            local = datetime.fromtimestamp(facts.wall, zone)
-            now = local.hour * 3600.0 + local.minute * 60.0 + local.second + local.microsecond / 1e6
-        return (now >= start or now < end) if wraps else start <= now < end
-
-    return check
+    is_now = time_of_day_test(condition.start_s, condition.end_s, condition.zone)
+    return lambda facts, terms: is_now(facts.wall)
 
 
 def _cost_under(usd_per_1k: float) -> Check:

@@ -1,0 +1,71 @@
+"""Compiles a copy of the sources: ``python -m native.build FOLDER`` leaves packages there with a ``.so`` beside each ``.py``.
+
+The copy's hot modules are written out first (``expand``), so the sources beside the compiled modules are what tracebacks speak
+of. Needs mypy, setuptools and a C compiler.
+"""
+
+import argparse
+import ast
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from native.expand import Fields, classes, expand
+from native.modules import compiled
+
+GROUP = "pointsman"
+"""Names the one shared library that has the code; the others only find their module in it."""
+PACKAGES = ("messages", "actors", "otel", "runtime")
+
+
+def build(root: Path, folder: Path, optimise: str = "2", jobs: int | None = None) -> list[Path]:
+    """Compile what is under ``root`` into ``folder``; returns the compiled modules, relative to it.
+
+    Raises ``SystemExit`` where mypy or the C compiler finds fault.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    for package in PACKAGES:
+        shutil.copytree(root / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    shutil.copy(root / "pyproject.toml", folder)
+    names = compiled(folder)
+    fields: dict[str, Fields] = {}
+    for name in names:
+        fields |= {made.node.name: made.fields for made in classes(ast.parse((folder / name).read_text()))}
+    for name in names:
+        (folder / name).write_text(expand((folder / name).read_text(), fields))
+    return _compile(folder, names, optimise, jobs or os.cpu_count() or 1)
+
+
+def _compile(folder: Path, names: list[Path], optimise: str, jobs: int) -> list[Path]:
+    from mypyc.build import mypycify
+    from setuptools import Distribution
+    from setuptools.command.build_ext import build_ext
+
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        flags = ["--config-file=pyproject.toml", *(str(name) for name in names)]
+        extensions = mypycify(flags, opt_level=optimise, multi_file=True, group_name=GROUP, target_dir="c")
+        command = build_ext(Distribution({"name": GROUP, "ext_modules": extensions}))
+        command.inplace = True
+        command.parallel = jobs
+        command.finalize_options()
+        command.run()
+    finally:
+        os.chdir(before)
+    return sorted(path.relative_to(folder) for path in folder.rglob("*.so") if "build" not in path.relative_to(folder).parts)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m native.build", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--optimise", default="2", choices=("0", "1", "2", "3"), help="level of the C compiler")
+    options = parser.parse_args()
+    found = build(Path(__file__).parent.parent, options.folder.resolve(), options.optimise)
+    print(f"{len(found)} compiled modules", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Writes out what ``@message`` and ``@dataclass`` do at run time, so that a compiler can see it.
+
+mypyc makes a class fast when it knows the class's fields and can read its ``__init__``. The one that ``dataclass`` makes is
+made when the module is imported, and stays interpreted. So before compiling, each such class gets an ``__init__`` in plain
+words; equality, hash and representation stay the standard library's.
+"""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+Fields = list[ast.AnnAssign]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A class that a decorator completes: its decorator's name and arguments, and its own fields in order."""
+
+    node: ast.ClassDef
+    by: str
+    options: dict[str, ast.expr]
+    tag: ast.expr | None
+    fields: Fields
+
+
+def classes(tree: ast.Module) -> Iterator[Made]:
+    """The classes of a module that ``@message`` or ``@dataclass`` completes and that can be written out.
+
+    A field with ``field(...)`` or a class with an ``__init__`` of its own stays as it is.
+    """
+    for node in tree.body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for decorator in node.decorator_list:
+            call = decorator if isinstance(decorator, ast.Call) else None
+            name = call.func if call is not None else decorator
+            if isinstance(name, ast.Name) and name.id in ("message", "dataclass"):
+                fields = [part for part in node.body if isinstance(part, ast.AnnAssign) and not _is_of_class(part)]
+                options = {word.arg: word.value for word in call.keywords if word.arg} if call is not None else {}
+                if not any(_is_factory(part.value) for part in fields) and not _has_init(node):
+                    tag = call.args[0] if call is not None and call.args else None
+                    yield Made(node, name.id, options, tag, fields)
+
+
+def expand(source: str, inherited: dict[str, Fields]) -> str:
+    """``source`` with its classes written out. ``inherited`` has the fields of all such classes by name, over all modules."""
+    tree = ast.parse(source)
+    lines = source.split("\n")
+    found = list(classes(tree))
+    for made in reversed(found):
+        # From the end, so that the places of what comes before still hold.
+        node = made.node
+        lines[node.end_lineno : node.end_lineno] = _init(made, inherited)
+        first = node.decorator_list[0].lineno - 1
+        lines[first : node.lineno - 1] = [_decorator(made)]
+    for part in reversed(tree.body):
+        for by in part.decorator_list if isinstance(part, ast.FunctionDef) else ():
+            if "dataclass_transform" in ast.unparse(by):
+                # A word to type checkers, which it leaves on the function; a compiled one takes none.
+                del lines[by.lineno - 1]
+    if any(made.by == "message" for made in found):
+        first = next(node.lineno for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)) - 1
+        lines[first:first] = ["from dataclasses import dataclass", "from messages.base import register"]
+    return "\n".join(lines)
+
+
+def _decorator(made: Made) -> str:
+    words = ["init=False"]
+    if made.by == "message" or "frozen" in made.options:
+        words.append("unsafe_hash=True")
+    words += [f"{word}={_text(value)}" for word, value in made.options.items() if word in ("eq", "repr", "order", "match_args")]
+    return f"@dataclass({', '.join(words)})"
+
+
+def _init(made: Made, inherited: dict[str, Fields]) -> list[str]:
+    """The lines to put after the class."""
+    node = made.node
+    fields = [part for base in node.bases for part in inherited.get(ast.unparse(base), [])] + made.fields
+    lines = ["", f"    def __init__(self{''.join(f', {_parameter(part)}' for part in fields)}) -> None:"]
+    lines += [f"        self.{_text(part.target)} = {_text(part.target)}" for part in fields] or ["        pass"]
+    if any(isinstance(part, ast.FunctionDef) and part.name == "__post_init__" for part in node.body):
+        lines += ["        self.__post_init__()"]
+    if made.by == "message":
+        told = [node.name, _text(made.tag), *(f"{word}={_text(value)}" for word, value in made.options.items())]
+        # The compiler keeps no more of an annotation than it needs itself; whoever decodes messages reads them whole.
+        hints = {_text(part.target): _text(part.annotation) for part in fields}
+        lines += ["", f"setattr({node.name}, '__annotations__', {hints!r})", f"register({', '.join(told)})"]
+    return lines
+
+
+def _parameter(part: ast.AnnAssign) -> str:
+    default = "" if part.value is None else f" = {_text(part.value)}"
+    return f"{_text(part.target)}: {_text(part.annotation)}{default}"
+
+
+def _is_of_class(part: ast.AnnAssign) -> bool:
+    return "ClassVar" in ast.unparse(part.annotation)
+
+
+def _is_factory(value: ast.expr | None) -> bool:
+    return isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "field"
+
+
+def _has_init(node: ast.ClassDef) -> bool:
+    return any(isinstance(part, ast.FunctionDef) and part.name == "__init__" for part in node.body)
+
+
+def _text(node: ast.expr | None) -> str:
+    return "" if node is None else ast.unparse(node)

@@ -1,0 +1,294 @@
+"""Redirects that lead in a circle are found in the configuration, with who sends whom where and a request that goes there."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.redirects import Circle, Redirects
+from actors.router.policy import Course, Policy
+from actors.router.strategies import STRATEGIES
+from actors.router.table import RoutingTable
+from messages.policy import (
+    ALWAYS,
+    CRITICAL,
+    HIGH,
+    NORMAL,
+    Action,
+    ActionKind,
+    Condition,
+    ConditionKind,
+    PoolRule,
+    PoolSpec,
+    Rule,
+)
+from messages.routing import Hints, RequestProfile, RouteError
+from tests.actors.router_kit import provider, snapshot
+from tests.actors.test_consistency import condition, found, holds_all, redirect, where
+
+NIGHT = Condition(ConditionKind.TIME_RANGE, start_s=22 * 3600.0, end_s=6 * 3600.0, zone="Europe/Berlin")
+DAY = Condition(ConditionKind.TIME_RANGE, start_s=6 * 3600.0, end_s=22 * 3600.0, zone="Europe/Berlin")
+TOOLS = Condition(ConditionKind.HAS_TOOLS)
+STAYS = Action(ActionKind.STRATEGY, ("first",))
+
+
+def model(*names: str) -> Condition:
+    return condition(ConditionKind.MODEL, *names)
+
+
+def negated(part: Condition) -> Condition:
+    return Condition(ConditionKind.NOT, parts=(part,))
+
+
+def there_and_back(there: Condition = ALWAYS, back: Condition = ALWAYS, **fields: Any) -> tuple[Rule, Rule]:
+    """Two rules that send requests for ``gpt-4o`` to ``claude`` and back, each where its own condition holds too."""
+    return (
+        Rule("there", when=holds_all(model("gpt-4o"), there), then=(redirect("claude"),)),
+        Rule("back", when=holds_all(model("claude"), back), then=(STAYS, redirect("gpt-4o")), **fields),
+    )
+
+
+def test_B8_two_rules_that_redirect_to_each_other_are_found_once_and_both_are_named() -> None:
+    assert where(rules=there_and_back()) == [
+        (
+            ("rules", 0, "then", 0, "redirect"),
+            "leads in a circle: rule 'there' sends 'gpt-4o' to 'claude', rule 'back' sends 'claude' to 'gpt-4o'; "
+            "this is where a request for 'gpt-4o' would go",
+        )
+    ]
+
+
+def test_B8_a_circle_is_found_under_an_alias_and_through_three() -> None:
+    rules = (
+        Rule("one", when=model("gpt4"), then=(redirect("mini"),)),
+        Rule("two", when=condition(ConditionKind.MODEL_PATTERN, "*-mini"), then=(redirect("claude"),)),
+        Rule("three", when=model("claude"), then=(redirect("gpt4"),)),
+    )
+    ((path, reason),) = where(rules=rules)
+    assert path == ("rules", 0, "then", 0, "redirect")
+    assert reason.endswith("this is where a request for 'gpt4' would go")
+    assert [name in reason for name in ("'one'", "'two'", "'three'")] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("there", "back", "who"),
+    [
+        (condition(ConditionKind.TENANT, "acme", "b"), condition(ConditionKind.TENANT, "b"), "for 'gpt-4o' of tenant 'b'"),
+        (condition(ConditionKind.USER, "ann"), ALWAYS, "for 'gpt-4o' of user 'ann'"),
+        (condition(ConditionKind.REGION, "eu"), negated(condition(ConditionKind.REGION, "us")), "for region 'eu'"),
+        (TOOLS, Condition(ConditionKind.HAS_VISION), "with tools with pictures"),
+        (Condition(ConditionKind.TOKEN_COUNT_OVER, number=10.0), ALWAYS, "of 11 tokens"),
+        (Condition(ConditionKind.MIN_PRIORITY, number=float(HIGH)), ALWAYS, "of priority high"),
+        (NIGHT, negated(DAY), "for 'gpt-4o'"),
+    ],
+)
+def test_B8_a_circle_that_only_some_requests_take_is_found_with_such_a_request(
+    there: Condition, back: Condition, who: str
+) -> None:
+    (fault,) = found(rules=there_and_back(there, back))
+    assert who in fault.reason
+
+
+@pytest.mark.parametrize(
+    ("there", "back"),
+    [
+        (condition(ConditionKind.TENANT, "acme"), condition(ConditionKind.TENANT, "umbrella")),
+        (TOOLS, negated(TOOLS)),
+        (NIGHT, DAY),
+        (
+            Condition(ConditionKind.TOKEN_COUNT_OVER, number=10.0),
+            negated(Condition(ConditionKind.TOKEN_COUNT_OVER, number=5.0)),
+        ),
+        (ALWAYS, Condition(ConditionKind.NEVER)),
+    ],
+)
+def test_B8_rules_that_never_meet_are_sound(there: Condition, back: Condition) -> None:
+    assert found(rules=there_and_back(there, back)) == []
+
+
+def test_B8_a_listed_name_is_itself_and_no_alias_also_where_a_provider_takes_any_name() -> None:
+    rules = (
+        Rule("there", when=model("gpt4"), then=(redirect("claude"),)),
+        Rule("back", when=model("claude"), then=(redirect("gpt-4o"),)),
+    )
+    assert len(found(rules=rules, models=None)) == 1
+    assert found(rules=rules, models=None, listed={"gpt4"}) == []
+
+
+def test_B8_a_circle_that_hangs_on_a_price_cannot_be_told() -> None:
+    cheap = Condition(ConditionKind.COST_UNDER, number=0.01)
+    assert found(rules=there_and_back(ALWAYS, cheap)) == []
+
+
+def test_B8_a_rule_that_is_switched_off_closes_no_circle() -> None:
+    assert found(rules=there_and_back(enabled=False)) == []
+
+
+def test_B8_a_rule_that_is_asked_before_keeps_a_request_out_of_a_circle() -> None:
+    stays = Rule("stays", 9, when=model("claude"), then=(STAYS,))
+    assert found(rules=(*there_and_back(), stays)) == []
+    (fault,) = found(rules=(*there_and_back(), Rule("stays", 9, when=holds_all(model("claude"), negated(TOOLS)))))
+    assert "with tools" in fault.reason
+    assert found(rules=(*there_and_back(), Rule("lower", -9, when=model("claude")))) != []
+
+
+def test_B8_a_raised_priority_is_carried_along() -> None:
+    urgent = Condition(ConditionKind.MIN_PRIORITY, number=float(CRITICAL))
+    raising = Rule("there", when=model("gpt-4o"), then=(redirect("claude"), Action(ActionKind.PRIORITY, priority=CRITICAL)))
+    back = Rule("back", when=holds_all(model("claude"), urgent), then=(redirect("gpt-4o"),))
+    (fault,) = found(rules=(raising, back))
+    assert fault.reason.endswith("a request for 'gpt-4o' would go")
+
+
+def test_B8_to_send_everybody_to_one_model_is_no_circle() -> None:
+    assert found(rules=(Rule("all", then=(redirect("gpt-4o"),)),)) == []
+    assert (
+        found(rules=(Rule("all", then=(redirect("gpt-4o"),)), Rule("mini", 9, when=model("claude"), then=(redirect("mini"),))))
+        == []
+    )
+
+
+def test_B8_pools_that_redirect_their_callers_to_each_other_are_found() -> None:
+    free = (("tier", "free"),)
+    pools = (
+        PoolSpec("claude", rules=(PoolRule(free, redirect="gpt4"),)),
+        PoolSpec("gpt-4o", rules=(PoolRule((("tier", "paid"),), deny=True), PoolRule(free, redirect="mini"))),
+        PoolSpec("gpt-4o-mini", rules=(PoolRule((("team", "x"),), redirect="gpt-4o"),)),
+    )
+    assert where(pools=pools) == [
+        (
+            ("pools", "gpt-4o", "rules", 1, "redirect"),
+            "leads in a circle: the pool of 'gpt-4o' sends 'gpt-4o' to 'gpt-4o-mini', the pool of 'gpt-4o-mini' sends "
+            "'gpt-4o-mini' to 'gpt-4o'; this is where a request for 'claude' whose key has team=x, tier=free would go",
+        )
+    ]
+    denied_first = (PoolRule(free, deny=True), PoolRule((), redirect="gpt-4o"))
+    assert (
+        found(pools=(PoolSpec("gpt-4o", rules=(PoolRule(free, redirect="mini"),)), PoolSpec("gpt-4o-mini", rules=denied_first)))
+        == []
+    )
+
+
+def test_B8_a_pool_and_a_rule_that_redirect_to_each_other_are_found() -> None:
+    pool = PoolSpec("gpt-4o", rules=(PoolRule((("tier", "free"),), redirect="mini"),))
+    rule = Rule("up", when=model("gpt-4o-mini"), then=(redirect("gpt-4o"),))
+    ((path, reason),) = where(rules=(rule,), pools=(pool,))
+    assert path == ("rules", 0, "then", 0, "redirect")
+    assert "rule 'up'" in reason
+    assert "the pool of 'gpt-4o'" in reason
+    assert "tier=free" in reason
+
+
+def test_B8_a_rule_that_is_wrong_by_itself_is_told_and_hides_no_circle_of_others() -> None:
+    wrong = Rule("wrong", when=condition(ConditionKind.MODEL_PATTERN, "/(/"), then=(redirect("claude"),))
+    assert [path for path, _ in where(rules=(wrong, *there_and_back()))] == [
+        ("rules", 0, "when", "model_pattern"),
+        ("rules", 1, "then", 0, "redirect"),
+    ]
+
+
+def staying(rule: Rule) -> Rule:
+    return replace(rule, priority=9, then=(STAYS,))
+
+
+def test_B8_ten_thousand_rules_cost_a_bounded_number_of_looks() -> None:
+    chain = [Rule(f"r{n}", when=model(f"m{n}"), then=(redirect(f"m{n + 1}"),)) for n in range(5000)]
+    anybody = [Rule(f"t{n}", when=condition(ConditionKind.TENANT, f"t{n}"), then=(redirect(f"m{n}"),)) for n in range(5000)]
+    looked = Redirects([*chain, *anybody], (), str, str)
+    assert list(looked.circles()) == []
+    assert looked.steps < 250_000
+    # And where few rules redirect, the many that are asked before cost one look each.
+    theirs = there_and_back(condition(ConditionKind.TENANT, "theirs"))
+    few = Redirects([*theirs, *(staying(rule) for rule in anybody)], (), str, str)
+    assert [circle.walker.tenant for circle in few.circles()] == ["theirs"]
+
+
+# -- held to the router
+
+NAMES = ("m", "n", "o", "old")
+ALIASES = {"old": "m"}
+_LEAVES = st.one_of(
+    st.sampled_from([ALWAYS, Condition(ConditionKind.NEVER), TOOLS]),
+    st.lists(st.sampled_from(NAMES), min_size=1, max_size=2).map(lambda names: model(*names)),
+    st.sampled_from(["m", "n*", "/o|n/"]).map(lambda pattern: condition(ConditionKind.MODEL_PATTERN, pattern)),
+    st.sampled_from(["t", "u"]).map(lambda name: condition(ConditionKind.TENANT, name)),
+    st.just(Condition(ConditionKind.MIN_PRIORITY, number=float(CRITICAL))),
+)
+_CONDITIONS = st.recursive(
+    _LEAVES,
+    lambda parts: st.one_of(
+        parts.map(negated),
+        st.lists(parts, min_size=1, max_size=2).map(lambda found: Condition(ConditionKind.ALL, parts=tuple(found))),
+        st.lists(parts, min_size=1, max_size=2).map(lambda found: Condition(ConditionKind.ANY, parts=tuple(found))),
+    ),
+    max_leaves=3,
+)
+_ACTIONS = st.one_of(
+    st.sampled_from(NAMES).map(lambda name: (redirect(name),)),
+    st.sampled_from(NAMES).map(lambda name: (redirect(name), Action(ActionKind.PRIORITY, priority=CRITICAL))),
+    st.just((STAYS,)),
+)
+_LABELS = (("k", "v"),)
+_POOLS = st.lists(
+    st.builds(
+        lambda name, target: PoolSpec(name, rules=(PoolRule(_LABELS, redirect=target),)),
+        st.sampled_from(["m", "n", "o"]),
+        st.sampled_from(NAMES),
+    ),
+    max_size=1,
+)
+
+
+@st.composite
+def rule_books(draw: st.DrawFn) -> list[Rule]:
+    # Most rules of most files are for models.
+    conditions = st.one_of(
+        st.lists(st.sampled_from(NAMES), min_size=1, max_size=2).map(lambda names: model(*names)), _CONDITIONS
+    )
+    parts = draw(st.lists(st.tuples(conditions, _ACTIONS, st.integers(0, 2), st.booleans()), max_size=4))
+    return [
+        Rule(f"r{n}", priority, enabled or n % 2 == 0, when, then) for n, (when, then, priority, enabled) in enumerate(parts)
+    ]
+
+
+def everybody() -> Iterator[RequestProfile]:
+    """Every request that can differ for these rules."""
+    for name, tenant, needs, priority, labels in product(
+        NAMES, ("", "t", "u"), ((), ("tools",)), (NORMAL, CRITICAL), ((), _LABELS)
+    ):
+        yield RequestProfile(name, tenant=tenant, needs=needs, hints=Hints(priority=priority), labels=labels)
+
+
+def circles(rules: list[Rule], pools: list[PoolSpec]) -> list[Circle]:
+    def public(name: str) -> str:
+        return ALIASES.get(name, name)
+
+    return list(Redirects(rules, pools, public, lambda name: name, NAMES).circles())
+
+
+@settings(max_examples=200, deadline=None)
+@given(rule_books(), _POOLS)
+def test_B8_a_circle_is_found_exactly_where_the_router_would_answer_500(rules: list[Rule], pools: list[PoolSpec]) -> None:
+    config = snapshot(provider("a", "m", "n", "o"), strategy="first", aliases=ALIASES, rules=rules, pools=pools)
+    policy = Policy(config, RoutingTable.build(config), STRATEGIES)
+    lost = [ask for ask in everybody() if is_lost(policy, ask)]
+    told = circles(rules, pools)
+
+    assert bool(told) is bool(lost)
+    for circle in told:
+        walker = circle.walker
+        needs = ("tools",) if walker.has_tools else ()
+        ask = RequestProfile(
+            walker.model, tenant=walker.tenant, needs=needs, hints=Hints(priority=walker.priority), labels=walker.labels
+        )
+        assert is_lost(policy, ask), walker
+
+
+def is_lost(policy: Policy, profile: RequestProfile) -> bool:
+    course = policy.course(profile, lambda: 0.0)
+    assert isinstance(course, Course)
+    return course.error is RouteError.SELECTION_FAILED
