@@ -7,14 +7,15 @@ CONNECT = "connect"
 """The code of a failure to connect: nothing was sent."""
 
 # A member of an enum is no plain attribute of its class: looking it up costs as much as two calls.
-_NOT_SENT, _BUCKET = Outcome.NOT_SENT, Scope.BUCKET
+_NOT_SENT, _CANCELLED, _BUCKET = Outcome.NOT_SENT, Outcome.CANCELLED, Scope.BUCKET
 
 
 def tokens_used(outcome: Outcome, usage: Usage | None, failure: Failure | None, reserved: int) -> int | None:
     """Tokens of a call that ended so; ``reserved`` where nobody can tell. None: nothing was sent, so no request was used."""
     if outcome is _NOT_SENT:
         return None
-    if usage is not None:
+    if usage is not None and not (outcome is _CANCELLED and usage.estimated and not usage.output_tokens):
+        # Of an answer nobody has read, nobody can tell how much of it there was when its client left.
         return max(0, usage.input_tokens + usage.output_tokens)
     if failure is not None:
         if failure.code == CONNECT:

@@ -6,7 +6,6 @@ went; none for one that was refused. Before the commit nothing has gone to the c
 """
 
 import asyncio
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +105,11 @@ class Attempt:
         self._span: AttemptSpan | None = None
         self._relay: StreamRelay | None = None
 
+    @property
+    def is_drained(self) -> bool:
+        """The daemon's time is up: who is cancelled has not left."""
+        return self._client.is_drained
+
     async def award(self) -> RefusalReason | None:
         """Ask for the permit. None: granted. The permit is noted before the question leaves."""
         house, client = self._house, self._client
@@ -144,15 +148,13 @@ class Attempt:
         try:
             result = await self._send(track, self._granted, sink, headers)
         except ClientGone:
-            self._outcome = Outcome.CANCELLED
+            self._called_off(track, Outcome.CANCELLED)
             raise
         except asyncio.CancelledError:
-            if self.cut_as is _LOST_HEDGE:
-                self._lose(track)
+            if self.cut_as is _LOST_HEDGE or not self._client.is_drained:
+                self._called_off(track, self.cut_as)
                 raise
-            if not self._client.is_drained:
-                self._outcome = Outcome.CANCELLED
-                raise
+            self._called_off(track, Outcome.DRAINED)
             return await self._drained()
         except Exception as error:
             self._fail(Failure(Blame.US, Scope.NONE, Retry.NEVER, "internal_error", 0, None, type(error).__name__))
@@ -213,7 +215,6 @@ class Attempt:
 
     async def _drained(self) -> Relayed:
         """The daemon's time is up: a stream that has begun is told so; anything else is the courier's to answer."""
-        self._outcome = Outcome.DRAINED
         if self._relay is None or not self._relay.is_committed:
             raise asyncio.CancelledError
         failure = Failure(Blame.US, Scope.NONE, Retry.NEVER, "shutting_down", 0, None, "Pointsman is shutting down")
@@ -329,12 +330,12 @@ class Attempt:
         self._usage = usage
         self._cost_nusd = track.cost_nusd(self._plan.model, usage.input_tokens, usage.output_tokens)
 
-    def _lose(self, track: Track) -> None:
-        """Another call of the request was faster. What is paid for this one nobody tells: the prompt, and what was read."""
-        self._outcome = _LOST_HEDGE
+    def _called_off(self, track: Track, outcome: Outcome) -> None:
+        """It goes no further. What is paid for it nobody tells: the prompt, and what was read of the answer."""
+        self._outcome = outcome
         prompt_tokens = self._client.read.prompt_tokens
-        read = self._relay.reader.usage(prompt_tokens) if self._relay is not None else Usage(prompt_tokens, 0)
-        self._note_usage(track, replace(read, estimated=True))
+        unread = Usage(prompt_tokens, 0, estimated=True)
+        self._note_usage(track, self._relay.reader.usage(prompt_tokens) if self._relay is not None else unread)
 
     def _fail(self, failure: Failure) -> Failed:
         self._failure = failure

@@ -90,6 +90,11 @@ class Race:
             if found is None:
                 raise AssertionError("the first call was called off, and nobody has won")
             return found
+        except asyncio.CancelledError:
+            ended = await self._call_off()
+            if ended is None or not self._first.is_drained:
+                raise
+            return ended
         finally:
             self._stop_watching()
             await self._call_off()
@@ -115,6 +120,9 @@ class Race:
             done, _ = await asyncio.wait(self._others, return_when=asyncio.FIRST_COMPLETED)
             for task in [task for task in self._others if task in done]:
                 del self._others[task]
+                if task.cancelled():
+                    # It has lost to another one beside the first, which goes on.
+                    continue
                 found = task.result()
                 if found is not None and found.attempt is self.winner:
                     return found
@@ -185,9 +193,13 @@ class Race:
             self._look_again(max(AGAIN_S_MIN, (AGAIN - 1.0) * age_s) if found is None else 0.0)
         return found
 
-    async def _call_off(self) -> None:
-        """End the calls beside that still run, and wait until they have. Their results are of no use any more."""
+    async def _call_off(self) -> Finish | None:
+        """End the calls beside that still run, and wait until they have.
+
+        Gives the end of the winner if it has one: at shutdown it tells its client. The others' are of no use any more.
+        """
         was_cancelled = False
+        won: Finish | None = None
         for task, attempt in self._others.items():
             if self.winner is not None and attempt is not self.winner:
                 _lose(attempt)
@@ -199,11 +211,14 @@ class Race:
                 was_cancelled = True
                 continue
             for task in self._others:
-                if not task.cancelled():
-                    task.exception()  # Looked at, so that nobody complains of it.
+                # Looked at, so that nobody complains of it.
+                found = None if task.cancelled() or task.exception() is not None else task.result()
+                if found is not None and found.attempt is self.winner:
+                    won = found
             self._others.clear()
         if was_cancelled:
             raise asyncio.CancelledError
+        return won
 
 
 def _lose(attempt: Attempt | None) -> None:

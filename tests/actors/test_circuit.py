@@ -68,6 +68,7 @@ def test_without_probes_the_trial_comes_after_the_wait_itself() -> None:
 def test_D6_at_most_K_trials_are_out_at_once() -> None:
     circuit = opened(half_open_calls=2)
     assert [circuit.admit(30.0) is not None for _ in range(4)] == [True, True, False, False]
+    assert circuit.admit(30.0, explores=True) is None, "nor for one that explores"
     assert circuit.retry_at(30.0) == 30.5
     assert repr(circuit) == "half-open, 2 of 2 trials out, epoch 2"
 

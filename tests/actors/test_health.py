@@ -45,6 +45,19 @@ def test_D5_five_failures_in_a_row_halve_it_and_a_success_ends_the_row() -> None
     assert health.score(0.0) > 0.9
 
 
+def test_D5_a_row_of_failures_is_forgotten_after_two_windows_of_silence() -> None:
+    soon, late = Health(HealthSpec(ewma_alpha=0.01)), Health(HealthSpec(ewma_alpha=0.01))
+    for health in (soon, late):
+        for _ in range(4):
+            health.failed(0.0)
+
+    soon.failed(119.0)
+    late.failed(121.0)
+
+    assert (soon.failures_in_a_row, late.failures_in_a_row) == (5, 1)
+    assert soon.score(119.0) < 0.5 < 0.9 < late.score(121.0)
+
+
 def test_D5_staleness_takes_five_percent_a_window_after_two_and_alone_never_makes_it_unhealthy() -> None:
     health = Health(HealthSpec())
     health.succeeded(1.0, 0.0)

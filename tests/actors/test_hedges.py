@@ -10,9 +10,21 @@ from actors.router.exploring import COPY_INTERVAL, INTERVAL_MIN_S, LEAD_INTERVAL
 from actors.router.hedging import LEAST_S
 from actors.router.shares import Share
 from messages.calls import AttemptKind, CallEnded, Outcome
-from messages.control import ExploreSpec, FailoverSpec, HedgeSpec
-from messages.routing import Bid, Hints, NoBid, NoBidReason, NoRoute, RequestProfile, RouteError, RoutePlan, hedge_query_id
-from tests.actors.router_kit import Desk, bid, chain, full, provider
+from messages.control import Configured, ExploreSpec, FailoverSpec, HedgeSpec
+from messages.policy import Action, ActionKind, Condition, ConditionKind, Rule
+from messages.routing import (
+    Bid,
+    Hints,
+    NoBid,
+    NoBidReason,
+    NoRoute,
+    RequestProfile,
+    RouteError,
+    RoutePlan,
+    Withdraw,
+    hedge_query_id,
+)
+from tests.actors.router_kit import Desk, bid, chain, full, provider, snapshot
 
 SHARED = HedgeSpec(max_share=1.0)
 
@@ -139,6 +151,30 @@ def test_a_share_is_never_overdrawn(share: float, wishes: list[bool]) -> None:
             bucket.pay()
             paid += 1
         assert paid <= share * requests + 1e-6
+
+
+def test_another_share_holds_from_now_on_and_what_was_earned_stays() -> None:
+    world = desk("abc", hedge=HedgeSpec(max_share=0.05))
+    for _ in range(40):
+        world.decide(quick(), slow("b"), slow("c"))
+    specs = [provider(name, "m") for name in "abc"]
+    world.give(Configured(snapshot(*specs, generation=2, hedge=SHARED)))
+
+    hedges = [isinstance(hedged(world, slow("b"), slow("c")), RoutePlan) for _ in range(2)]
+    assert hedges == [True, True], "two that were earned before, and two since"
+    world.give(Configured(snapshot(*specs, generation=3, hedge=HedgeSpec(max_share=0.001))))
+    assert [isinstance(hedged(world, slow("b"), slow("c")), RoutePlan) for _ in range(3)] == [True, True, False]
+
+
+def test_who_left_the_configuration_is_forgotten() -> None:
+    world = desk("abc", explore=ExploreSpec(max_share=1.0), strategy="least_latency")
+    for _ in range(3):
+        world.context.advance(61.0)
+        world.decide(slow("a", samples=0, exploring=2), slow("b", latency_p50_s=0.1), slow("c", samples=0, exploring=2))
+    world.give(Configured(snapshot(provider("b", "m"), generation=2)))
+
+    exploring = world.actor._exploring
+    assert [sorted(kept) for kept in (exploring._used, exploring._asked, exploring._out)] == [["b"], [], []]
 
 
 def test_who_pays_without_looking_is_told() -> None:
@@ -284,6 +320,40 @@ def test_a_request_that_was_tried_before_explores_nobody() -> None:
     assert plan.explore is None
 
 
+@pytest.mark.parametrize("share", [0.03, 0.2])
+def test_copies_stay_within_their_share_of_requests_however_many_are_due(share: float) -> None:
+    world = desk("ab", explore=ExploreSpec(max_share=share), strategy="least_latency")
+    copies = 0
+    for requests in range(1, 501):
+        world.context.advance(61.0)  # Longer than any interval: somebody is always due.
+        if explored(world.decide(slow("a", samples=0, exploring=2), slow("b", latency_p50_s=0.1))):
+            copies += 1
+            ended(world, "a", Outcome.FAILED)
+        assert copies <= share * requests + 1e-6
+
+    assert copies == pytest.approx(share * 500, abs=1.0), "nor fewer, where there is need"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [slow("c", samples=0, exploring=2), shut("c", failure_loss_s=0.01)],
+    ids=["by a copy", "by a lead"],
+)
+def test_nobody_is_explored_while_requests_wait_in_the_queue(other: Bid | NoBid) -> None:
+    world = desk("abc", explore=EXPLORE)
+    waiting = world.ask(profile=RequestProfile("m", hints=Hints(exclude=("b", "c"))))
+    world.gathered(full("a"))
+    assert world.is_waiting(waiting)
+
+    plan = world.decide(full("a"), slow("b"), other)
+    assert (chain(plan)[0], plan.is_led, explored(plan)) == ("b", False, "")
+
+    world.give(Withdraw(waiting))
+    world.context.advance(0.1)
+    plan = world.decide(full("a"), slow("b"), other)
+    assert plan.is_led or explored(plan) == "c", "it was the queue that forbade it"
+
+
 def test_large_requests_are_not_copied() -> None:
     world = desk("ab", explore=EXPLORE, strategy="least_latency")
     bids = slow("a", unheard_s=20.0), slow("b", latency_p50_s=0.1)
@@ -296,9 +366,36 @@ def test_large_requests_are_not_copied() -> None:
     assert explored(world.decide(*bids, profile=RequestProfile("m", prompt_tokens=100))) == "a"
 
 
-def test_who_is_over_the_ceiling_of_the_request_is_not_explored_from_behind_its_circuit() -> None:
-    world = desk("ab", explore=EXPLORE)
-    profile = RequestProfile("m", hints=Hints(max_cost_usd=0.5))
-    plan = world.decide(shut("a", failure_loss_s=0.01, cost_usd=1.0), slow("b"), profile=profile)
+@pytest.mark.parametrize("lost_s", [0.01, 2.0], ids=["by a lead", "by a copy"])
+def test_who_is_over_the_ceiling_of_the_request_is_not_explored_from_behind_its_circuit(lost_s: float) -> None:
+    for ceiling_usd, is_explored in ((0.5, False), (1.5, True)):
+        # A dollar is worth no time, so that it is not the price as such that decides.
+        world = desk("ab", explore=EXPLORE, seconds_per_usd=0.0)
+        profile = RequestProfile("m", hints=Hints(max_cost_usd=ceiling_usd))
+        plan = world.decide(shut("a", failure_loss_s=lost_s, cost_usd=1.0), slow("b"), profile=profile)
 
-    assert (plan.is_led, plan.explore) == (False, None)
+        assert (plan.is_led or explored(plan) == "a") is is_explored
+
+
+TO_B = Rule("to-b", then=(Action(ActionKind.PROVIDERS, ("b",)),))
+QUICK = Condition(ConditionKind.LATENCY_UNDER, number=500.0)
+ONLY_QUICK = Rule("quick", when=QUICK, then=(Action(ActionKind.STRATEGY, ("least_latency",)),), allow_fallback=False)
+
+
+@pytest.mark.parametrize(
+    ("rule", "other"),
+    [
+        (TO_B, slow("a", unheard_s=20.0)),
+        (TO_B, shut("a", failure_loss_s=0.01)),
+        (TO_B, shut("a", failure_loss_s=2.0)),
+        (ONLY_QUICK, shut("a", failure_loss_s=0.01, latency_ewma_s=0.9)),
+    ],
+    ids=["unheard and not named", "a lead not named", "benched and not named", "benched and not what the rule wants"],
+)
+def test_who_is_outside_of_the_rule_of_the_request_is_not_explored(rule: Rule, other: Bid | NoBid) -> None:
+    chosen = slow("b", latency_p50_s=0.1, latency_ewma_s=0.3)
+    for rules, is_explored in (((), True), ((rule,), False)):
+        world = desk("ab", explore=EXPLORE, strategy="least_latency", rules=rules)
+        plan = world.decide(other, chosen)
+
+        assert (plan.is_led or explored(plan) == "a") is is_explored

@@ -456,13 +456,14 @@ def test_B9_lowered_concurrency_drains_down_and_raised_is_told() -> None:
     assert world.freed() == [2]
 
 
-def test_B9_another_endpoint_resets_what_was_learned_and_keeps_permits_and_buckets() -> None:
+@pytest.mark.parametrize("changed", [{"endpoint": "http://b"}, {"kind": "vllm"}], ids=["base_url", "kind"])
+def test_B9_another_endpoint_resets_what_was_learned_and_keeps_permits_and_buckets(changed: dict[str, Any]) -> None:
     world = World(limits=LimitsSpec(requests_per_minute=60))
     world.call("p1")
     world.award("p2")
     world.open_circuit()
     left = world.report().requests_left
-    world.reconfigure(endpoint="http://b")
+    world.reconfigure(**changed)
     report = world.report()
     assert (report.circuit, report.health, report.status) == (CircuitState.CLOSED, 1.0, Status.UNCHECKED)
     assert (report.in_flight, report.requests_left, report.latency_p50_ms) == (1, left, 0.0)
@@ -572,6 +573,10 @@ def test_calls_called_off_late_count_as_failures_and_the_client_who_leaves_early
     world.end("begun", Outcome.CANCELLED, stream=True, duration_s=60.0, first_content_s=0.4)
     assert (world.bid().failure_p, world.bid().health, world.report().successes) == (0.0, 1.0, 20)
     world.context.advance(1.0)
+    world.award("drained")
+    world.context.advance(30.0)
+    world.end("drained", Outcome.DRAINED, duration_s=30.0)
+    assert (world.bid().failure_p, world.bid().health, world.report().failures) == (0.0, 1.0, 0), "it was we who ended it"
     world.award("late")
     world.context.advance(3.0)
     world.end("late", Outcome.LOST_HEDGE, duration_s=3.0)

@@ -269,3 +269,22 @@ def test_A5_successes_and_failures_are_counted_by_model() -> None:
     world.fail("p3")
     assert (world.bid().successes, world.bid().failures) == (1.0, 1.0)
     assert (world.bid("n").successes, world.bid("n").failures) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "at_once", "tokens"),
+    [
+        (LimitsSpec(max_concurrency=10), 8, 1),
+        (LimitsSpec(requests_per_minute=600, burst=10), 8, 1),
+        (LimitsSpec(tokens_per_minute=1000), 8, 100),
+    ],
+    ids=["calls at once", "requests per minute", "tokens per minute"],
+)
+def test_a_bid_says_when_over_80_percent_of_any_limit_is_used(limits: LimitsSpec, at_once: int, tokens: int) -> None:
+    world = World(limits=limits)
+    for number in range(at_once):
+        assert isinstance(world.award(f"p{number}", tokens=tokens), Granted)
+    assert world.bid(prompt_tokens=10, max_tokens=10).tight is False
+
+    assert isinstance(world.award("one more", tokens=tokens), Granted)
+    assert world.bid(prompt_tokens=10, max_tokens=10).tight is True

@@ -79,6 +79,18 @@ def test_a_provider_gets_its_floor_of_repeats_and_then_its_share() -> None:
     assert budgets.spend("b")
 
 
+def test_another_share_leaves_what_was_spent_of_those_that_are_still_configured() -> None:
+    budgets = RetryBudgets(0.2)
+    for name in "ab":
+        while budgets.spend(name):
+            pass
+
+    budgets.reconfigure(1.0, ("a",))
+    assert (budgets.has_any("a"), budgets.has_any("b")) == (False, True), "b is new if it comes again"
+    budgets.earn("a")
+    assert budgets.has_any("a")
+
+
 def test_good_times_save_up_no_more_than_the_floor() -> None:
     budgets = RetryBudgets(1.0)
     for _ in range(1000):

@@ -30,6 +30,7 @@ BOTH_LANES = frozenset(
         "test_failover",
         "test_gateway_bytes",
         "test_gateway_headers",
+        "test_hedging",
         "test_hints_http",
         "test_openai_sdk",
         "test_openai_sdk_errors",

@@ -1,5 +1,6 @@
 """Reload of the real daemon: by its file, by SIGHUP, by the admin API; whole or not at all, and without loss (FEATURES B9)."""
 
+import asyncio
 import signal
 import threading
 from collections.abc import Mapping
@@ -278,6 +279,54 @@ def test_pain_21_B9_a_hundred_reloads_of_the_daemon_under_load_lose_no_request_a
         assert (stats["router"]["total"], stats["router"]["succeeded"]) == (len(served), len(served))
         stayed = gateway.providers()["a"]
         assert (stayed["requests"], stayed["successes"], stayed["in_flight"]) == (counts["a"], counts["a"], 0)
+        assert stats["system"]["dead_letters"] == 0
+
+
+def test_pain_21_B9_a_hundred_reloads_of_the_daemon_among_hedges_lose_no_request_and_no_count(
+    upstream: ScriptedUpstream,
+) -> None:
+    rng, names = Random("reloads among hedges"), ("a", "b", "c", "d")
+    luck = Random("slow ones")
+
+    async def moody(exchange: Exchange) -> None:
+        # Slow, not broken: so every call beyond the first of a request is one beside it.
+        if exchange.body and luck.random() < 0.3:
+            await asyncio.sleep(0.1)
+        await answers(exchange)
+
+    def drawn() -> dict[str, Any]:
+        chosen = ["a", *rng.sample(names[1:], rng.randint(1, 3))]
+        file = file_of(upstream, *chosen, api_key=f"sk-{rng.randint(1, 3)}{'x' * 20}", weight=rng.randint(1, 9))
+        upstream.scripts.update(dict.fromkeys(names, moody))
+        routing = {
+            "strategy": rng.choice(("adaptive", "least_latency", "round_robin")),
+            "hedge": {"after": rng.choice(("20ms", "auto")), "max_share": rng.choice((0.2, 1)), "enabled": rng.random() < 0.9},
+            "explore": {"max_share": rng.choice((0.03, 0.3)), "idle": "100ms"},
+        }
+        return file | {"routing": routing}
+
+    is_over = threading.Event()
+    with Gateway(drawn()) as gateway:
+        users = [User(gateway, is_over, f"user/{number}") for number in range(USERS)]
+        for user in users:
+            user.start()
+        for _ in range(RELOADS):
+            assert reload(gateway, drawn()).status == 200
+        is_over.set()
+        for user in users:
+            user.join()
+
+        assert [wrong for user in users for wrong in user.wrongs] == []
+        served = sum(len(user.served) for user in users)
+        eventually(lambda: all(one["in_flight"] == 0 for one in gateway.providers().values()), "the last ends are counted")
+        stats = gateway.stats()
+        beside = total(stats, "hedges") + total(stats, "explores")
+        assert beside > 20, "that nothing was lost among them means something only if there were some"
+        assert total(stats, "requests") == served + beside
+        # Of two that end in the same instant both have answered, and one of them for nothing.
+        assert total(stats, "lost") == total(stats, "cancelled") <= beside
+        assert total(stats, "successes") == served + beside - total(stats, "lost")
+        assert stats["router"]["total"] == served
         assert stats["system"]["dead_letters"] == 0
 
 

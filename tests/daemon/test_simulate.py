@@ -40,7 +40,8 @@ def test_simulate_prints_a_table_with_a_row_for_every_provider_and_tenant(
 
     said = capsys.readouterr()
     assert said.err == ""
-    for word in ("main", "second", "budget", "shop", "batch", "first content", "cost", "per request", "queue"):
+    rows, columns = ("main", "second", "budget", "shop", "batch"), ("share", "success", "first content", "cost")
+    for word in (*rows, *columns, "per request", "queue"):
         assert word in said.out
 
 

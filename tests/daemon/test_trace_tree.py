@@ -18,7 +18,7 @@ from runtime.http.server import HttpServer
 from runtime.system.clock import real_clock
 from runtime.upstream.aiohttp_client import AiohttpUpstream
 from tests.daemon.gateway import Answer, Client, Gateway, eventually, provider
-from tests.daemon.gateway_upstreams import ScriptedUpstream, answers, error, event, replies, streams
+from tests.daemon.gateway_upstreams import ScriptedUpstream, answers, error, event, hangs, replies, streams
 from tests.daemon.otlp_receiver import OtlpReceiver, SpanDict, children, one, outline
 
 SERVER = "POST /v1/chat/completions"
@@ -156,6 +156,26 @@ def test_a_stream_tells_when_its_first_content_came(gateway: Gateway, collector:
     assert 0 < call["attributes"]["gen_ai.response.time_to_first_chunk"] < 10
     assert call["attributes"]["pointsman.usage.estimated"] is True
     assert "http.request.resend_count" not in call["attributes"]
+
+
+def test_a_hedge_is_in_the_trace_beside_the_call_that_lost_to_it(upstream: ScriptedUpstream) -> None:
+    with OtlpReceiver.http() as collector:
+        routing = {"strategy": "first", "hedge": {"after": "50ms", "max_share": 1}, "explore": {"enabled": False}}
+        config = configuration(upstream, telemetry={"sample_ratio": 1.0}, routing=routing)
+        upstream.scripts["a"] = hangs
+        with Gateway(config, collector.environ()) as gateway:
+            answer = gateway.chat("m")
+            assert answer.header("x-pointsman-provider") == "b"
+            spans = trace_of(collector, answer)
+
+    lost, won = sorted(
+        (span["attributes"] for span in children(spans, one(spans, SERVER)) if span["kind"] == "CLIENT"),
+        key=lambda told: told["pointsman.provider.id"],
+    )
+    assert (lost["pointsman.provider.id"], lost["error.type"], lost["pointsman.usage.estimated"]) == ("a", "lost_hedge", True)
+    assert "pointsman.attempt.kind" not in lost
+    assert (won["pointsman.provider.id"], won["pointsman.attempt.kind"]) == ("b", "hedge")
+    assert "error.type" not in won
 
 
 def test_a_cut_stream_is_an_error_in_its_trace_though_its_status_was_200(gateway: Gateway, collector: OtlpReceiver) -> None:

@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from messages.calls import Award, CallEnded, Outcome
-from messages.control import FailoverSpec
+from messages.calls import AttemptKind, Award, CallEnded, Outcome
+from messages.control import RoutingSpec
 from messages.envelope import Envelope
 from messages.failures import Blame, Retry
 from messages.routing import RouteQuery
 from messages.stats import Stats, UsageLine
 from runtime.courier.retries import BUDGET_FLOOR
 
-_HAIR_S = 1e-6
+_HAIR = _HAIR_S = 1e-6
 _DOCUMENTED = re.compile(r"^\| (\d{3}) `(\w+)`", re.MULTILINE)
 
 
@@ -52,12 +52,16 @@ class Books:
         """What the aggregator was told, by permit."""
         self._firsts: Counter[str] = Counter()
         self._repeats: Counter[str] = Counter()
+        self._asked = 0
+        """Requests that came to the router, each once."""
+        self._hedges = 0
 
     def see(self, to: str, envelope: Envelope, now: float) -> None:
         """An envelope is posted."""
         message = envelope.message
         if isinstance(message, RouteQuery):
             self._of(message.query_id).tried = message.tried
+            self._asked += not (message.hedge or message.tried or message.refused)
         elif isinstance(message, Award):
             self._awarded(to.removeprefix("provider:"), message, now)
         elif isinstance(message, CallEnded) and to == "aggregator":
@@ -84,6 +88,7 @@ class Books:
             return
         request = self._of(end.query_id)
         request.calls += 1
+        self._hedges += end.kind is AttemptKind.HEDGE
         is_repeat = end.provider in request.again
         request.repeats += is_repeat
         (self._repeats if is_repeat else self._firsts)[end.provider] += 1
@@ -91,9 +96,12 @@ class Books:
         if failure is not None:
             request.again[end.provider] = now + (failure.retry_after_s or 0.0) if failure.retry is Retry.LATER else None
 
-    def at_the_end(self, failover: FailoverSpec) -> list[str]:
+    def at_the_end(self, routing: RoutingSpec) -> list[str]:
         """What is wrong with the attempts when all is over."""
+        failover, hedge = routing.failover, routing.hedge
         wrongs, most = list(self.wrongs), failover.max_attempts if failover.enabled else 1
+        if self._hedges > hedge.max_share * self._asked + _HAIR:
+            wrongs.append(f"{self._hedges} hedges of {self._asked} requests, a share of {hedge.max_share} may be")
         wrongs += [f"{query} made {one.calls} calls, {most} may be" for query, one in self.requests.items() if one.calls > most]
         for provider, repeats in self._repeats.items():
             share = BUDGET_FLOOR + failover.retry_share * self._firsts[provider]

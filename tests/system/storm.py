@@ -10,6 +10,7 @@ from typing import Any
 
 from actors.kernel import Actor
 from actors.router.actor import RouterActor
+from actors.router.exploring import CURIOUS
 from actors.router.plans import STALE_S
 from messages.calls import Award, CallEnded, ContentStarted
 from messages.changes import PatchProvider, RegisterProvider, UnregisterProvider
@@ -56,10 +57,13 @@ class Storm:
         self.providers = [f"p{number}" for number in range(self.rng.randint(1, 4))]
 
     def config(self) -> Loaded:
-        rng = self.rng
+        rng, entries = self.rng, [provider(name, **self._entry()) for name in self.providers]
+        strategy = rng.choice(SUPPORTED_STRATEGIES)
+        if self.more.random() < 0.5:
+            strategy = self.more.choice(sorted(CURIOUS))
         return loaded(
-            [provider(name, **self._entry()) for name in self.providers],
-            strategy=rng.choice(SUPPORTED_STRATEGIES),
+            entries,
+            strategy=strategy,
             deadline=f"{rng.choice((1, 4, 20))}s",
             fanout=rng.choice((1, 2, 16)),
             queue={"max_wait": f"{rng.choice((0, 200, 1000, 4000))}ms", "max_length": rng.choice((0, 3, 1000))},
@@ -70,6 +74,11 @@ class Storm:
                 "on_rate_limit": self.more.random() < 0.8,
                 "with_replacement": self.more.random() < 0.3,
             },
+            hedge={
+                "after": self.more.choice(("auto", "p95", "50ms")),
+                "max_share": self.more.choice((0.05, 0.5, 1)),
+            },
+            explore={"max_share": self.more.choice((0.03, 0.5, 1)), "idle": self.more.choice(("200ms", "10s"))},
         )
 
     def _entry(self) -> dict[str, Any]:
@@ -231,7 +240,7 @@ class Aftermath:
         found = [f"{report.provider} has {report.in_flight} in flight" for report in self.reports if report.in_flight]
         found += [f"{report.provider} is out" for report in self.reports if report.status == Status.OUT]
         found += [f"fatal: {reason}" for reason in world.fatal]
-        found += world.books.at_the_end(world.house.directory.routing.failover)
+        found += world.books.at_the_end(world.house.directory.routing)
         found += world.books.against(self.stats, world.uncounted)
         awards = Counter(permit_id.partition("/")[0] for permit_id in world.watch.permits)
         found += [f"{query} asked for {count} permits" for query, count in awards.items() if count > AWARDS_MAX]

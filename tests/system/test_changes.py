@@ -21,6 +21,7 @@ from messages.changes import (
 )
 from messages.control import ConfigSnapshot, Configured, GetSnapshot, LimitsSpec, ModelSpec, Propose, ProviderSpec
 from messages.decisions import Decision, DecisionFound, GetDecision
+from messages.health import Status
 from runtime.simulation.behaviour import Behaviour
 from runtime.system.replies import ActorGone
 from tests.system.house import MODEL, PLAIN, Client, World, loaded, provider, run, url_of
@@ -111,7 +112,7 @@ def test_A1_an_unregistered_provider_finishes_its_calls_takes_no_new_one_and_is_
         await change(world, UnregisterProvider("a"))
 
         clients = await traffic(world, 1.0)
-        assert world.cell("provider:a") is not None
+        assert (await world.report("a")).status is Status.DRAINING
         assert len(world.calls("a")) == 1
         await last.wait()
         await asyncio.sleep(REAPED_S)

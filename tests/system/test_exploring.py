@@ -162,6 +162,19 @@ def test_switched_off_an_open_circuit_sees_nothing_before_its_time(explore: dict
     run(config, scene, BEHAVIOURS, journal=kinds)
 
 
+@pytest.mark.parametrize(("max_attempts", "is_copied"), [(2, False), (3, True)])
+def test_a_copy_takes_no_attempt_that_a_failed_first_call_may_need(max_attempts: int, is_copied: bool) -> None:
+    kinds = Kinds()
+
+    async def scene(world: World) -> None:
+        await traffic(world, 60.0)
+        copies = sum(count for (_, kind), count in kinds.counts.items() if kind is AttemptKind.EXPLORE)
+
+        assert (copies > 0) is is_copied
+
+    run(two(failover={"max_attempts": max_attempts}), scene, BEHAVIOURS, journal=kinds)
+
+
 def test_a_strategy_that_does_not_choose_by_measurements_explores_nobody() -> None:
     kinds = Kinds()
 

@@ -3,19 +3,22 @@
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.router.actor import RouterActor
 from messages.calls import AttemptKind, CallEnded, Outcome
 from messages.decisions import Decision, GetDecision
 from messages.envelope import Envelope
 from messages.stats import GetStats, Stats
 from runtime.config.settings import Loaded
+from runtime.courier.retries import BUDGET_FLOOR
 from runtime.simulation.faults import FaultKind
-from tests.system.house import MODEL, Client, World, loaded, provider, run
+from tests.system.house import MODEL, PLAIN, Client, World, loaded, provider, run
 
 WARM = 20
 """Requests that earn one hedge at 5 %, and teach how long a call takes."""
@@ -74,6 +77,9 @@ def test_pain_05_a_hanging_provider_costs_a_fraction_of_a_second_and_the_first_c
         assert client.took_s < 1.0
         assert sorted(ends.of(client)) == [LOST_A, WON_B]
         assert not world.simulation("a").calls, "the loser's connection was cut"
+        router = world.cell("router").actor
+        assert isinstance(router, RouterActor)
+        assert len(router._plans) == 0, "no bid is thought to be promised away"
 
     run(two(), scene, journal=ends)
 
@@ -131,6 +137,36 @@ def test_a_lost_hedge_is_no_failure_of_health_and_opens_no_circuit() -> None:
     run(two(), scene)
 
 
+@pytest.mark.parametrize("winner", ["b", "c"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_of_a_first_call_a_copy_and_a_hedge_the_first_content_wins_and_both_others_are_called_off(
+    stream: bool, winner: str
+) -> None:
+    ends = Ends()
+
+    async def scene(world: World) -> None:
+        for _ in range(40):
+            await world.ask(stream=stream)
+        # Long enough for c to be unheard of: the next request is copied to it.
+        await asyncio.sleep(5.0)
+        hangs = "c" if winner == "b" else "b"
+        for name in ("a", hangs):
+            world.fault(name, FaultKind.HANG)
+        if winner == "c":
+            world.fault("c", FaultKind.SLOW, factor=5.0)
+        client = await world.ask(stream=stream)
+
+        assert (client.fate, client.provider) == ("answer", winner)
+        kinds = {"b": AttemptKind.HEDGE, "c": AttemptKind.EXPLORE}
+        assert sorted(ends.of(client)) == sorted(
+            [LOST_A, (hangs, kinds[hangs], Outcome.LOST_HEDGE), (winner, kinds[winner], Outcome.SUCCESS)]
+        )
+
+    behaviours = {"a": PLAIN, "b": replace(PLAIN, ttfb_ms=150), "c": replace(PLAIN, ttfb_ms=200)}
+    explore = {"max_share": 1.0, "idle": "1s"}
+    run(two(names="abc", strategy="least_latency", explore=explore), scene, behaviours, journal=ends)
+
+
 def test_a_first_call_that_fails_while_its_hedge_is_out_leaves_the_answer_to_the_hedge() -> None:
     ends = Ends()
 
@@ -159,9 +195,48 @@ def test_a_hedge_that_fails_is_in_the_tried_set_and_the_next_one_goes_elsewhere(
         client = await world.ask(stream=True)
 
         assert (client.provider, client.attempts) == ("c", 3)
+        assert client.took_s < 1.0, "the next hedge was made at once"
         assert [end[0] for end in ends.of(client)] == ["b", "a", "c"]
 
     run(two(names="abc"), scene, journal=ends)
+
+
+def test_who_failed_as_a_hedge_is_not_asked_again_when_the_first_call_fails_too() -> None:
+    ends = Ends()
+
+    async def scene(world: World) -> None:
+        await warmed(world)  # For one hedge and no more.
+        world.fault("a", FaultKind.HANG)
+        world.fault("b", FaultKind.ERRORS)
+        client = world.send(stream=True)
+        await until(world, lambda: len(world.calls("b")) == 1)
+        world.heal("a")
+        world.fault("a", FaultKind.OUTAGE)
+        await client.wait()
+
+        assert (client.provider, client.attempts) == ("c", 3)
+        assert sorted(end[0] for end in ends.of(client)) == ["a", "b", "c"]
+
+    run(two(names="abc"), scene, journal=ends)
+
+
+def test_a_call_that_got_no_company_is_looked_at_again_at_one_and_a_half_times_its_age() -> None:
+    async def scene(world: World) -> None:
+        await warmed(world)
+        world.fault("a", FaultKind.HANG)
+        client = world.send(stream=True)
+        await asyncio.sleep(0.5)
+        held = world.send(stream=True, headers={"x-pointsman-exclude": "a"}, max_tokens=2000)
+        await asyncio.sleep(0.7)
+        assert len(world.calls("b")) == 1, "at 1 s b was full"
+        held.leave()
+        await client.wait()
+
+        assert client.provider == "b"
+        assert world.calls("b")[1] == pytest.approx(client.begun_at + 1.5, abs=0.01)
+        await held.wait()
+
+    run(two({"after": "1s"}, b={"limits": {"max_concurrency": 1}}), scene)
 
 
 def test_a_hedge_counts_against_max_attempts() -> None:
@@ -177,6 +252,24 @@ def test_a_hedge_counts_against_max_attempts() -> None:
         await client.wait()
 
     run(two(failover={"max_attempts": 1}), scene)
+
+
+def test_hedges_neither_earn_nor_spend_of_the_budget_for_repeats() -> None:
+    async def scene(world: World) -> None:
+        await warmed(world)
+        budgets = world.house.budgets
+        for _ in range(5):
+            budgets.spend("b")
+        world.fault("a", FaultKind.SLOW, factor=20.0)
+        for _ in range(4):
+            assert (await world.ask(stream=True)).provider == "b"
+
+        left = 0
+        while budgets.spend("b"):
+            left += 1
+        assert left == BUDGET_FLOOR - 5
+
+    run(two({"max_share": 1.0}, failover={"retry_share": 1.0}), scene)
 
 
 @pytest.mark.parametrize("hedge", [{"enabled": False}, {"max_share": 0}])
@@ -299,6 +392,7 @@ def test_a_shutdown_gives_the_frame_to_a_stream_that_a_hedge_has_begun() -> None
 
         assert client.fate == "frame"
         assert "shutting_down" in client.text
+        assert world.house.edge.counters.by_status == {200: WARM + 1}, "what the clients saw"
 
     run(two(), scene)
 

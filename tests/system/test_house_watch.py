@@ -1,9 +1,11 @@
 """That the laws of every run are looked at by something that would see them broken."""
 
+from dataclasses import replace
+
 import pytest
 
-from messages.calls import Award, CallEnded, Outcome
-from messages.control import FailoverSpec, LimitsSpec
+from messages.calls import AttemptKind, Award, CallEnded, Outcome
+from messages.control import FailoverSpec, LimitsSpec, RoutingSpec
 from messages.envelope import Envelope
 from messages.failures import Blame, Failure, Retry, Scope
 from messages.routing import RequestProfile, RouteQuery
@@ -83,9 +85,21 @@ def test_pain_13_calls_beyond_the_attempts_and_repeats_beyond_their_share_are_se
     for number in range(1, 14):
         told(books, *failed(number, "a", FOR_NOW), 10.0 * number)
 
-    found = books.at_the_end(FailoverSpec(max_attempts=12, retry_share=0.5))
+    found = books.at_the_end(RoutingSpec(failover=FailoverSpec(max_attempts=12, retry_share=0.5)))
     assert found == ["q made 13 calls, 12 may be", "a was called again 12 times, 10.5 may be"]
-    assert books.at_the_end(FailoverSpec(max_attempts=13, retry_share=2.0)) == []
+    assert books.at_the_end(RoutingSpec(failover=FailoverSpec(max_attempts=13, retry_share=2.0))) == []
+
+
+def test_hedges_beyond_their_share_of_requests_are_seen() -> None:
+    books = Books()
+    for number in range(30):
+        # A request each, but for those that were tried before.
+        told(books, "router", RouteQuery(f"q{number}", RequestProfile("m"), 9.0, 0.0, ("a",) * (number % 3 == 0)), 0.0)
+    to, end = failed(1, "b", FOR_NOW)
+    told(books, to, replace(end, kind=AttemptKind.HEDGE), 0.0)
+    assert books.at_the_end(RoutingSpec()) == []
+    told(books, to, replace(end, query_id="another", kind=AttemptKind.HEDGE), 0.0)
+    assert books.at_the_end(RoutingSpec()) == ["2 hedges of 20 requests, a share of 0.05 may be"]
 
 
 def test_the_errors_that_are_documented_are_found() -> None:

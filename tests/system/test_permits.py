@@ -6,8 +6,9 @@ import pytest
 
 from messages.calls import Award, CallEnded, Outcome
 from messages.health import GetReport
+from messages.stats import GetStats, Stats, UsageLine
 from runtime.simulation.faults import FaultKind
-from tests.system.house import Client, World, loaded, provider, run
+from tests.system.house import MODEL, Client, World, loaded, provider, run
 
 ONE = loaded([provider("a")])
 TWO = loaded([provider("a"), provider("b")], strategy="first")
@@ -179,6 +180,76 @@ def test_pain_17_a_client_that_leaves_ends_its_call_upstream_at_once(stream: boo
     run(ONE, scene)
 
 
+PRICED = {"models": [{"name": MODEL, "input_price": 1000, "output_price": 2000}]}
+METERED = loaded([provider("a", **PRICED, limits={"tokens_per_minute": 60_000})])
+
+
+async def booked(world: World) -> UsageLine:
+    """What the statistics have of the one provider there is."""
+    stats = await world.house.system.ask("aggregator", GetStats())
+    assert isinstance(stats, Stats)
+    (line,) = stats.providers
+    assert line.cost_nusd == 1000 * (1000 * line.input_tokens + 2000 * line.output_tokens)
+    return line
+
+
+async def missing(world: World) -> float:
+    """Tokens that the bucket of the one provider is short of; 1000 flow in within a second."""
+    left = (await world.report("a")).tokens_left
+    assert left is not None
+    return 60_000 - left
+
+
+def test_pain_17_of_a_stream_its_client_left_what_was_read_is_booked_and_taken_from_the_limit() -> None:
+    async def scene(world: World) -> None:
+        client = world.send(stream=True, max_tokens=500)
+        await asyncio.sleep(1.0)
+        client.leave()
+        await client.wait()
+
+        line = await booked(world)
+        # 90 tokens in 0.9 s, as their length tells; the prompt beside.
+        assert (line.requests, line.cancelled, line.estimated) == (1, 1, 1)
+        assert line.output_tokens == pytest.approx(92, rel=0.3)
+        assert line.input_tokens > 0
+        assert await missing(world) == 0.0
+
+    run(METERED, scene)
+
+
+@pytest.mark.parametrize(("stream", "after_s"), [(True, 0.05), (False, 1.0)], ids=["before-its-first-byte", "no-stream"])
+def test_pain_17_of_an_answer_its_client_never_saw_the_prompt_is_booked_and_the_limit_keeps_what_was_reserved(
+    stream: bool, after_s: float
+) -> None:
+    async def scene(world: World) -> None:
+        client = world.send(stream=stream, max_tokens=8000)
+        await asyncio.sleep(after_s)
+        client.leave()
+        await client.wait()
+
+        line = await booked(world)
+        assert (line.cancelled, line.estimated, line.output_tokens) == (1, 1, 0)
+        assert line.input_tokens > 0
+        # Nobody can tell how much of it was made by then.
+        assert await missing(world) > 6900
+
+    run(METERED, scene)
+
+
+def test_what_a_shutdown_breaks_off_is_booked_too() -> None:
+    async def scene(world: World) -> None:
+        client = world.send(stream=True, max_tokens=5000)
+        await asyncio.sleep(1.0)
+        await world.house.edge.drain(0.0)
+        await client.wait()
+
+        line = await booked(world)
+        assert (client.fate, line.cancelled, line.estimated) == ("frame", 1, 1)
+        assert line.output_tokens == pytest.approx(92, rel=0.3)
+
+    run(METERED, scene)
+
+
 def test_a_client_that_takes_nothing_ends_its_call_as_cancelled_not_as_the_providers_failure() -> None:
     async def scene(world: World) -> None:
         client = await world.ask(stream=True, max_tokens=500, patience=3)
@@ -187,8 +258,11 @@ def test_a_client_that_takes_nothing_ends_its_call_as_cancelled_not_as_the_provi
         assert outcomes(world) == ["cancelled"]
         report = await world.report("a")
         assert (report.failures, report.in_flight) == (0, 0)
+        line = await booked(world)
+        assert (line.cancelled, line.estimated) == (1, 1)
+        assert line.output_tokens > 0
 
-    run(ONE, scene)
+    run(METERED, scene)
 
 
 def test_at_the_end_of_the_drain_streams_are_told_others_are_refused_and_every_permit_is_drained() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from messages.calls import Award
 from messages.changes import SetDefault
 from messages.control import LimitsSpec, Propose
 from messages.health import CircuitState, Status
@@ -205,6 +206,7 @@ def test_pain_21_a_file_that_contradicts_the_admin_api_is_refused_by_the_registr
         credential = world.house.credentials.get("a")
         assert credential is not None
         assert credential.api_key is None
+        assert not world.house.credentials._proposed, "nor is the key kept that was refused with it"
 
     run(loaded_of(first), scene)
 
@@ -228,6 +230,23 @@ def test_B9_calls_in_flight_finish_where_they_began_also_at_one_that_was_removed
         await asyncio.sleep(REAPED_S)
         assert world.house.system.state_of("provider:a") is None
         assert world.house.directory.track_of_call("a") is None
+
+    run(loaded_of(first), scene, {"a": BRISK, "b": BRISK})
+
+
+def test_B9_a_call_that_was_granted_before_its_provider_was_removed_is_made_there() -> None:
+    first = file_of(provider("a"), provider("b"), strategy="first")
+
+    async def scene(world: World) -> None:
+        disk = Disk(world, first)
+        # Its award lies unread until the provider is told to drain, right behind it.
+        world.freeze("provider:a", on=Award)
+        client = world.send()
+        await asyncio.sleep(0.05)
+        await disk.put(file_of(provider("b"), strategy="first"))
+        await client.wait()
+
+        assert (client.provider, client.fate, client.attempts) == ("a", "answer", 1)
 
     run(loaded_of(first), scene, {"a": BRISK, "b": BRISK})
 

@@ -49,6 +49,8 @@ def test_every_request_is_counted_once_and_the_costs_are_those_of_the_configurat
     assert report["requests"] == report["answered"] == report["calls"]
     assert 180 < report["requests"] < 300
     assert sum(one["answers"] for one in report["providers"]) == report["answered"]
+    for one in report["providers"]:
+        assert one["share"] == pytest.approx(one["answers"] / report["answered"], abs=1e-4)
     assert report["cost_usd"] == pytest.approx(report["requests"] * (100 * 1.0 + 50 * 2.0) / 1e6, rel=0.02)
     assert report["errors"] == report["fatal"] == []
 

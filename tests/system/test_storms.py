@@ -71,6 +71,8 @@ def tale(seed: int) -> Tale:
     world = aftermath.world
     counters = world.house.system.counters
     names = ("crashes", "restarts", "swallowed", "late_replies", "expired")
+    lines = aftermath.stats.providers
+    calls = Counter({name: sum(getattr(line, name) for line in lines) for name in ("hedges", "explores", "lost")})
     return Tale(
         clients=len(world.clients),
         unanswered=[repr(client) for client in world.clients if client.fate != "left" and client.status == 0],
@@ -79,7 +81,7 @@ def tale(seed: int) -> Tale:
         statuses=Counter(client.status for client in world.clients),
         outcomes=Counter(str(permit.outcome or permit.refusal) for permit in world.watch.permits.values()),
         answers=aftermath.answers,
-        counts=Counter({name: getattr(counters, name) for name in names}),
+        counts=Counter({name: getattr(counters, name) for name in names}) + calls,
     )
 
 
@@ -115,6 +117,9 @@ def test_storms_are_storms() -> None:
     assert told.counts["swallowed"] > 0
     assert told.counts["late_replies"] > 0
     assert told.counts["expired"] > 0
+    assert told.counts["hedges"] > 8
+    assert told.counts["explores"] > 2
+    assert told.counts["lost"] > 8
 
 
 # The same laws under sequences that hypothesis makes up, and makes small when one breaks them.
