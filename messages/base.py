@@ -18,6 +18,10 @@ TAGS: dict[str, type[Any]] = {}
 """Every message class by its tag, in order of definition."""
 
 
+_FIELD_NAMES: dict[type[Any], tuple[str, ...]] = {}
+"""Kept, for every message that is encoded asks for them."""
+
+
 class Message:
     """The base of all messages. Subclasses are made with ``@message``."""
 
@@ -77,4 +81,7 @@ def _write_once(self: object, name: str, value: object) -> None:
 
 def field_names(cls: type[Any]) -> tuple[str, ...]:
     """The names of a message's fields, in order."""
-    return tuple(f.name for f in fields(cls))
+    names = _FIELD_NAMES.get(cls)
+    if names is None:
+        names = _FIELD_NAMES[cls] = tuple(f.name for f in fields(cls))
+    return names

@@ -56,8 +56,13 @@ def pack(message: Message) -> bytes:
     return packed
 
 
+_AS_THEY_ARE = frozenset((type(None), bool, int, float, str))
+
+
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | float):
+    if type(value) in _AS_THEY_ARE:
+        return value
+    if isinstance(value, int | float):
         return value
     if isinstance(value, str):
         return str(value)
@@ -66,7 +71,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Message):
         plain: dict[str, Any] = {TAG_KEY: value.TAG}
         for name in field_names(type(value)):
-            plain[name] = _plain(getattr(value, name))
+            part = getattr(value, name)
+            plain[name] = part if type(part) in _AS_THEY_ARE else _plain(part)
         return plain
     raise TypeError(f"a {type(value).__name__} cannot travel in a message")
 

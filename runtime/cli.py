@@ -1,4 +1,7 @@
-"""The command line. Exit codes: 0 well, 1 failed, 2 wrong usage."""
+"""The command line. Exit codes: 0 well, 1 failed, 2 wrong usage.
+
+What only some commands need is imported by them: loading it takes longer than most commands do.
+"""
 
 import asyncio
 import logging
@@ -15,8 +18,7 @@ import orjson
 from cyclopts import App, CycloptsError, Parameter
 
 from otel.setup import BadTelemetry
-from runtime import explain as explaining
-from runtime import explain_table, logs
+from runtime import logs
 from runtime.config.checks import exposure
 from runtime.config.describe import describe, overview
 from runtime.config.environment import from_environment
@@ -25,12 +27,7 @@ from runtime.config.problems import ConfigError, ConfigProblem
 from runtime.config.schema import json_schema
 from runtime.config.settings import Loaded
 from runtime.config.tls import BadTls
-from runtime.daemon import Daemon
-from runtime.demo import run_demo
 from runtime.health_commands import health, probe, reset
-from runtime.simulation import report_table
-from runtime.simulation.play import play
-from runtime.simulation.scenario import load_scenario
 from runtime.system import dispatcher
 
 log = logging.getLogger("pointsman")
@@ -103,6 +100,8 @@ def serve(*, config: ConfigPath = None, host: str | None = None, port: int | Non
     port
         Listen here instead of at server.port; 0 takes a free one.
     """
+    from runtime.daemon import Daemon
+
     loaded = _listening_at(_load(config), host, port)
     logs.configure(_secrets(loaded), _log_level())
     for note in loaded.notes:
@@ -132,6 +131,8 @@ def demo(*, host: str = "127.0.0.1", port: int = 8080) -> int:
     port
         Its port; 0 takes a free one.
     """
+    from runtime.demo import run_demo
+
     _check_port(port)
     logs.configure((), _log_level("WARNING"))
     try:
@@ -226,6 +227,9 @@ def explain(
     label
         A label of the caller's key, as tier=free: pool rules look at them. May be given several times.
     """
+    from runtime import explain as explaining
+    from runtime import explain_table
+
     if url is not None and config is not None:
         raise Failed("pointsman: give --config or --url, not both", EXIT_USAGE)
     question: dict[str, Any] = {"model": model, "prompt_tokens": prompt_tokens, "tools": tools, "vision": vision}
@@ -241,9 +245,7 @@ def explain(
     except ConfigError as error:
         return _invalid(error, json)
     except explaining.CannotExplain as error:
-        if error.is_usage:
-            raise Failed(f"pointsman: {error}", EXIT_USAGE) from error
-        raise Failed(str(error)) from error
+        raise (Failed(f"pointsman: {error}", EXIT_USAGE) if error.is_usage else Failed(str(error))) from error
     if json:
         print(orjson.dumps(decision, option=orjson.OPT_INDENT_2).decode())
     else:
@@ -264,6 +266,11 @@ def simulate(scenario: Path, *, config: ConfigPath = None, seed: int | None = No
     seed
         Another seed than the scenario's; the same seed gives the same table.
     """
+    from runtime.explain_table import console
+    from runtime.simulation import report_table
+    from runtime.simulation.play import play
+    from runtime.simulation.scenario import load_scenario
+
     if seed is not None and seed < 0:
         raise Failed("pointsman: --seed must be 0 or more", EXIT_USAGE)
     logs.configure((), "ERROR")
@@ -276,7 +283,7 @@ def simulate(scenario: Path, *, config: ConfigPath = None, seed: int | None = No
     if json:
         print(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode())
     else:
-        report_table.show(report, explain_table.console())
+        report_table.show(report, console())
     return EXIT_FAILED if report["fatal"] else 0
 
 

@@ -11,12 +11,8 @@ from urllib.parse import quote
 
 import orjson
 from cyclopts import Parameter
-from rich import box
-from rich.table import Table
-from rich.text import Text
 
 from runtime.admin_client import CannotAsk, ask
-from runtime.explain_table import console
 
 EXIT_FAILED = 1
 
@@ -150,6 +146,13 @@ def _print_json(told: Any) -> None:
 
 
 def _print_table(columns: tuple[str, ...], rows: list[list[Any]]) -> None:
+    # Loaded here: every command knows of these three, and few are one of them.
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from runtime.explain_table import console
+
     table = Table(box=box.SIMPLE_HEAD, show_header=any(columns), pad_edge=False)
     for column in columns:
         table.add_column(column)

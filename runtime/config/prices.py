@@ -3,9 +3,11 @@
 The library is loaded at the first question (it takes a third of a second) and asked only while loading a configuration.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from urllib.parse import urlsplit
 
 from messages.control import ModelSpec
 from runtime.config.kinds import KINDS
@@ -21,6 +23,8 @@ class KnownModel:
 
 
 _UNKNOWN = KnownModel()
+_NO_VENDOR = re.compile(r"[^.]*|[0-9.]+|.*:.*", re.DOTALL)
+"""A host of one word, such as ``localhost``, or an IP address."""
 
 
 def known_model(kind: str, base_url: str, model: str) -> KnownModel:
@@ -30,7 +34,7 @@ def known_model(kind: str, base_url: str, model: str) -> KnownModel:
     lowest tier counts.
     """
     price_list = KINDS[kind].price_list if kind in KINDS else None
-    if price_list is None and kind != "openai_compatible":
+    if price_list is None and (kind != "openai_compatible" or _is_local(base_url)):
         return _UNKNOWN
     from genai_prices import data_snapshot
 
@@ -46,6 +50,14 @@ def known_model(kind: str, base_url: str, model: str) -> KnownModel:
         # An embedding puts out no tokens.
         output_price = 0.0
     return KnownModel(input_price, output_price, found.context_window)
+
+
+def _is_local(base_url: str) -> bool:
+    """Whether a server can be no vendor's, so that the library need not be loaded for it."""
+    try:
+        return _NO_VENDOR.fullmatch(urlsplit(base_url).hostname or "") is not None
+    except ValueError:
+        return False
 
 
 def priced_model(kind: str, base_url: str, name: str) -> ModelSpec:

@@ -143,6 +143,7 @@ def test_a_dry_run_makes_nobody_a_home() -> None:
 
 def test_pain_01_homes_are_kept_in_bounded_number() -> None:
     one = desk("a")
+    one.invariant_every = 100
     for number in range(HOMES_MAX + 50):
         one.ask(profile=RequestProfile("m", affinity=f"talk-{number}"))
         one.gathered_quickly(bid("a"))

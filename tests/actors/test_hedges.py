@@ -247,6 +247,7 @@ def ended(world: Desk, name: str, outcome: Outcome) -> None:
 
 def test_the_longer_a_provider_is_away_the_rarer_it_is_looked_for() -> None:
     world = desk("ab", explore=EXPLORE)
+    world.invariant_every = 100
     gaps = []
     world.decide(quick("a"), slow("b"))
     last = away_since = world.context.now()

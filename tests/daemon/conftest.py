@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import uvloop
 
-from tests.daemon.gateway import RING
+from tests.daemon.gateway import NURSERY, RING
 from tests.daemon.gateway_upstreams import Backstage, ScriptedUpstream
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -52,6 +52,12 @@ def lane(request: pytest.FixtureRequest) -> Iterator[str]:
     RING.lane = getattr(request, "param", "raw")
     yield RING.lane
     RING.lane = "raw"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nursery() -> Iterator[None]:
+    yield
+    NURSERY.close()
 
 
 @pytest.fixture(scope="session")

@@ -13,14 +13,33 @@ from tests.daemon.gateway_upstreams import ScriptedUpstream, answers
 ALWAYS = {"when": {"always": True}}
 
 
-@pytest.fixture
-def gateway(upstream: ScriptedUpstream) -> Iterator[Gateway]:
+def configured(upstream: ScriptedUpstream) -> Gateway:
     upstream.scripts.update(one=answers, two=answers)
     entries = [provider(name, upstream.base_url(name), ["m", f"only-{name}"]) for name in ("one", "two")]
     rules = [{"name": "from-file", "priority": 1, "when": {"user": "nobody-there"}, "then": [{"provider": "two"}]}]
     configuration = {"providers": entries, "routing": {"strategy": "first"}, "aliases": {"short": "m"}, "rules": rules}
-    with Gateway(configuration) as found:
+    return Gateway(configuration)
+
+
+@pytest.fixture
+def gateway(upstream: ScriptedUpstream) -> Iterator[Gateway]:
+    with configured(upstream) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def shared(upstream: ScriptedUpstream) -> Iterator[Gateway]:
+    """For tests that leave it as they found it."""
+    with configured(upstream) as found:
+        before = names(found)
+        yield found
+        assert names(found) == before
+
+
+def names(gateway: Gateway) -> tuple[dict[str, str], list[str]]:
+    """Its aliases, and the names of its rules."""
+    rules = gateway.get("/admin/rules").json()["rules"]
+    return gateway.get("/admin/aliases").json()["aliases"], [rule["name"] for rule in rules]
 
 
 def who(answer: Answer) -> str | None:
@@ -97,14 +116,14 @@ def test_A7_a_changed_alias_leads_elsewhere_and_a_built_in_one_can_be_forgotten(
 
 
 @pytest.mark.parametrize("name", ["team/gpt:best", "größe", "a b", "50%", "q?x=1"])
-def test_A7_names_of_aliases_may_hold_what_names_of_models_hold(gateway: Gateway, name: str) -> None:
+def test_A7_names_of_aliases_may_hold_what_names_of_models_hold(shared: Gateway, name: str) -> None:
     path = f"/admin/aliases/{quote(name, safe='')}"
 
-    assert done(gateway, "PUT", path, {"target": "m"})["name"] == name
+    assert done(shared, "PUT", path, {"target": "m"})["name"] == name
 
-    assert gateway.chat(name).status == 200
-    done(gateway, "DELETE", path)
-    assert name not in gateway.get("/admin/aliases").json()["aliases"]
+    assert shared.chat(name).status == 200
+    done(shared, "DELETE", path)
+    assert name not in shared.get("/admin/aliases").json()["aliases"]
 
 
 # Rules.
@@ -173,25 +192,26 @@ def test_A4_a_put_replaces_the_rule_of_that_name_also_one_of_the_file(gateway: G
         {"latency_under": 800},
     ],
 )
-def test_A4_what_is_shown_of_a_rule_can_be_put_back(gateway: Gateway, when: dict[str, Any]) -> None:
+def test_A4_what_is_shown_of_a_rule_can_be_put_back(shared: Gateway, when: dict[str, Any]) -> None:
     rule = {"priority": 7, "when": when, "then": [{"strategy": "cost"}, {"priority": "low"}], "allow_fallback": False}
-    first = done(gateway, "PUT", "/admin/rules/any-name", rule)
+    first = done(shared, "PUT", "/admin/rules/any-name", rule)
     assert first["when"] == when
     shown = {name: value for name, value in first.items() if name not in ("generation", "hits")}
 
-    again = done(gateway, "PUT", "/admin/rules/any-name", shown)
+    again = done(shared, "PUT", "/admin/rules/any-name", shown)
 
     assert again == first, "the same rule again is no change"
+    done(shared, "DELETE", "/admin/rules/any-name")
 
 
-def test_D7_names_of_rules_may_hold_what_names_of_models_hold(gateway: Gateway) -> None:
+def test_D7_names_of_rules_may_hold_what_names_of_models_hold(shared: Gateway) -> None:
     path = f"/admin/rules/{quote('acme/eu: nights', safe='')}"
 
-    done(gateway, "PUT", path, {**ALWAYS, "then": [{"provider": "two"}]})
+    done(shared, "PUT", path, {**ALWAYS, "then": [{"provider": "two"}]})
 
-    assert gateway.get(path).json()["name"] == "acme/eu: nights"
-    assert gateway.decision(gateway.chat("m"))["rule"] == "acme/eu: nights"
-    done(gateway, "DELETE", path)
+    assert shared.get(path).json()["name"] == "acme/eu: nights"
+    assert shared.decision(shared.chat("m"))["rule"] == "acme/eu: nights"
+    done(shared, "DELETE", path)
 
 
 def test_D2_what_says_what_is_so_already_is_no_new_generation(gateway: Gateway) -> None:

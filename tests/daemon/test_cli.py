@@ -125,6 +125,25 @@ def test_the_module_and_the_script_are_the_same_command() -> None:
     assert by_script.stderr == by_module.stderr == "pointsman: Unknown option: --workers.\n"
 
 
+LATE = ("aiohttp", "genai_prices", "opentelemetry.sdk", "rich", "runtime.daemon", "runtime.simulation")
+"""What the short commands do without; loading it takes longer than they do."""
+
+
+def test_a_short_command_loads_nothing_it_does_not_need(tmp_path: Path) -> None:
+    file = tmp_path / "local.yaml"
+    file.write_text("providers: [{id: p, kind: openai_compatible, base_url: 'http://127.0.0.1:9/v1', models: [m]}]")
+    program = "import sys; from runtime.cli import run; run(sys.argv[1:]); print(*sys.modules, sep='\\n', file=sys.stderr)"
+
+    ended = subprocess.run(
+        [sys.executable, "-c", program, "check", "-c", str(file)], capture_output=True, text=True, check=True, timeout=WITHIN_S
+    )
+
+    assert "provider:p" in ended.stdout
+    loaded = set(ended.stderr.split())
+    assert "runtime.config.schema" in loaded
+    assert loaded.isdisjoint(LATE)
+
+
 # -- check
 
 

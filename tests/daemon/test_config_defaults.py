@@ -221,6 +221,8 @@ def test_prices_and_context_window_come_from_the_price_library_where_the_file_ha
 def test_a_local_server_is_never_taken_for_the_vendor_of_its_models() -> None:
     assert known_model("ollama", "http://localhost:11434/v1", "gpt-4o").input_price is None
     assert known_model("openai_compatible", "http://localhost:1/v1", "gpt-4o").input_price is None
+    assert known_model("openai_compatible", "http://10.0.0.7:1/v1", "gpt-4o").input_price is None
+    assert known_model("openai_compatible", "http://[::1]:1/v1", "gpt-4o").input_price is None
     assert known_model("openai_compatible", "https://api.openai.com/v1", "gpt-4o").input_price is not None
 
 

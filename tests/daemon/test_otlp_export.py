@@ -263,13 +263,13 @@ def test_pain_23_a_header_the_sdk_cannot_read_is_not_shown(
 def test_a_dead_collector_does_not_hold_the_shutdown(dead: dict[str, str]) -> None:
     tracing = traced(dead)
     play_one_request(tracing)
-    assert seconds_to_shut_down(tracing, timeout_s=0.2) < 2.0
+    assert seconds_to_shut_down(tracing, timeout_s=0.2) < 5.0
 
 
 def test_a_silent_collector_does_not_hold_the_shutdown(silent: dict[str, str]) -> None:
     tracing = traced(silent)
     play_one_request(tracing)
-    assert seconds_to_shut_down(tracing, timeout_s=0.2) < 2.0
+    assert seconds_to_shut_down(tracing, timeout_s=0.2) < 5.0
 
 
 def seconds_to_shut_down(tracing: Tracing, timeout_s: float) -> float:

@@ -4,7 +4,7 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Iterator
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 FILE_LINES = 400
@@ -62,6 +62,19 @@ class Problem(NamedTuple):
     what: str
 
 
+@lru_cache(maxsize=1)
+def nodes(source: str) -> tuple[ast.AST, ...]:
+    """Every node of a file, the module first. Of the last file they are kept: parsing is nearly all of the work."""
+    return tuple(ast.walk(ast.parse(source)))
+
+
+def module(source: str) -> ast.Module:
+    """The syntax tree of a file."""
+    found = nodes(source)[0]
+    assert isinstance(found, ast.Module)
+    return found
+
+
 def too_long(source: str, limit: int) -> list[Problem]:
     """A file is read whole or not at all."""
     count = len(source.splitlines())
@@ -72,7 +85,7 @@ def long_functions(source: str) -> list[Problem]:
     """A function fits on a screen."""
     return [
         Problem(node.lineno, f"{node.name} has {length} lines, more than {FUNCTION_LINES}")
-        for node in ast.walk(ast.parse(source))
+        for node in nodes(source)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (length := (node.end_lineno or node.lineno) - node.lineno + 1) > FUNCTION_LINES
     ]
@@ -83,27 +96,27 @@ def is_actor(source: str) -> bool:
     return any(
         {"start", "handle", "invariant"} <= {part.name for part in node.body if isinstance(part, ast.FunctionDef)}
         and not any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases)
-        for node in ast.walk(ast.parse(source))
+        for node in nodes(source)
         if isinstance(node, ast.ClassDef)
     )
 
 
 def lawless(source: str) -> list[Problem]:
     """A file with an actor opens with its law."""
-    law = ast.get_docstring(ast.parse(source)) or ""
+    law = ast.get_docstring(module(source)) or ""
     openings = [line.partition(":")[0].strip() for line in law.splitlines()]
     return [Problem(1, f"the actor's law does not say {part}") for part in LAW if is_actor(source) and part not in openings]
 
 
-def imported(source: str) -> Iterator[tuple[int, str]]:
+@cache
+def imported(source: str) -> tuple[tuple[int, str], ...]:
     """Every module and name imported anywhere in a file, as (line, dotted name)."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            for name in node.names:
-                yield node.lineno, name.name
-        elif isinstance(node, ast.ImportFrom):
-            for name in node.names:
-                yield node.lineno, f"{node.module or ''}.{name.name}"
+    return tuple(
+        (node.lineno, name.name if isinstance(node, ast.Import) else f"{node.module or ''}.{name.name}")
+        for node in nodes(source)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in node.names
+    )
 
 
 def is_within(name: str, package: str) -> bool:
@@ -118,9 +131,8 @@ def worldly(source: str) -> list[Problem]:
         for line, name in imported(source)
         if any(is_within(name, module) for module in WORLD) or (is_within(name, "random") and name != "random.Random")
     ]
-    tree = ast.parse(source)
-    hashing = {id(part) for node in ast.walk(tree) if getattr(node, "name", "") == "__hash__" for part in ast.walk(node)}
-    for node in ast.walk(tree):
+    hashing = {id(part) for node in nodes(source) if getattr(node, "name", "") == "__hash__" for part in ast.walk(node)}
+    for node in nodes(source):
         if not isinstance(node, ast.Call) or id(node) in hashing:
             continue
         called = ast.unparse(node.func)
@@ -135,7 +147,7 @@ def worldly(source: str) -> list[Problem]:
 def iterated_sets(source: str) -> list[Problem]:
     """The order of a set differs from run to run."""
     problems = []
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if isinstance(node, ast.For | ast.comprehension):
             over = node.iter
             called = isinstance(over, ast.Call) and isinstance(over.func, ast.Name) and over.func.id in ("set", "frozenset")
@@ -148,17 +160,19 @@ def status_judged(source: str) -> list[Problem]:
     """What a status code means is said once, by the ``Failure`` that is made of it; nobody judges it a second time."""
     return [
         Problem(node.lineno, f"judges a status: {ast.unparse(node)}")
-        for node in ast.walk(ast.parse(source))
+        for node in nodes(source)
         if isinstance(node, ast.Compare)
         and any(isinstance(part, ast.Attribute) and ast.unparse(part).endswith("failure.status") for part in ast.walk(node))
     ]
 
 
-def comments(source: str) -> Iterator[tuple[int, str]]:
+@cache
+def comments(source: str) -> tuple[tuple[int, str], ...]:
     """All comments, as (line, text)."""
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            yield token.start[0], token.string
+    if "#" not in source:
+        return ()
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return tuple((token.start[0], token.string) for token in tokens if token.type == tokenize.COMMENT)
 
 
 def bare_excuses(source: str) -> list[Problem]:
@@ -175,8 +189,7 @@ def bare_excuses(source: str) -> list[Problem]:
 def unfinished(source: str) -> list[Problem]:
     """What is here is done: no notes to do it later, no stubs."""
     problems = [Problem(line, text) for line, text in comments(source) if UNFINISHED.search(text)]
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
+    for node in nodes(source):
         documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         if documented and UNFINISHED.search(ast.get_docstring(node) or ""):  # type: ignore[arg-type] # narrowed by the flag
             problems.append(Problem(getattr(node, "lineno", 1), "a docstring leaves something to do"))
@@ -189,7 +202,7 @@ def evaded(source: str) -> list[Problem]:
     """A test runs, and passes."""
     return [
         Problem(node.lineno, ast.unparse(node))
-        for node in ast.walk(ast.parse(source))
+        for node in nodes(source)
         if isinstance(node, ast.Attribute)
         and node.attr in EVASIONS
         and ast.unparse(node.value) in ("pytest", "pytest.mark", "unittest")
@@ -202,13 +215,12 @@ def slept(source: str, is_virtual: bool = False) -> list[Problem]:
     In a file that runs its coroutines on the virtual loop (``is_virtual``) a coroutine may sleep, unless it is itself a test:
     that one would be run by pytest, on a real loop.
     """
-    tree = ast.parse(source)
-    virtual = {id(part) for part in ast.walk(tree)} if is_virtual else set()
-    for node in ast.walk(tree):
+    virtual = {id(part) for part in nodes(source)} if is_virtual else set()
+    for node in nodes(source):
         if isinstance(node, ast.AsyncFunctionDef) and node.name.startswith("test"):
             virtual -= {id(part) for part in ast.walk(node)}
     problems = []
-    for node in ast.walk(tree):
+    for node in nodes(source):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "sleep":
             zero = len(node.args) == 1 and isinstance(node.args[0], ast.Constant) and node.args[0].value == 0
             module = ast.unparse(node.func.value)
