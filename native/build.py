@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from native.expand import Fields, classes, expand
+from native.hazards import hazards
 from native.modules import compiled
 
 GROUP = "pointsman"
@@ -21,8 +22,10 @@ FOLDER = "build/native"
 PACKAGES = ("messages", "actors", "otel", "runtime")
 
 
-def build(root: Path, folder: Path, optimise: str = "2", jobs: int | None = None) -> list[Path]:
+def build(root: Path, folder: Path, optimise: str = "1", jobs: int | None = None) -> list[Path]:
     """Compile what is under ``root`` into ``folder``; returns the compiled modules, relative to it.
+
+    ``optimise`` is the C compiler's level: with 2 it takes twice as long, for code that calls Python's library anyway.
 
     Raises ``SystemExit`` where mypy or the C compiler finds fault.
     """
@@ -33,6 +36,10 @@ def build(root: Path, folder: Path, optimise: str = "2", jobs: int | None = None
     names = compiled(folder)
     fields: dict[str, Fields] = {}
     for name in names:
+        if lines := hazards((folder / name).read_text()):
+            raise SystemExit(
+                f"{name}: waits while an exception is handled, in line {', '.join(map(str, lines))} (native/hazards.py)"
+            )
         fields |= {made.node.name: made.fields for made in classes(ast.parse((folder / name).read_text()))}
     for name in names:
         (folder / name).write_text(expand((folder / name).read_text(), fields))
@@ -63,7 +70,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m native.build", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--optimise", default="2", choices=("0", "1", "2", "3"), help="level of the C compiler")
+    parser.add_argument("--optimise", default="1", choices=("0", "1", "2", "3"), help="level of the C compiler")
     options = parser.parse_args()
     found = build(Path(__file__).parent.parent, options.folder.resolve(), options.optimise)
     print(f"{len(found)} compiled modules", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Writes out what ``@message`` and ``@dataclass`` do at run time, so that a compiler can see it.
+"""Writes out what ``@message``, ``@fact`` and ``@dataclass`` do at run time, so that a compiler can see it.
 
 mypyc makes a class fast when it knows the class's fields and can read its ``__init__``. The one that ``dataclass`` makes is
 made when the module is imported, and stays interpreted. So before compiling, each such class gets an ``__init__`` in plain
@@ -24,7 +24,7 @@ class Made:
 
 
 def classes(tree: ast.Module) -> Iterator[Made]:
-    """The classes of a module that ``@message`` or ``@dataclass`` completes and that can be written out.
+    """The classes of a module that one of the three decorators completes and that can be written out.
 
     A field with ``field(...)`` or a class with an ``__init__`` of its own stays as it is.
     """
@@ -34,7 +34,7 @@ def classes(tree: ast.Module) -> Iterator[Made]:
         for decorator in node.decorator_list:
             call = decorator if isinstance(decorator, ast.Call) else None
             name = call.func if call is not None else decorator
-            if isinstance(name, ast.Name) and name.id in ("message", "dataclass"):
+            if isinstance(name, ast.Name) and name.id in ("message", "fact", "dataclass"):
                 fields = [part for part in node.body if isinstance(part, ast.AnnAssign) and not _is_of_class(part)]
                 options = {word.arg: word.value for word in call.keywords if word.arg} if call is not None else {}
                 if not any(_is_factory(part.value) for part in fields) and not _has_init(node):
@@ -58,15 +58,18 @@ def expand(source: str, inherited: dict[str, Fields]) -> str:
             if "dataclass_transform" in ast.unparse(by):
                 # A word to type checkers, which it leaves on the function; a compiled one takes none.
                 del lines[by.lineno - 1]
-    if any(made.by == "message" for made in found):
-        first = next(node.lineno for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)) - 1
-        lines[first:first] = ["from dataclasses import dataclass", "from messages.base import register"]
+    used = {made.by for made in found}
+    first = next((node.lineno for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)), 1) - 1
+    if used & {"message", "fact"}:
+        lines[first:first] = ["from dataclasses import dataclass"]
+    if "message" in used:
+        lines[first:first] = ["from messages.base import register"]
     return "\n".join(lines)
 
 
 def _decorator(made: Made) -> str:
     words = ["init=False"]
-    if made.by == "message" or "frozen" in made.options:
+    if made.by in ("message", "fact") or "frozen" in made.options:
         words.append("unsafe_hash=True")
     words += [f"{word}={_text(value)}" for word, value in made.options.items() if word in ("eq", "repr", "order", "match_args")]
     return f"@dataclass({', '.join(words)})"

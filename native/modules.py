@@ -11,6 +11,7 @@ COMPILED = (
     "runtime/system/*.py",
     "runtime/courier/*.py",
     "runtime/dialects/*.py",
+    "runtime/ports.py",
     "runtime/http/edge.py",
     "runtime/http/hints.py",
     "runtime/http/plain.py",
@@ -32,6 +33,7 @@ INTERPRETED = {
     "actors/router/strategies/narrowing.py": "inherits from a builtin type",
     "runtime/system/frontier.py": "pydantic reads its annotations; for bytes from elsewhere only",
     "runtime/system/virtual_loop.py": "inherits from a builtin type",
+    "runtime/upstream/raw_dial.py": "waits where compiled code must not (`hazards`); once a connection",
     "runtime/upstream/raw_tls.py": "inherits from a class of C",
 }
 """What is left out of them, each with the reason."""

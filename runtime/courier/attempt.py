@@ -42,6 +42,7 @@ from runtime.dialects.splice import insert_include_usage, replace_model
 from runtime.dialects.stream import UsageMode
 from runtime.ports import CallFailed, ClientGone, EdgeSink, Headers, UpstreamAnswer, UpstreamRequest
 from runtime.system.replies import AskError
+from runtime.timely import within
 
 if TYPE_CHECKING:
     from runtime.courier.race import Race
@@ -146,7 +147,7 @@ class Attempt:
         if track is None or self._granted is None:
             return self._fail(Failure(Blame.US, Scope.NONE, Retry.ELSEWHERE, "provider_removed"))
         try:
-            result = await self._send(track, self._granted, sink, headers)
+            return await self._send(track, self._granted, sink, headers)
         except ClientGone:
             self._called_off(track, Outcome.CANCELLED)
             raise
@@ -155,11 +156,10 @@ class Attempt:
                 self._called_off(track, self.cut_as)
                 raise
             self._called_off(track, Outcome.DRAINED)
-            return await self._drained()
         except Exception as error:
             self._fail(Failure(Blame.US, Scope.NONE, Retry.NEVER, "internal_error", 0, None, type(error).__name__))
             raise
-        return result
+        return await self._drained()
 
     async def _send(self, track: Track, granted: Granted, sink: EdgeSink, headers: Headers) -> Whole | Relayed | Failed:
         client, clock = self._client, self._house.clock
@@ -219,8 +219,7 @@ class Attempt:
             raise asyncio.CancelledError
         failure = Failure(Blame.US, Scope.NONE, Retry.NEVER, "shutting_down", 0, None, "Pointsman is shutting down")
         try:
-            async with asyncio.timeout(DRAIN_WRITE_S):
-                await self._relay.break_off(failure)
+            await within(DRAIN_WRITE_S, self._relay.break_off(failure))
         except TimeoutError:
             raise ClientGone("took no byte of the last frame") from None
         return Relayed(failure)

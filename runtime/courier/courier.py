@@ -126,10 +126,11 @@ class Courier:
         except asyncio.CancelledError:
             if not self.client.is_drained:
                 raise
-            return await self._answer(problems.shutting_down())
+            problem = problems.shutting_down()
         except Exception as error:
             log.error("the courier of %s failed", self.client.query_id, exc_info=error)
-            return await self._answer(problems.internal_error())
+            problem = problems.internal_error()
+        return await self._answer(problem)
 
     async def _walk(self) -> Ended:
         house, clock = self.house, self.house.clock

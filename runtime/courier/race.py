@@ -8,6 +8,7 @@ The first call is made in the request's own task: most are over before anything 
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -19,6 +20,8 @@ from runtime.facts import fact
 from runtime.ports import EdgeSink
 from runtime.system.clock import Clock
 from runtime.system.deadlines import Deadlines
+
+log = logging.getLogger("pointsman.courier")
 
 AGAIN = 1.5
 """Times its age at which an overdue call that got no company is looked at once more."""
@@ -75,29 +78,34 @@ class Race:
 
         Gives the end of the call that won; of the first one where none did. Raises as ``Attempt.call`` does.
         """
-        cancels_before = self._task.cancelling()
         self._hedge = hedge
+        found: Finish | None = None
+        broken: BaseException | None = None
         try:
-            if copy is not None:
-                self._launch(copy, is_hedge=False)
-            if self.deadline is not None:
-                self._deadlines.add(self)
-            own = await self._run_first(sink, headers, cancels_before)
-            if own is not None and not isinstance(own.result, Failed):
-                self.winner = self.winner or self._first
-                return own
-            found = await self._run_others() or self._refused or own
-            if found is None:
-                raise AssertionError("the first call was called off, and nobody has won")
-            return found
-        except asyncio.CancelledError:
-            ended = await self._call_off()
-            if ended is None or not self._first.is_drained:
-                raise
-            return ended
-        finally:
-            self._stop_watching()
-            await self._call_off()
+            found = await self._run(sink, headers, copy)
+        except BaseException as error:
+            # Not in the handler itself: compiled code must not wait there (``native.hazards``).
+            broken = error
+        self._stop_watching()
+        ended = await self._call_off()
+        if isinstance(broken, asyncio.CancelledError) and self._first.is_drained:
+            found = ended
+        if found is None:
+            raise broken or AssertionError("the first call was called off, and nobody has won")
+        return found
+
+    async def _run(self, sink: EdgeSink, headers: list[tuple[str, str]], copy: Beside | None) -> Finish | None:
+        """All the calls; whatever comes of it, those beside the winner are still to be called off."""
+        cancels_before = self._task.cancelling()
+        if copy is not None:
+            self._launch(copy, is_hedge=False)
+        if self.deadline is not None:
+            self._deadlines.add(self)
+        own = await self._run_first(sink, headers, cancels_before)
+        if own is not None and not isinstance(own.result, Failed):
+            self.winner = self.winner or self._first
+            return own
+        return await self._run_others() or self._refused or own
 
     async def _run_first(self, sink: EdgeSink, headers: list[tuple[str, str]], cancels_before: int) -> Finish | None:
         """The first call to its end; None: it was called off because another one has won."""
@@ -211,9 +219,11 @@ class Race:
                 was_cancelled = True
                 continue
             for task in self._others:
-                # Looked at, so that nobody complains of it.
-                found = None if task.cancelled() or task.exception() is not None else task.result()
-                if found is not None and found.attempt is self.winner:
+                if task.cancelled():
+                    continue
+                if (error := task.exception()) is not None:
+                    log.error("a call beside the first one broke", exc_info=error)
+                elif (found := task.result()) is not None and found.attempt is self.winner:
                     won = found
             self._others.clear()
         if was_cancelled:

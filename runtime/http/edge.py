@@ -158,8 +158,8 @@ class Edge:
             said = read_hints(request.headers)
         except BadRequest as error:
             return Problem(400, "invalid_request", error.message, error.param)
-        except BadHint as error:
-            return Problem(400, "invalid_request", str(error), error.header)
+        except BadHint as wrong:
+            return Problem(400, "invalid_request", str(wrong), wrong.header)
         now = self._house.clock.now()
         deadline_s = self._house.directory.routing.deadline_s
         if said.deadline_s is not None:

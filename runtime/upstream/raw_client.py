@@ -17,6 +17,7 @@ from contextlib import suppress
 from functools import partial
 
 from runtime.ports import CallFailed, Headers, UpstreamAnswer, UpstreamRequest
+from runtime.timely import within
 from runtime.upstream.failures import BrokenAnswer, Closed, TooLarge, failure_of
 from runtime.upstream.raw_connection import RawConnection, State
 from runtime.upstream.raw_dial import Dialer
@@ -74,13 +75,12 @@ class RawUpstream:
         for pool in self._pools.values():
             pool.close()
         with suppress(TimeoutError):
-            await self._emptied()
+            await within(CLOSED_WITHIN_S, self._emptied())
         self._targets.clear()
 
     async def _emptied(self) -> None:
-        async with asyncio.timeout(CLOSED_WITHIN_S):
-            for pool in self._pools.values():
-                await pool.emptied()
+        for pool in self._pools.values():
+            await pool.emptied()
 
     async def _exchange(self, connection: RawConnection, head: bytes, request: UpstreamRequest) -> bool:
         """One request on one connection, up to the head of its answer. False: the connection was stale."""

@@ -260,7 +260,9 @@ def test_an_error_after_the_commit_is_passed_on_and_seen() -> None:
     reader, out = read(UsageMode.INSERTED, TEXT, error)
     assert out == TEXT + error
     assert reader.failure is None
-    assert reader.error == Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.LATER, "error_event", 200, None, "HTTP 200: died")
+    assert reader.error == Failure(
+        Blame.UPSTREAM, Scope.PROVIDER, Retry.LATER, "error_event", 200, None, "HTTP 200: died", is_overload=True
+    )
 
 
 def test_what_was_relayed_may_stop_within_an_event() -> None:

@@ -14,6 +14,7 @@ import pytest
 import messages.base
 from native.build import PACKAGES
 from native.expand import Fields, classes, expand
+from native.hazards import hazards
 from native.modules import INTERPRETED, compiled
 
 ROOT = Path(__file__).parent.parent.parent
@@ -120,6 +121,32 @@ def test_a_module_written_out_is_still_python_and_keeps_its_remarks(name: Path) 
     ast.parse(out)
     assert out.count("# ") == source.count("# ")
     assert ast.get_docstring(ast.parse(out)) == ast.get_docstring(ast.parse(source))
+
+
+@pytest.mark.parametrize("name", MODULES, ids=str)
+def test_no_compiled_coroutine_waits_while_an_exception_is_handled(name: Path) -> None:
+    assert hazards((ROOT / name).read_text()) == []
+
+
+def test_waiting_is_found_in_handlers_in_ends_and_in_contexts_and_nowhere_else() -> None:
+    source = """
+async def waits():
+    try:
+        await before()
+    except ValueError:
+        await within_a_handler()
+    except KeyError:
+        later = lambda: (yield)
+        raise
+    else:
+        await afterwards()
+    finally:
+        if True:
+            await at_the_end()
+    async with a_context():
+        pass
+"""
+    assert hazards(source) == [6, 14, 15]
 
 
 def test_the_lists_of_modules_name_what_there_is() -> None:

@@ -7,6 +7,7 @@ stand-in is ``first``. A strategy that never returns cannot be helped: it runs w
 from collections.abc import Sequence
 from math import isfinite
 from random import Random
+from typing import Any
 
 from actors.router.strategies.base import Ask, Memory, Ranked, Strategy, first_of_index, sampled
 from actors.router.strategies.order import rank_first
@@ -27,8 +28,9 @@ def guarded(strategy: Strategy, bids: list[Bid], ask: Ask, memory: Memory, rng: 
     A ranking is a list of (score, bid): at least one, scores finite, each bid (or the id of its provider in its place) one of
     those given, none twice. It may leave bids out. The bids that come back are always those given.
     """
+    rank: Any = strategy.rank  # What it returns may be anything, whatever its signature says.
     try:
-        return _checked(strategy.rank(list(bids), ask, memory, rng), bids), ""
+        return _checked(rank(list(bids), ask, memory, rng), bids), ""
     except HARM as error:
         return rank_first(bids, ask, memory, rng), _why(error)
 
