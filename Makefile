@@ -39,7 +39,7 @@ native-tree: build/native.stamp
 	rm -rf build/native/tests && cp -r tests examples docs README.md CHANGELOG.md build/native/
 
 test-native: native-tree
-	cd build/native && ../../$(BIN)/python -m pytest -n $(WORKERS) $(ON_NATIVE)
+	cd build/native && ../../$(BIN)/python -m pytest -n $(WORKERS) --ignore-glob '*/test_config_*' tests/actors tests/daemon
 
 # Random storms over the whole house under virtual time; one that breaks a law names itself. SEED=7 plays that one alone.
 simulate: .venv/dev.stamp

@@ -9,6 +9,7 @@ import ast
 import os
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from native.expand import Fields, classes, expand
@@ -48,17 +49,36 @@ def build(root: Path, folder: Path, optimise: str = "1", jobs: int | None = None
 
 def _compile(folder: Path, names: list[Path], optimise: str, jobs: int) -> list[Path]:
     from mypyc.build import mypycify
-    from setuptools import Distribution
+    from setuptools import Distribution, Extension
     from setuptools.command.build_ext import build_ext
+
+    class SideBySide(build_ext):
+        """Compiles the files of one extension at once: nearly all is in one, and setuptools would take one after the other."""
+
+        def build_extension(self, ext: Extension) -> None:
+            def compiled_from(source: str) -> list[str]:
+                objects: list[str] = self.compiler.compile(
+                    [source],
+                    output_dir=self.build_temp,
+                    macros=ext.define_macros,
+                    include_dirs=ext.include_dirs,
+                    extra_postargs=ext.extra_compile_args,
+                    depends=ext.depends,
+                )
+                return objects
+
+            with ThreadPoolExecutor(jobs) as pool:
+                ext.extra_objects = [name for names in pool.map(compiled_from, ext.sources) for name in names]
+            ext.sources = []
+            super().build_extension(ext)
 
     before = Path.cwd()
     os.chdir(folder)
     try:
         flags = ["--config-file=pyproject.toml", *(str(name) for name in names)]
         extensions = mypycify(flags, opt_level=optimise, multi_file=True, group_name=GROUP, target_dir="c")
-        command = build_ext(Distribution({"name": GROUP, "ext_modules": extensions}))
+        command = SideBySide(Distribution({"name": GROUP, "ext_modules": extensions}))
         command.inplace = True
-        command.parallel = jobs
         command.finalize_options()
         command.run()
     finally:

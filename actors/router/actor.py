@@ -19,7 +19,7 @@ from actors.kernel import Context, Ref
 from actors.router.affinity import Affinity
 from actors.router.alarm import Alarm
 from actors.router.answers import no_route, no_start, plan_of, teach
-from actors.router.candidates import all_ready, next_batch, offers, rank, ranked_by, select
+from actors.router.candidates import all_ready, next_batch, offers, rank, ranked_by, remember, select
 from actors.router.exploring import Exploring
 from actors.router.hedging import Hedging
 from actors.router.pending import ANSWERED, Pending, State, head_start_s, is_dry_run
@@ -198,10 +198,9 @@ class RouterActor:
             ranked = self._affinity.settle(pending, ranked, self._routing.affinity, now)
         way, copy = ranked, None
         if not pending.is_dry:
-            winner = ranked[0][1].provider
             if strategy.learn is not None:
                 teach(pending, ranked)
-            pending.memory.note(winner)
+            remember(pending, ranked)
             if now >= self._exploring.look_at:
                 way, copy = self._exploring.choose(pending, ranked, bool(self._queue.waiting), self._requests, now)
             self._plans.open(pending.query.query_id, way[0][1].provider, now)

@@ -49,11 +49,17 @@ def _sample(pending: Pending, policy: Policy, count: int, rng: Random) -> list[E
     if kept is not course.entries:
         places = {entry.id for entry in kept}
         order = [entry for entry in order if entry.id in places]
+    leaders = _leaders(pending, kept) if strategy.keeps_leaders and memory.leaders else []
+    anew = max(1, count // 4, count - len(leaders)) if leaders else count
     if strategy.is_foreign:
-        first, why = guarded_narrow(strategy, order, memory, rng, count)
+        first, why = guarded_narrow(strategy, order, memory, rng, anew)
         pending.failure = pending.failure or why
     else:
-        first = strategy.narrow(order, memory, rng, count)
+        first = strategy.narrow(order, memory, rng, anew)
+    if leaders:
+        # Whoever is drawn and leads leaves a place to one more leader.
+        drawn = [entry.id for entry in first]
+        first += [entry for entry in leaders if entry.id not in drawn][: count - len(first)]
     winner = memory.winner
     if strategy.keeps_winner and winner and winner not in [entry.id for entry in first]:
         place = pending.route.places.get(winner)
@@ -64,6 +70,22 @@ def _sample(pending: Pending, policy: Policy, count: int, rng: Random) -> list[E
     if pending.home and pending.home not in [entry.id for entry in first]:
         first[:1] = [entry for entry in kept if entry.id == pending.home] or first[:1]
     return first
+
+
+def _leaders(pending: Pending, kept: tuple[Entry, ...]) -> list[Entry]:
+    """Those of the last sample that may be asked for this request too, best first."""
+    route = pending.route
+    allowed = None if kept is route.entries else {entry.id for entry in kept}
+    places, entries = route.places, route.entries
+    return [entries[places[name]] for name in pending.memory.leaders if name in places and (allowed is None or name in allowed)]
+
+
+def remember(pending: Pending, ranked: Ranked) -> None:
+    """Note who was chosen; where a sample was asked, who was best in it."""
+    memory = pending.memory
+    memory.note(ranked[0][1].provider)
+    if pending.strategy.keeps_leaders and len(pending.asked) < len(pending.kept):
+        memory.leaders = tuple([bid.provider for _, bid in ranked])
 
 
 def next_batch(pending: Pending, count: int) -> tuple[Entry, ...]:

@@ -187,7 +187,7 @@ def test_many_candidates_are_sampled_with_the_last_winner_among_them(strategy: s
     desk = Desk(*MANY, strategy=strategy)
     seen: set[str] = set()
     last = ""
-    for _ in range(30):
+    for _ in range(120):
         query_id = desk.ask()
         asked = desk.asked()
         assert len(asked) == 16
@@ -198,6 +198,40 @@ def test_many_candidates_are_sampled_with_the_last_winner_among_them(strategy: s
         last = chain(desk.plan(query_id))[0]
         desk.give(Claimed(query_id, last, True))
     assert len(seen) == 40
+
+
+@pytest.mark.parametrize(
+    "strategy", ["adaptive", "least_latency", "success_latency_ratio", "optimize_latency", "optimize_reliability"]
+)
+def test_three_quarters_of_a_sample_are_the_best_of_the_last_and_a_quarter_is_drawn_anew(strategy: str) -> None:
+    desk = Desk(*MANY, strategy=strategy)
+    best: set[str] = set()
+    drawn: set[str] = set()
+    for _ in range(60):
+        query_id = desk.ask()
+        asked = desk.asked()
+        assert len(asked) == 16
+        assert best <= set(asked)
+        drawn |= set(asked) - best
+        # The higher the number, the worse in every respect.
+        desk.gathered(
+            *(
+                bid(
+                    name,
+                    expected_s=n,
+                    latency_p50_s=n,
+                    latency_ewma_s=n,
+                    samples=10,
+                    successes=100.0,
+                    failures=n / 10,
+                )
+                for name, n in ((name, 1.0 + float(name[1:])) for name in asked)
+            )
+        )
+        best = set(sorted(asked)[:12])
+        desk.give(Claimed(query_id, chain(desk.plan(query_id))[0], True))
+    assert best == {f"p{n:02}" for n in range(12)}
+    assert len(drawn) > 30
 
 
 def test_first_narrows_by_order_and_the_chain_has_a_limit() -> None:

@@ -73,7 +73,7 @@ def test_every_command_has_help_and_version(command: list[str], capsys: pytest.C
     assert helped.startswith(" ".join(["Usage: pointsman", *command]))
 
     assert run([*command, "--version"]) == 0
-    assert re.fullmatch(r"\d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S*( \(compiled\))?\n", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(

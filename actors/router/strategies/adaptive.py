@@ -122,4 +122,4 @@ def _spread(ranked: Ranked, near: int, rng: Random) -> None:
         ranked.insert(0, ranked.pop(chosen))
 
 
-ADAPTIVE = Strategy("adaptive", rank_adaptive, sampled)
+ADAPTIVE = Strategy("adaptive", rank_adaptive, sampled, keeps_leaders=True)

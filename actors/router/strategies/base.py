@@ -43,6 +43,8 @@ class Memory:
     """What a strategy's ``learn`` keeps for each provider. Bounded as ``served`` is."""
     mark: int = 0
     """Another number for ``learn``: the turn at whose end something began anew."""
+    leaders: tuple[str, ...] = ()
+    """Of a strategy that keeps them: those of the last sample, best first."""
 
     def note(self, provider: str) -> None:
         """Remember a winner."""
@@ -123,3 +125,9 @@ class Strategy:
     """True: of somebody else's making, so its ranking is checked, and ``first`` stands in where it fails."""
     is_order: bool = False
     """True: the static order is the whole choice, whatever the bids say."""
+    keeps_leaders: bool = False
+    """True: three quarters of those asked first are the best of the last sample, and only the others are drawn anew.
+
+    For scores that say something of a provider rather than of this moment. Source: Mitzenmacher, Prabhakar and Shah, *Load
+    balancing with memory* (2002): remembering the best is worth more than drawing more. It also asks actors that are at hand.
+    """

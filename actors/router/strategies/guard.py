@@ -54,8 +54,9 @@ def guarded_narrow(
     """Whom ``strategy`` would ask first and an empty string; or the first ``count``, and why."""
     if strategy.narrow in OUR_OWN:
         return strategy.narrow(entries, memory, rng, count), ""
+    narrow: Any = strategy.narrow
     try:
-        chosen = list(strategy.narrow(entries, memory, rng, count))
+        chosen: list[Any] = list(narrow(entries, memory, rng, count))
         if not 0 < len(chosen) <= count:
             raise _Rubbish(f"{len(chosen)} candidates were chosen, not 1 to {count}")
         _check_entries(chosen, entries)
@@ -102,7 +103,7 @@ def _checked(result: object, bids: list[Bid]) -> Ranked:
     return ranked
 
 
-def _check_entries(chosen: list[Entry], entries: Sequence[Entry]) -> None:
+def _check_entries(chosen: list[Any], entries: Sequence[Entry]) -> None:
     given = {id(entry) for entry in entries}
     for entry in chosen:
         if id(entry) not in given:
