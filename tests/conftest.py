@@ -38,13 +38,12 @@ INTERPRETED_ONLY = {
 """Modules with tests that the compiled build cannot run, and why. They run on the sources it is made from."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """On the compiled build, leave those out that cannot run there."""
-    if not IS_COMPILED:
-        return
-    for item in items:
-        if why := INTERPRETED_ONLY.get(item.nodeid.partition("::")[0]):
-            item.add_marker(pytest.mark.skip(reason=why))
+    if IS_COMPILED:
+        left_out = [item for item in items if item.nodeid.partition("::")[0] in INTERPRETED_ONLY]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
