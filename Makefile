@@ -23,9 +23,9 @@ check: .venv/dev.stamp
 	$(BIN)/lint-imports
 
 # The compiled build (ADR 0014): a wheel in dist/, and a .venv-native with it. Needs a C compiler; takes some minutes.
-native: .venv/dev.stamp .venv-native/bin/python
+native: build/native.stamp .venv-native/bin/python
 	rm -rf dist
-	POINTSMAN_NATIVE=1 $(BIN)/python -m hatchling build -t wheel
+	cd build/native && ../../$(BIN)/python -m hatchling build -t wheel -d ../../dist
 	$(if $(UV),uv pip install --quiet --python .venv-native/bin/python --require-hashes -r requirements.lock,.venv-native/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock)
 	$(if $(UV),uv pip install --quiet --python .venv-native/bin/python --no-deps --force-reinstall dist/*.whl,.venv-native/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/*.whl)
 
@@ -41,7 +41,8 @@ NOT_COMPILED := admin cli codec config otel registry regex simulat upstream_tls
 native-tree: build/native.stamp
 	rm -rf build/native/tests && cp -r tests examples docs README.md CHANGELOG.md build/native/
 
-test-native: native-tree
+test-native: native-tree native
+	.venv-native/bin/pointsman --version | grep -F '(compiled)'
 	cd build/native && ../../$(BIN)/python -m pytest -n $(WORKERS) $(NOT_COMPILED:%=--ignore-glob '*/test_%*') tests/actors tests/daemon
 
 # Random storms over the whole house under virtual time; one that breaks a law names itself. SEED=7 plays that one alone.

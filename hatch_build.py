@@ -1,27 +1,18 @@
-"""Lets ``POINTSMAN_NATIVE=1`` make a wheel of compiled modules (``native``); without it a wheel is plain Python."""
+"""Packs a compiled tree (``native.build``) as a wheel for one Python and platform; any other tree is plain Python."""
 
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-class NativeBuildHook(BuildHookInterface[Any]):
-    """Compiles before the wheel is packed. A failure ends the build: who asked for compiled code must not get other code."""
+class CompiledTree(BuildHookInterface[Any]):
+    """Looks whether the shared library of the compiled modules is there."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Add the compiled modules, and the sources they were made from, to what goes into the wheel."""
-        if os.environ.get("POINTSMAN_NATIVE") != "1" or version == "editable":
-            return
-        root = Path(self.root)
-        sys.path.insert(0, str(root))
-        from native.build import FOLDER, build
-        from native.modules import compiled
-
-        folder = root / FOLDER
-        files = [*build(root, folder), *compiled(root)]
-        build_data["force_include"] |= {str(folder / name): name.as_posix() for name in files}
-        build_data["pure_python"] = False
-        build_data["infer_tag"] = True
+        """Add the library, which lies beside the packages, and name the platform in the wheel's tag."""
+        libraries = {str(path): path.name for path in Path(self.root).glob("pointsman__mypyc*.so")}
+        if libraries and version != "editable":
+            build_data["force_include"] |= libraries
+            build_data["pure_python"] = False
+            build_data["infer_tag"] = True

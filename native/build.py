@@ -18,8 +18,6 @@ from native.modules import compiled
 
 GROUP = "pointsman"
 """Names the one shared library that has the code; the others only find their module in it."""
-FOLDER = "build/native"
-"""Where the compiled tree lies in a checkout."""
 PACKAGES = ("messages", "actors", "otel", "runtime")
 
 
@@ -33,7 +31,8 @@ def build(root: Path, folder: Path, optimise: str = "1", jobs: int | None = None
     shutil.rmtree(folder, ignore_errors=True)
     for package in PACKAGES:
         shutil.copytree(root / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
-    shutil.copy(root / "pyproject.toml", folder)
+    for extra in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
+        shutil.copy(root / extra, folder)
     names = compiled(folder)
     fields: dict[str, Fields] = {}
     for name in names:

@@ -16,7 +16,17 @@ from tests.house import text_rules as texts
 ROOT = Path(__file__).resolve().parents[2]
 STOREYS = ["actors", "messages", "otel", "runtime"]
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".yaml", ".yml", ".json", ".cfg", ".lock", ".html", ".proto", ".lua", ".sh", ""}
-OUTSIDE = {".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".import_linter_cache", "__pycache__"}
+OUTSIDE = {
+    ".git",
+    ".venv",
+    ".venv-native",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    ".hypothesis",
+    ".import_linter_cache",
+    "__pycache__",
+}
 
 AIOHTTP_ROOMS = ("runtime/http/", "runtime/upstream/", "runtime/simulation/")
 """Behind the two ports, and in the simulated world."""
