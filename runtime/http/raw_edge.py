@@ -263,7 +263,7 @@ class RawConnection(RawWire):
         self._queued.clear()
         if transport.is_closing():
             return
-        if is_all_read or self._lane.is_over:
+        if is_all_read:
             self._set_deadline(self._lane.idle_s)
             transport.close()
             return
@@ -304,8 +304,8 @@ class RawConnection(RawWire):
             self._line.abort()
 
     def close_if_idle(self) -> None:
-        """The daemon ends: close if nothing is under way."""
-        if self._task is None and not self.is_gone:
+        """The daemon ends: close if no request is under way. One that is refused and still comes in is, until it is read."""
+        if self._task is None and self._state is _HEAD and not self.is_gone:
             self._line.close()
 
     def _hand_over(self, data: bytes) -> None:

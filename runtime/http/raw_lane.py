@@ -46,8 +46,6 @@ class RawLane:
         self.successor = successor
         self.is_draining = False
         """Every answer is its connection's last."""
-        self.is_over = False
-        """Nobody is waited for any more."""
         self._open: dict[Timed, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -63,7 +61,7 @@ class RawLane:
 
     def close_idle(self) -> None:
         """Close the connections that nothing is under way on; the others close with their answer."""
-        self.is_draining = self.is_over = True
+        self.is_draining = True
         for connection in list(self._open):
             connection.close_if_idle()
 

@@ -2,10 +2,13 @@
 
 import asyncio
 from itertools import pairwise
+from typing import cast
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from runtime.courier.problems import Problem
 from runtime.http.raw_sink import answer_head
 from runtime.ports import EdgeRequest, EdgeSink
 from tests.daemon.edge_desk import Desk, Stage, echo, hangs, pours
@@ -151,6 +154,31 @@ async def test_who_is_cut_at_the_end_is_told_so() -> None:
     await stage.turn()
     assert stage.wire.sent.startswith(b"HTTP/1.1 503 ")
     assert desk.count == 0
+
+
+@pytest.mark.parametrize("is_refused_first", [True, False], ids=["refused, then the end", "the end, then refused"])
+async def test_who_is_refused_before_the_body_is_here_may_still_send_it_while_the_daemon_ends(is_refused_first: bool) -> None:
+    # A connection that is closed while a body is on its way takes the answer back that the client has not read yet.
+    desk = Desk()
+    desk.refusal = Problem(503, "shutting_down", "Pointsman is shutting down.")
+    stage = Stage(desk)
+    if is_refused_first:
+        await stage.feed(LINE + b"Content-Length: 5\r\n\r\n")
+        stage.lane.close_idle()
+    else:
+        cast(asyncio.Protocol, stage.wire.protocol).data_received(LINE + b"Content-Length: 5\r\n\r\n")
+        stage.lane.close_idle()
+        await stage.turn()
+    assert stage.wire.sent.startswith(b"HTTP/1.1 503 ")
+    assert not stage.wire.is_over
+    await stage.feed(b"12345")
+    assert not stage.wire.is_over
+
+
+async def test_who_asks_nothing_is_closed_when_the_daemon_ends() -> None:
+    stage = Stage(Desk())
+    stage.lane.close_idle()
+    assert stage.wire.is_over
 
 
 def test_nothing_in_a_header_begins_another() -> None:
