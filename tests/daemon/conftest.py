@@ -22,36 +22,25 @@ def pytest_asyncio_loop_factories(
     return LOOPS if item.path.name.startswith(("test_upstream", "test_listener")) else {"asyncio": LOOPS["asyncio"]}
 
 
-BOTH_LANES = frozenset(
-    (
-        "test_bad_input",
-        "test_bad_input_slow",
-        "test_disconnect",
-        "test_failover",
-        "test_gateway_bytes",
-        "test_gateway_headers",
-        "test_hedging",
-        "test_hints_http",
-        "test_openai_sdk",
-        "test_openai_sdk_errors",
-        "test_real_clients",
-        "test_shutdown",
-    )
-)
-"""Modules about what goes over the wire: they run against daemons of the fast lane and of the reference lane."""
+ABOUT_COMMANDS = ("test_cli", "test_explain")
+"""Modules about what a terminal shows, slow ones: the lane their daemons have is nothing to them."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if metafunc.module.__name__.rpartition(".")[2] in BOTH_LANES and "lane" in metafunc.fixturenames:
-        metafunc.parametrize("lane", ["raw", "aiohttp"], indirect=True, scope="module")
+    """Whatever has to do with a daemon runs against one of each lane, unless the test says itself what it does on which."""
+    is_said = any(mark.args[0] == "lane" for mark in metafunc.definition.iter_markers("parametrize"))
+    if "lane" in metafunc.fixturenames and not is_said:
+        is_about_commands = metafunc.module.__name__.endswith(ABOUT_COMMANDS)
+        lanes = ["raw"] if is_about_commands else ["raw", "aiohttp"]
+        metafunc.parametrize("lane", lanes, indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")
 def lane(request: pytest.FixtureRequest) -> Iterator[str]:
     """The lane and the transport of the module's daemons, as long as it lasts."""
-    RING.lane = getattr(request, "param", "raw")
-    yield RING.lane
-    RING.lane = "raw"
+    RING.lane = request.param
+    yield request.param
+    RING.lane = None
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -140,11 +140,13 @@ class Client:
 class Ring:
     """Which lane and transport the daemons of the tests have, unless their configuration says so itself."""
 
-    lane: str = "raw"
+    lane: str | None = None
 
     def applied(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
-        """The configuration with that filled in."""
+        """The configuration with that filled in. Raises ``AssertionError`` in a test that would run on one lane only."""
+        assert self.lane is not None, "a test with a daemon uses the fixture `lane`, most by way of `upstream`"
         if self.lane == "raw":
+            # It must be what there is without a word.
             return dict(configuration)
         server = {"lane": self.lane, **configuration.get("server", {})}
         providers = [{"transport": self.lane, **one} for one in configuration.get("providers", ())]
@@ -166,7 +168,7 @@ class Gateway(Client):
         stops_within_s: float = WITHIN_S,
     ) -> None:
         super().__init__(0)
-        self._configuration = RING.applied(configuration)
+        self._configuration = configuration
         self._environ = dict(environ or {})
         self._may_complain = may_complain
         self._stops_within_s = stops_within_s
@@ -197,7 +199,7 @@ class Gateway(Client):
     def write(self, configuration: Mapping[str, Any] | bytes) -> None:
         """Replace its file in one go, as a careful editor does."""
         # JSON is YAML.
-        data = configuration if isinstance(configuration, bytes) else orjson.dumps(configuration)
+        data = configuration if isinstance(configuration, bytes) else orjson.dumps(RING.applied(configuration))
         fresh = self.file.with_suffix(".new")
         fresh.write_bytes(data)
         fresh.replace(self.file)

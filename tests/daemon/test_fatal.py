@@ -21,7 +21,7 @@ from runtime.simulation.server import SimulatedProvider
 DEADLINE_S = 20.0
 
 
-def loaded(provider: SimulatedProvider) -> Loaded:
+def loaded(provider: SimulatedProvider, lane: str) -> Loaded:
     entry = {
         "id": "a",
         "kind": "openai_compatible",
@@ -29,13 +29,14 @@ def loaded(provider: SimulatedProvider) -> Loaded:
         "api_key": provider.behaviour.api_key,
         "models": ["demo-small"],
         "probe": {"kind": "off"},
+        "transport": lane,
     }
-    server = {"port": 0, "drain": "10m"}
+    server = {"port": 0, "drain": "10m", "lane": lane}
     return load_bytes(json.dumps({"providers": [entry], "server": server}).encode(), Path("pointsman.yaml"), {})
 
 
 async def test_a_router_beyond_its_restarts_ends_the_daemon_and_every_open_request_is_answered(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, lane: str
 ) -> None:
     def crash(router: RouterActor, query: RouteQuery, context: Context) -> None:
         raise LookupError("a mistake of ours")
@@ -50,7 +51,7 @@ async def test_a_router_beyond_its_restarts_ends_the_daemon_and_every_open_reque
     async with SimulatedProvider(demo_behaviours()[0], seed=1) as provider, asyncio.timeout(DEADLINE_S):
         # Given a request that waits for an upstream which never answers
         provider.switch_on(Fault(FaultKind.HANG))
-        running = asyncio.ensure_future(Daemon(loaded(provider), {}, "0").run(ready.set_result))
+        running = asyncio.ensure_future(Daemon(loaded(provider, lane), {}, "0").run(ready.set_result))
         await ready
         async with aiohttp.ClientSession() as session:
             waiting = asyncio.ensure_future(ask(session))

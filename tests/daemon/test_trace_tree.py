@@ -53,7 +53,7 @@ def configuration(upstream: ScriptedUpstream, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def collector() -> Iterator[OtlpReceiver]:
+def collector(lane: str) -> Iterator[OtlpReceiver]:
     with OtlpReceiver.http() as found:
         yield found
 
