@@ -121,6 +121,7 @@ class Lanes:
     def __init__(self) -> None:
         self.desks = {name: Desk(say) for name in LANES}
         self._factories = {}
+        self._connections: list[Line] = []
         self.servers = []
         for name in LANES:
             settings = ServerSettings(lane=name, max_body_bytes=MAX_BODY, client_idle_s=30.0)
@@ -131,6 +132,7 @@ class Lanes:
     def connect(self, lane: LaneName) -> Line:
         """A new connection."""
         line = Line()
+        self._connections.append(line)
         line.protocol = self._factories[lane]()
         line.protocol.connection_made(line)
         return line
@@ -153,6 +155,14 @@ class Lanes:
             await turns(1)
         return line
 
+    async def stop(self) -> None:
+        """End both. Every client leaves first: the end would wait for them."""
+        for line in self._connections:
+            line.close()
+        await turns(10)
+        for server in self.servers:
+            await server.stop()
+
     def seen(self, lane: LaneName) -> list[tuple[str, tuple[tuple[str, str], ...], bytes]]:
         """What the edge was asked on that lane since it was last looked: path, headers, body."""
         requests = self.desks[lane].requests
@@ -172,8 +182,7 @@ async def both_lanes() -> AsyncIterator[Lanes]:
     try:
         yield lanes
     finally:
-        for server in lanes.servers:
-            await server.stop()
+        await lanes.stop()
 
 
 _UNCOMPARED = frozenset({"content-length", "date", "transfer-encoding"})
