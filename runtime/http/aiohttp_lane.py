@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
+from aiohttp.http_parser import RawRequestMessage
 
 from runtime.courier import problems
 from runtime.courier.problems import Problem
@@ -142,6 +143,14 @@ class Watch:
             self._limit.reschedule(self._loop.time())
 
 
+class _Request(web.BaseRequest):
+    """A request. It is answered in a version of ours, whichever it names: aiohttp would repeat that."""
+
+    def __init__(self, message: RawRequestMessage, *more: Any) -> None:
+        self.is_ours = message.version in (HttpVersion10, HttpVersion11)
+        super().__init__(message if self.is_ours else message._replace(version=HttpVersion11), *more)
+
+
 class _Protocol(web.RequestHandler):
     """A connection. What is not HTTP is answered like any other error, and logged by nobody: anyone can send it."""
 
@@ -216,7 +225,7 @@ class AiohttpLane(web.Server):
         max_body_bytes: int,
         client_idle_s: float,
     ) -> None:
-        super().__init__(self._answer, handler_cancellation=True)
+        super().__init__(self._answer, request_factory=self._request, handler_cancellation=True)
         self._settings: dict[str, Any] = {
             "access_log": None,
             "keepalive_timeout": KEEPALIVE_SHARE * client_idle_s,
@@ -236,6 +245,9 @@ class AiohttpLane(web.Server):
     def __call__(self) -> web.RequestHandler:
         """What serves one connection."""
         return _Protocol(self, loop=self._loop, **self._settings)
+
+    def _request(self, *given: Any) -> _Request:
+        return _Request(*given, self._loop)
 
     def ends_with(self, request: web.BaseRequest) -> bool:
         """Whether the answer to ``request`` is its connection's last.
@@ -300,7 +312,7 @@ class _Asked:
 
 def _problem_of(request: web.BaseRequest) -> Problem | None:
     """Why a request that aiohttp has read is refused all the same: the fast lane would."""
-    if request.version not in (HttpVersion10, HttpVersion11):
+    if not cast(_Request, request).is_ours:
         return Problem(400, "invalid_request", "This is not a version of HTTP that is spoken here.")
     if not names_a_path(request.method, request.raw_path):
         return Problem(400, "invalid_request", "This is no proxy: a request names a path.")
