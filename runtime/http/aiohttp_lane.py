@@ -64,7 +64,8 @@ class AiohttpSink:
         self._headers = headers
         if length is None:
             self._stream = self.response = web.StreamResponse(status=status, headers=[*headers, NAME])
-            if self._lane.ends_with(self._request):
+            # In HTTP/1.0 a stream has no end but that of its connection.
+            if self._lane.ends_with(self._request) or self._request.version == HttpVersion10:
                 self._stream.force_close()
             await self._guarded(self._stream.prepare(self._request))
 

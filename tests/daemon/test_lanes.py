@@ -39,6 +39,9 @@ SERVED = {
     "HTTP/1.0 without a host": b"POST /v1/chat/completions HTTP/1.0\r\nContent-Length: 0\r\n\r\n",
     "HTTP/1.0 that stays": post(b"1", b"Connection: keep-alive\r\n", version=b"1.0") + post(b"2", version=b"1.0"),
     "an HTTP/1.0 stream": post(b"{}", b"X-Stream: 1\r\n", version=b"1.0"),
+    "an HTTP/1.0 stream where the connection was to stay": post(
+        b"{}", b"X-Stream: 1\r\nConnection: keep-alive\r\n", version=b"1.0"
+    ),
     "white space around values": LINE + b"Content-Length: \t 2 \t\r\nX-A:b\t\r\n\r\nhi",
     "bytes above ASCII in a value": post(b"{}", b"X-A: \xc3\xa4 \xff\r\n"),
     "something else": GET,
