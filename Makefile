@@ -7,14 +7,21 @@ SEEDS ?= 200
 SEED ?=
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo test check native native-tree test-native simulate bench lock clean
+.PHONY: demo test clients check native native-tree test-native simulate bench lock clean
 
 demo: .venv/runtime.stamp
 	exec $(BIN)/pointsman demo --port $(PORT)
 
+# Programs of other people's that its tests need are installed on CI only; elsewhere those tests are skipped without them.
 test: check
+	$(if $(filter true,$(CI)),tests/daemon/clients/install)
 	$(BIN)/pytest -n $(WORKERS)
 	$(MAKE) test-native
+
+# Clients that others wrote (curl, wrk, ab, nginx, HAProxy, OpenAI's SDK for Node): installs what is missing and tests with them.
+clients: .venv/dev.stamp
+	tests/daemon/clients/install
+	$(BIN)/pytest -n $(WORKERS) tests/daemon/clients
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check .

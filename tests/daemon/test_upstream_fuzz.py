@@ -1,4 +1,4 @@
-"""Answers that are spoilt at random, over real sockets: each call ends, and the next one gets its own answer, by both clients."""
+"""Answers spoilt at random, over real sockets: by both clients each call ends, and the next one gets its own answer."""
 
 import asyncio
 from itertools import pairwise
@@ -27,7 +27,9 @@ GOOD = [
 BYTES = st.one_of(
     st.binary(max_size=8),
     st.sampled_from([b"\r\n", b"\n", b"\r", b"\0", b" ", b":", b"0\r\n\r\n", b"5\r\n", HEAD, OK, CHUNKED]),
-    st.sampled_from([b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: gzip\r\n", b"X: y\r\n Z"]),
+    st.sampled_from(
+        [b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: gzip\r\n", b"X: y\r\n Z"]
+    ),
 )
 
 

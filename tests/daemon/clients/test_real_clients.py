@@ -1,7 +1,6 @@
 """Clients that other people wrote, against a daemon of each lane: whole answers, streams, kept connections, errors."""
 
 import asyncio
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -11,6 +10,7 @@ import httpx2
 import orjson
 import pytest
 
+from tests.daemon.clients.tools import program
 from tests.daemon.gateway import HELLO, Gateway, chat_body, provider
 from tests.daemon.gateway_upstreams import ScriptedUpstream, answers, replies
 
@@ -30,7 +30,7 @@ def gateway(upstream: ScriptedUpstream) -> Iterator[Gateway]:
 
 def by_curl(url: str, bodies: list[bytes]) -> list[Told]:
     """All over one connection. A body over 1 MiB makes curl ask first (``Expect: 100-continue``)."""
-    command = ["curl", "-sS", "--noproxy", "*"]
+    command = [program("curl"), "-sS", "--noproxy", "*"]
     for body in bodies:
         more = ["-H", "content-type: application/json", "-w", "\x1e%{http_code}\x1f", "--data-binary", "@-"]
         if len(bodies) > 1:
@@ -55,7 +55,7 @@ def by_node(url: str, bodies: list[bytes]) -> list[Told]:
     })();
     """
     sent = orjson.dumps([url + PATH, *(body.decode() for body in bodies)])
-    done = subprocess.run(["node", "-e", script], input=sent, capture_output=True, timeout=60, check=True)
+    done = subprocess.run([program("node"), "-e", script], input=sent, capture_output=True, timeout=60, check=True)
     return [(status, said.encode()) for status, said in orjson.loads(done.stdout)]
 
 
@@ -90,10 +90,9 @@ CLIENTS: dict[str, Callable[[str, list[bytes]], list[Told]]] = {
     "aiohttp": by_aiohttp,
     "httpx": by_httpx,
     "httpx in chunks": by_httpx_in_chunks,
-    **({"curl": by_curl} if shutil.which("curl") else {}),
-    **({"node": by_node} if shutil.which("node") else {}),
+    "curl": by_curl,
+    "node": by_node,
 }
-"""Those that are installed here; the ones in Python always are."""
 
 
 @pytest.fixture(params=CLIENTS)
