@@ -294,6 +294,14 @@ def test_the_socket_is_not_read_while_nobody_takes_what_came() -> None:
     assert not line.is_reading_paused
 
 
+def test_chunks_that_come_together_are_given_out_together() -> None:
+    connection, _ = asked()
+    connection.data_received(CHUNKED + b"1\r\na\r\n" * 100)
+    connection.data_received(b"1\r\nb\r\n" * 100)
+    assert connection.take() == b"a" * 100 + b"b" * 100
+    assert connection.take() == b""
+
+
 def test_a_large_request_goes_out_in_pieces_as_it_is_taken() -> None:
     connection, line = connected()
     body = bytes(range(256)) * 8192
