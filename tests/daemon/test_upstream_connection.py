@@ -274,6 +274,16 @@ def test_headers_trailers_and_extensions_have_an_end(pieces: list[bytes]) -> Non
     assert not connection.rest(1.0)
 
 
+def test_a_long_stream_may_come_in_small_pieces() -> None:
+    connection, _ = asked()
+    fed(connection, CHUNKED)
+    for _ in range(HEAD_BYTES_MAX // 4):
+        # The size alone, the content, and its end: a read each.
+        assert fed(connection, b"5\r\n", b"hello", b"\r\n") == b"hello"
+    fed(connection, b"0\r\n", b"\r\n")
+    assert connection.rest(1.0)
+
+
 def test_nearly_endless_headers_are_still_taken() -> None:
     connection, _ = asked()
     fed(connection, HEAD + b"X: y\r\n" * 6000 + b"Content-Length: 0\r\n\r\n")
