@@ -164,6 +164,13 @@ async def test_who_stops_in_the_middle_is_waited_for_only_so_long(sent: bytes, s
     assert (desk.refusals, desk.count) == ([408] if said else [], 0)
 
 
+async def test_who_asks_nothing_more_is_closed_after_a_while(side: LaneName) -> None:
+    async with listening(Desk(), idle_s=0.1, lane=side) as (_, port), speaking(port) as peer:
+        peer.say(post(b"{}"))
+        assert (await peer.answer())[1] == b"{}"
+        assert await peer.rest() == b""
+
+
 async def test_who_drips_is_waited_for_only_so_long(side: LaneName, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "UNPACED_S", 0.2)
     desk = Desk()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from runtime.courier.problems import Problem
 from runtime.http.raw_sink import answer_head
 from runtime.ports import EdgeRequest, EdgeSink
-from tests.daemon.edge_desk import Desk, Stage, echo, hangs, pours
+from tests.daemon.edge_desk import IDLE_S, Behaviour, Desk, Stage, echo, hangs, pours
 
 LINE = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 GET = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -142,6 +142,34 @@ async def test_a_client_that_takes_little_but_takes_is_not_given_up() -> None:
     stage.connection.expire()
     await stage.turn()
     assert (stage.wire.is_over, stage.desk.ends) == (True, ["ClientGone"])
+
+
+async def breaks_off(request: EdgeRequest, sink: EdgeSink) -> None:
+    await sink.start(200, [], None)
+    sink.abort()
+
+
+@pytest.mark.parametrize(
+    ("behave", "sent"),
+    [
+        (echo, post(b"{}", b"Connection: close\r\n")),
+        (echo, post(b"{}").replace(b"Host", b"Host ")),
+        (breaks_off, post(b"{}")),
+    ],
+    ids=["the last answer", "a refusal", "an answer broken off"],
+)
+async def test_who_does_not_take_the_last_words_is_waited_for_only_so_long(behave: Behaviour, sent: bytes) -> None:
+    stage = Stage(Desk(behave))
+    stage.wire.unsent_bytes = 1000
+    await stage.feed(sent)
+    assert stage.wire.sent.startswith(b"HTTP/1.1 ")
+    assert stage.connection.deadline <= asyncio.get_running_loop().time() + IDLE_S
+    stage.wire.unsent_bytes = 999
+    stage.connection.expire()
+    assert not stage.wire.is_cut
+    assert stage.connection.deadline <= asyncio.get_running_loop().time() + IDLE_S
+    stage.connection.expire()
+    assert stage.wire.is_cut
 
 
 async def test_who_is_cut_at_the_end_is_told_so() -> None:
