@@ -3,7 +3,9 @@
 import asyncio
 import gzip
 import socket
+import ssl
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from runtime.ports import EdgeRequest, EdgeSink
 from tests.daemon.edge_desk import MAX_BODY, Desk, Peer, echo, hangs, listening, pours, speaking, until
 from tests.daemon.lane_kit import LANES, LaneName
 from tests.daemon.test_lanes import CHUNKED, GET, LINE, REFUSED, post
+from tests.daemon.upstream_tls import client_side, files
 
 
 @pytest.fixture(params=LANES)
@@ -185,19 +188,21 @@ async def test_who_drips_is_waited_for_only_so_long(side: LaneName, monkeypatch:
     assert (desk.requests, desk.refusals) == ([], [408])
 
 
-async def slow_reader(port: int) -> Peer:
+async def slow_reader(port: int, tls: ssl.SSLContext | None = None) -> Peer:
     line = socket.socket()
-    line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536 if tls else 4096)
     line.setblocking(False)
     await asyncio.get_running_loop().sock_connect(line, ("127.0.0.1", port))
-    reader, writer = await asyncio.open_connection(sock=line, limit=4096)
+    name = "localhost" if tls else None
+    reader, writer = await asyncio.open_connection(sock=line, limit=4096, ssl=tls, server_hostname=name)
     return Peer(reader, writer)
 
 
-async def test_an_answer_waits_for_its_client(side: LaneName) -> None:
+@pytest.mark.parametrize("is_tls", [False, True])
+async def test_an_answer_waits_for_its_client(side: LaneName, is_tls: bool, tmp_path: Path) -> None:
     desk = Desk(pours)
-    async with listening(desk, lane=side) as (_, port):
-        peer = await slow_reader(port)
+    async with listening(desk, lane=side, tls=files(tmp_path) if is_tls else None) as (_, port):
+        peer = await slow_reader(port, client_side() if is_tls else None)
         peer.say(post(b"{}", b"Connection: close\r\n"))
         await until(lambda: desk.count == 1)
         await peer.reader.readuntil(b"\r\n\r\n")
@@ -209,10 +214,11 @@ async def test_an_answer_waits_for_its_client(side: LaneName) -> None:
     assert said.endswith(b"\r\n0\r\n\r\n")
 
 
-async def test_a_client_that_takes_nothing_is_cut(side: LaneName) -> None:
+@pytest.mark.parametrize("is_tls", [False, True])
+async def test_a_client_that_takes_nothing_is_cut(side: LaneName, is_tls: bool, tmp_path: Path) -> None:
     desk = Desk(pours)
-    async with listening(desk, idle_s=0.1, lane=side) as (_, port):
-        peer = await slow_reader(port)
+    async with listening(desk, idle_s=0.1, lane=side, tls=files(tmp_path) if is_tls else None) as (_, port):
+        peer = await slow_reader(port, client_side() if is_tls else None)
         peer.say(post(b"{}"))
         await until(lambda: desk.ends == ["ClientGone"])
         assert not (await peer.rest()).endswith(b"\r\n0\r\n\r\n")

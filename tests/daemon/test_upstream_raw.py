@@ -118,7 +118,8 @@ async def test_the_connection_used_last_is_used_next_so_that_those_not_needed_ar
     async with asyncio.timeout(5):
         while server.open > 1:
             await hello(upstream, server.url)
-            await asyncio.sleep(0)
+            # At rest for a moment, so that it is there when the others are closed.
+            await asyncio.sleep(0.005)
     await hello(upstream, server.url)
     assert (server.connections, server.open) == (made, 1)
 
@@ -134,7 +135,10 @@ async def test_no_more_than_so_many_connections_rest(
     await server.until(lambda: server.open == 2)
 
 
-async def test_a_server_cannot_send_without_end_while_nobody_reads(server: Server, upstream: RawUpstream) -> None:
+@pytest.mark.parametrize("is_tls", [False, True])
+async def test_a_server_cannot_send_without_end_while_nobody_reads(
+    is_tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sent_bytes = 0
 
     async def behave(server: Server, reader: Reader, writer: Writer) -> None:
@@ -152,12 +156,17 @@ async def test_a_server_cannot_send_without_end_while_nobody_reads(server: Serve
             writer.write(bytes(1 << 16))
             sent_bytes += 1 << 16
 
-    server.behave = behave
-    answer = await upstream.call(request(server.url))
-    await server.release.wait()
-    assert 0 < sent_bytes < SENT_BYTES_MAX
-    assert len(await anext(answer.chunks())) > 0
-    answer.close()
+    context = server_side(tmp_path) if is_tls else None
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+    async with serving(context) as server:
+        server.behave = behave
+        upstream = RawUpstream()
+        answer = await upstream.call(request(server.url.replace("127.0.0.1", "localhost")))
+        await server.release.wait()
+        assert 0 < sent_bytes < SENT_BYTES_MAX
+        assert len(await anext(answer.chunks())) > 0
+        answer.close()
+        await upstream.close()
 
 
 async def test_an_answer_before_the_request_was_read_is_given_out(server: Server, upstream: RawUpstream) -> None:
