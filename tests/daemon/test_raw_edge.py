@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from runtime.courier.problems import Problem
 from runtime.http.raw_sink import answer_head
 from runtime.ports import EdgeRequest, EdgeSink
-from tests.daemon.edge_desk import IDLE_S, Behaviour, Desk, Stage, echo, hangs, pours
+from tests.daemon.edge_desk import IDLE_S, MAX_BODY, Behaviour, Desk, Stage, echo, hangs, pours
 
 LINE = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 GET = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -100,6 +100,32 @@ async def test_noise_is_refused_or_waited_for(noise: bytes) -> None:
     assert stage.desk.requests == []
     assert stage.wire.sent == b"" or stage.wire.sent.startswith(b"HTTP/1.1 400 ")
     stage.end()
+
+
+@pytest.mark.parametrize(
+    ("begins", "piece"),
+    [
+        (b"2;", b"x" * 8_000),
+        (b"0\r\n", b"Trailer: of many\r\n" * 400),
+        (b"%x\r\n" % MAX_BODY, b"\r\n\r\n" * 2_000),
+    ],
+    ids=["an extension", "trailers", "blank lines"],
+)
+async def test_a_chunked_body_has_no_more_around_it_than_it_needs(begins: bytes, piece: bytes) -> None:
+    stage = Stage(Desk())
+    await stage.feed(CHUNKED + begins)
+    for _ in range(12):
+        await stage.feed(piece)
+    assert stage.desk.refusals == [400]
+    assert stage.wire.sent.startswith(b"HTTP/1.1 400 ")
+    await stage.feed(post(b"next"))
+    assert stage.desk.requests == []
+
+
+async def test_a_chunked_body_may_come_in_chunks_of_a_byte() -> None:
+    stage = Stage(Desk())
+    await stage.feed(CHUNKED, *[b"1\r\nx\r\n" * 1_000] * 40, b"0\r\n\r\n")
+    assert stage.desk.bodies == [b"x" * 40_000]
 
 
 async def test_of_what_is_sent_ahead_only_so_much_is_read() -> None:
