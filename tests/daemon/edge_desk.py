@@ -204,11 +204,11 @@ class Successor(asyncio.Protocol):
 class Stage:
     """One connection on a wire that is none. ``feed`` as the loop would, in the pieces given."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, idle_s: float = IDLE_S) -> None:
         self.desk = desk
         self.successor = Successor()
         self.wire = Wire()
-        self.lane = RawLane(cast(Edge, desk), Lines(), MAX_BODY, IDLE_S, lambda: self.successor)
+        self.lane = RawLane(cast(Edge, desk), Lines(), MAX_BODY, idle_s, lambda: self.successor)
         self.connection = RawConnection(self.lane)
         self.wire.protocol = self.connection
         self.connection.connection_made(self.wire)

@@ -10,7 +10,7 @@ from runtime.http.raw_edge import RawConnection
 from runtime.upstream.raw_client import RawUpstream
 from tests.daemon.edge_desk import Desk, Stage, Wire
 from tests.daemon.lane_kit import turns
-from tests.daemon.test_lanes import post
+from tests.daemon.test_lanes import GET, post
 from tests.daemon.upstream_server import CHUNKED, Reader, Server, Writer, request, serving
 
 
@@ -67,3 +67,17 @@ async def test_all_connections_of_a_listener_share_one_timer_and_a_request_has_o
         await stage.feed(post(body)[:60], post(body)[60:-1], post(body)[-1:])
     assert stage.desk.bodies == [b"0", b"1", b"2"]
     assert made == ["timer", "task", "task", "task"]
+
+
+async def test_of_a_connection_that_was_handed_over_nothing_is_kept_and_without_others_nothing_ticks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage(Desk(), idle_s=0.01)
+    await stage.feed(GET)
+    assert len(stage.lane.lines) == 0
+    later = asyncio.Event()
+    # By then the lane has looked for those whose time is up, and found nobody whose time could be.
+    asyncio.get_running_loop().call_later(0.01, later.set)
+    made = counted(monkeypatch)
+    await later.wait()
+    assert made == []
