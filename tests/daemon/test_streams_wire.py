@@ -12,7 +12,7 @@ PIECE = event({"content": "~" * 65_000})
 PIECES = 600
 BUFFERED_BYTES_MAX = 24 * 1024 * 1024
 """What the sockets' own buffers may hold at most on the way, and ours."""
-LOOKS = 20
+LOOKS = 100
 """So often, a moment apart, nothing more must have been sent for its sender to count as held up."""
 
 
