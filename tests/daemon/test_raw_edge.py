@@ -235,6 +235,15 @@ async def test_who_asks_nothing_is_closed_when_the_daemon_ends() -> None:
     assert stage.wire.is_over
 
 
+@pytest.mark.parametrize("bad", ["\r\n", "\n", "\r", "\0"])
+def test_what_would_end_a_header_is_a_space_in_it(bad: str) -> None:
+    for header in ((f"a{bad}b", "c"), ("a b", f"c{bad}")):
+        head = answer_head(200, [header], "")
+        assert head.count(b"\r\n") == head.count(b"\n") == head.count(b"\r") == 5
+        assert b"\0" not in head
+        assert b"\r\na " in head
+
+
 def test_nothing_in_a_header_begins_another() -> None:
     head = answer_head(200, [("a", "b\r\nSet-Cookie: x"), ("c\n", "d\0\udcff"), ("e", "\ud800")], "")
     assert head.count(b"\r\n") == head.count(b"\n") == head.count(b"\r") == 7
