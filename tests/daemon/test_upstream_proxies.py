@@ -255,8 +255,9 @@ def test_exceptions_are_names_with_all_below_them_addresses_and_their_ranges(
 def test_the_proxy_of_a_scheme_comes_before_that_of_all_and_small_letters_before_capitals(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("ALL_PROXY", "http://all:1")
     monkeypatch.setenv("HTTPS_PROXY", "http://capitals:2")
+    assert Proxies().of("http", "a.test", 80) is None
+    monkeypatch.setenv("ALL_PROXY", "http://all:1")
     assert [Proxies().of(scheme, "a.test", 80) for scheme in ("http", "https")] == ["http://all:1", "http://capitals:2"]
     monkeypatch.setenv("https_proxy", "small:3")
     assert Proxies().of("https", "a.test", 443) == "http://small:3"
