@@ -218,7 +218,7 @@ async def test_a_pause_of_ours_is_no_pause_of_the_upstreams(server: Server, upst
         await reader.read()
 
     server.behave = behave
-    answer = await upstream.call(request(server.url, idle_s=0.1))
+    answer = await upstream.call(request(server.url, idle_s=0.2))
     chunks = answer.chunks()
     first = asyncio.ensure_future(anext(chunks))
     await asyncio.sleep(0)
@@ -227,7 +227,7 @@ async def test_a_pause_of_ours_is_no_pause_of_the_upstreams(server: Server, upst
     loop = asyncio.get_running_loop()
     later = loop.create_future()
     # Longer than the idle limit, while nobody waits for a chunk.
-    loop.call_later(0.25, later.set_result, None)
+    loop.call_later(0.35, later.set_result, None)
     await later
     server.release.set()
     assert [chunk async for chunk in chunks] == [b"two"]
@@ -469,6 +469,7 @@ async def test_a_connection_that_served_before_and_says_nothing_now_is_given_up_
     await (await upstream.call(request(server.url, headers_s=600.0, idle_s=600.0))).read(5)
     async with asyncio.timeout(5):
         assert (await failing(upstream, request(server.url, headers_s=0.05))).failure.code == "first_byte_timeout"
+    await server.until(lambda: server.open == 0)
     assert len(server.requests) == 2
 
 

