@@ -85,12 +85,12 @@ async def test_a_plain_request_goes_by_the_proxy_with_its_whole_url_and_its_conn
 async def test_https_goes_through_a_tunnel_in_which_the_provider_is_checked_and_its_connection_serves_again(
     proxy: Proxy, secure: Server, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setenv(name, f"http://me:secret@127.0.0.1:{proxy.port}")
+    monkeypatch.setenv(name, f"http://me:se%40cret@127.0.0.1:{proxy.port}")
     async with calling() as upstream:
         for _ in range(3):
             await hello(upstream, secure.url)
     assert proxy.asked == [f"CONNECT {place_of(secure)}"]
-    assert b"\r\nProxy-Authorization: Basic bWU6c2VjcmV0\r\n" in proxy.heads[0]
+    assert b"\r\nProxy-Authorization: Basic bWU6c2VAY3JldA==\r\n" in proxy.heads[0]
     assert secure.connections == 1
     assert [sent.split(b"\r\n")[0] for sent in secure.requests] == [b"POST /v1/chat/completions HTTP/1.1"] * 3
     # What is meant for the provider is not told the proxy, nor the other way round.
