@@ -30,7 +30,7 @@ native: build/native.stamp .venv-native/bin/python
 	$(if $(UV),uv pip install --quiet --python .venv-native/bin/python --no-deps --force-reinstall dist/*.whl,.venv-native/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/*.whl)
 
 # The compiled modules lie beside their sources in build/native, where the tests of the real daemon and the storms run on them.
-NATIVE_SOURCES := $(shell git ls-files 'messages/*.py' 'actors/*.py' 'otel/*.py' 'runtime/*.py' 'native/*.py' pyproject.toml)
+NATIVE_SOURCES := $(shell git ls-files 'messages/*.py' 'actors/*.py' 'otel/*.py' 'runtime/*.py' 'native/*.py' pyproject.toml hatch_build.py)
 build/native.stamp: .venv/dev.stamp $(NATIVE_SOURCES)
 	$(BIN)/python -m native.build build/native
 	touch $@
