@@ -255,6 +255,35 @@ async def test_at_the_end_of_the_daemon_answers_are_the_last_and_the_idle_are_cl
         assert await idle.rest() == b""
 
 
+async def test_who_is_refused_may_send_the_rest_of_the_body_while_the_daemon_ends_and_reads_why(side: LaneName) -> None:
+    # A client that is reset in the midst of sending never looks for an answer.
+    desk, loop = Desk(), asyncio.get_running_loop()
+    desk.refusal = problems.shutting_down()
+    async with listening(desk, lane=side) as (server, port):
+        with socket.create_connection(("127.0.0.1", port)) as line:
+            line.setblocking(False)
+            await loop.sock_sendall(line, LINE + b"Content-Length: 300000\r\n\r\n")
+            assert (await loop.sock_recv(line, 65536)).startswith(b"HTTP/1.1 503 ")
+            stopping = loop.create_task(server.stop())
+            for _ in range(300):
+                await loop.sock_sendall(line, b"x" * 1000)
+                await asyncio.sleep(0)
+            line.shutdown(socket.SHUT_WR)
+            await stopping
+
+
+@pytest.mark.parametrize("sent", [b"Content-Length: 300000\r\n\r\n", b"Content-Length: 999999999\r\n\r\n"])
+async def test_who_is_refused_and_never_sends_the_rest_holds_up_the_end_for_a_moment_only(sent: bytes, side: LaneName) -> None:
+    desk, loop = Desk(), asyncio.get_running_loop()
+    desk.refusal = problems.shutting_down()
+    async with listening(desk, idle_s=60.0, lane=side) as (server, port), speaking(port) as peer:
+        peer.say(LINE + sent)
+        assert (await peer.answer())[0].startswith(b"HTTP/1.1 503 ")
+        begun_at = loop.time()
+        await server.stop()
+        assert loop.time() - begun_at < 0.8 * patience.LINGER_S
+
+
 async def test_an_answer_that_is_cut_or_short_never_looks_whole(side: LaneName) -> None:
     async def cut(request: EdgeRequest, sink: EdgeSink) -> None:
         await sink.start(200, [], None)
