@@ -121,7 +121,7 @@ class Lanes:
     def __init__(self) -> None:
         self.desks = {name: Desk(say) for name in LANES}
         self._factories = {}
-        self._connections: list[Line] = []
+        self._lines: list[Line] = []
         self.servers = []
         for name in LANES:
             settings = ServerSettings(lane=name, max_body_bytes=MAX_BODY, client_idle_s=30.0)
@@ -132,9 +132,9 @@ class Lanes:
     def connect(self, lane: LaneName) -> Line:
         """A new connection."""
         line = Line()
-        self._connections.append(line)
         line.protocol = self._factories[lane]()
         line.protocol.connection_made(line)
+        self._lines.append(line)
         return line
 
     async def say(self, lane: LaneName, *pieces: bytes, said_bytes: int | None = None) -> Line:
@@ -155,13 +155,10 @@ class Lanes:
             await turns(1)
         return line
 
-    async def stop(self) -> None:
-        """End both. Every client leaves first: the end would wait for them."""
-        for line in self._connections:
+    def leave(self) -> None:
+        """All clients leave, so that nobody's last words are waited for."""
+        for line in self._lines:
             line.close()
-        await turns(10)
-        for server in self.servers:
-            await server.stop()
 
     def seen(self, lane: LaneName) -> list[tuple[str, tuple[tuple[str, str], ...], bytes]]:
         """What the edge was asked on that lane since it was last looked: path, headers, body."""
@@ -182,7 +179,9 @@ async def both_lanes() -> AsyncIterator[Lanes]:
     try:
         yield lanes
     finally:
-        await lanes.stop()
+        lanes.leave()
+        for server in lanes.servers:
+            await server.stop()
 
 
 _UNCOMPARED = frozenset({"content-length", "date", "transfer-encoding"})

@@ -104,7 +104,8 @@ def test_a_storm_that_breaks_a_law_names_the_command_that_plays_it_again(monkeyp
 
 def test_storms_are_storms() -> None:
     """That the laws held means something only if there was everything to break them."""
-    told = reduce(add, (tale(seed) for seed in range(15)))
+    explored = (30, 32)  # Few storms have a provider worth a copy.
+    told = reduce(add, (tale(seed) for seed in (*range(15), *explored)))
 
     assert {"answer", "error", "frame", "left"} <= set(told.fates)
     assert {200, 429, 502, 503, 504} <= set(told.statuses)
