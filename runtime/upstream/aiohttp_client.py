@@ -173,7 +173,7 @@ class AiohttpUpstream:
         if len(self._targets) >= CACHED_MAX:
             self._targets.clear()
         parsed = URL(url)
-        proxy = self._proxies.of(parsed.scheme, parsed.host, parsed.port or 0) if parsed.host else None
+        proxy = self._proxies.of(parsed.scheme, parsed.raw_host, parsed.port or 0) if parsed.raw_host else None
         if proxy is not None and not proxy.startswith(HTTP_SCHEMES):
             raise NoConnection("the environment names a proxy that does not speak HTTP")
         target = self._targets[url] = (parsed, URL(proxy) if proxy else None)
@@ -190,7 +190,18 @@ class AiohttpUpstream:
 class _Answer:
     """An answer under way; iterating over it gives its chunks."""
 
-    __slots__ = ("_content", "_idle_s", "_is_idle_out", "_loop", "_response", "_timer", "_waiting_since", "headers", "status")
+    __slots__ = (
+        "_content",
+        "_idle_s",
+        "_is_idle_out",
+        "_loop",
+        "_lost",
+        "_response",
+        "_timer",
+        "_waiting_since",
+        "headers",
+        "status",
+    )
 
     def __init__(self, response: aiohttp.ClientResponse, idle_s: float) -> None:
         self.status = response.status
@@ -202,6 +213,8 @@ class _Answer:
         self._timer: asyncio.TimerHandle | None = None
         self._waiting_since: float | None = None
         self._is_idle_out = False
+        self._lost: asyncio.Future[None] | None = None
+        """The end of the connection, once a chunk was waited for."""
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes."""
@@ -251,6 +264,8 @@ class _Answer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._lost is not None:
+            self._lost.remove_done_callback(self._on_lost)
         response = self._response
         connection = response.connection
         if connection is not None:
@@ -261,12 +276,28 @@ class _Answer:
     async def _wait(self) -> bytes:
         """The next chunk, or nothing at the end. One timer serves many waits: it looks when the current one began."""
         self._waiting_since = self._loop.time()
+        if self._lost is None:
+            self._watch()
         if self._timer is None:
             self._timer = self._loop.call_later(self._idle_s, self._on_timer)
         try:
             return await self._content.readany()
         finally:
             self._waiting_since = None
+
+    def _watch(self) -> None:
+        connection = self._response.connection
+        self._lost = connection.protocol.closed if connection is not None and connection.protocol is not None else None
+        if self._lost is not None:
+            self._lost.add_done_callback(self._on_lost)
+        else:
+            self._on_lost(None)
+
+    def _on_lost(self, ended: asyncio.Future[None] | None) -> None:
+        """Of some broken bodies aiohttp's parser in C tells nobody who reads them: they would be waited for."""
+        error = ended.exception() if ended is not None and not ended.cancelled() else None
+        if not self._content.is_eof() and self._content.exception() is None:
+            self._content.set_exception(error or aiohttp.ClientPayloadError("the connection ended before the answer"))
 
     def _on_timer(self) -> None:
         self._timer = None
