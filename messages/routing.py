@@ -63,6 +63,8 @@ class Exclusion(StrEnum):
     """In no step of the pool's failover chain."""
     LIMIT_AHEAD = "limit_ahead"
     """It bid, but one that goes before it is at its rate limit, which is no reason to fail over here."""
+    NO_STRATEGY = "no_strategy"
+    """There is no strategy of the name the request goes by, so nobody was asked."""
 
 
 class RouteError(StrEnum):

@@ -74,6 +74,24 @@ def test_the_record_of_a_refusal_has_its_error_even_if_nobody_was_asked() -> Non
     assert [(one.provider, one.stage, one.reason) for one in found.candidates] == [("a", "candidates", "model")]
 
 
+def test_D12_the_record_of_an_unknown_strategy_lists_everybody_and_says_that_it_was_the_strategy() -> None:
+    desk = Desk(A, B, provider("d", "other"), generation=4)
+    profiles = [RequestProfile(model, hints=Hints(strategy="fastest")) for model in ("m", "a:m", "typo")]
+    for profile in profiles:
+        desk.ask(profile=profile)
+
+    found = [record(desk, reply.decision_id) for reply in tuple(desk.context.replies)]
+    missing, nobody = ("strategy", "no_strategy"), ("candidates", "model")
+    assert [[(one.stage, one.reason) for one in decision.candidates] for decision in found] == [
+        [missing, missing, nobody],
+        [missing, ("candidates", "pin"), nobody],
+        [nobody, nobody, nobody],
+    ]
+    assert [(one.error, one.strategy, one.model, one.generation) for one in found] == [
+        (RouteError.STRATEGY_NOT_FOUND, "fastest", model, 4) for model in ("m", "m", "")
+    ]
+
+
 def test_pain_19_a_later_round_replaces_the_candidates_and_keeps_the_attempts() -> None:
     desk = Desk(A, B, strategy="first")
     first = desk.decide(bid("a"), bid("b"), query_id="q")
