@@ -41,6 +41,8 @@ class Draw:
     reserved: int
     number: int
     """In the order of grants and ends at its provider."""
+    size: float
+    """What the bucket could hold then."""
     used: int = 0
     settled: float = inf
     """The number of its end, as far as its provider saw it; until then what was reserved counts."""
@@ -79,10 +81,6 @@ class Terms:
             return inf
         flow = sum((min(end, until) - max(at, since)) * (limits.requests_per_minute or 0.0) / 60.0 for limits, at, end in held)
         return flow + max((burst_of(limits) for limits, at, _ in held if at <= since), default=inf)
-
-    def at(self, now: float) -> LimitsSpec:
-        """In force at ``now``, after whatever changed in that moment."""
-        return next(limits for since, limits in reversed(self.since) if since <= now)
 
     def of_tokens(self) -> "Terms":
         """The same terms in tokens."""
@@ -171,7 +169,8 @@ class PermitWatch:
             if held:
                 self.wrongs.append(f"{actor.spec.id} granted {message.permit_id} at {now} while its circuit was open")
             self._note_trials(actor, message.permit_id)
-            self._draws.setdefault(actor.spec.id, {})[message.permit_id] = Draw(now, message.tokens, self._next())
+            size = burst_of(in_tokens(self._limits[actor.spec.id]))
+            self._draws.setdefault(actor.spec.id, {})[message.permit_id] = Draw(now, message.tokens, self._next(), size)
 
     def _note_use(self, actor: ProviderActor, end: CallEnded) -> None:
         """A call that the actor knows of ends, and with it what it used is known."""
@@ -296,7 +295,7 @@ def over_tokens(draws: Sequence[Draw], terms: Terms) -> list[str]:
     least = min(burst_of(limits) for _, limits in held.since)
     wrongs = []
     for last, draw in enumerate(draws):
-        total = min(float(draw.reserved), burst_of(held.at(draw.at)))
+        total = min(float(draw.reserved), draw.size)
         for earlier in reversed(draws[:last]):
             total += earlier.charge(draw.number)
             if total <= least:

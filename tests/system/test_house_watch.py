@@ -55,7 +55,7 @@ HUNDRED = LimitsSpec(requests_per_minute=60.0, tokens_per_minute=600.0, burst=10
 
 def draws(*calls: tuple[float, int]) -> list[Draw]:
     """Calls by their time and what was reserved for them; nobody knows yet what they use."""
-    return [Draw(at, reserved, number) for number, (at, reserved) in enumerate(calls)]
+    return [Draw(at, reserved, number, 100.0) for number, (at, reserved) in enumerate(calls)]
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,14 @@ def test_two_bursts_in_one_window_are_seen_though_each_was_reserved_from_a_full_
     calls[0].used, calls[0].settled = 10, 1.5
 
     assert over_tokens(calls, terms((0.0, HUNDRED))) == ["190 tokens between 10.0 and 10.0, at most 100 may be"]
+
+
+def test_a_larger_bucket_of_the_same_moment_is_none_for_the_call_before_it() -> None:
+    held = terms((0.0, HUNDRED), (1.0, LimitsSpec(tokens_per_minute=600.0)))
+    larger = Draw(1.0, 500, 2, 100.0)
+
+    assert over_tokens([larger], held) == []
+    assert over_tokens([*draws((0.9, 5)), larger], held) != []
 
 
 def test_what_was_used_beyond_the_estimate_is_owed() -> None:
