@@ -2,7 +2,7 @@
 
 Found by trying: requests are made up of what the conditions look at, and led through pools and rules as the router leads them.
 So what is found is a circle for certain, with a request that walks it, which the router would answer 500. Not found are circles
-that hang on prices or on a pin to a kind, and those beyond the bounds below.
+that hang on prices, those that only a request with a pin of its own would walk, and those beyond the bounds below.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -68,9 +68,9 @@ class Redirects:
     rules: Sequence[Rule]
     pools: Sequence[PoolSpec]
     public: Callable[[str], str]
-    """The name that a name stands for."""
+    """One name for all that lead to the same place."""
     model_of: Callable[[str], str | None]
-    """The model behind a public name: of a pin what comes after it; None: that is not known."""
+    """The model there; None: the name leads nowhere."""
     names: Iterable[str] = ()
     """What clients may ask for besides: a rule may go by a pattern, or by what a name is not."""
     _of_name: dict[str, list[_Ready]] = field(default_factory=dict)
