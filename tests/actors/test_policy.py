@@ -126,6 +126,8 @@ def test_D2_a_tenants_ceiling_and_the_requests_own_the_lower_one_counts() -> Non
     assert why(record(router, plan.decision_id)) == {"a": ("ceilings", "max_cost"), "c": ("ceilings", "max_cost")}
     refusal = router.decide(*bids, profile=asking(tenant="acme", hints=Hints(max_cost_usd=0.3)))
     assert refusal.error is RouteError.MAX_COST_EXCEEDED
+    raised = router.decide(*bids, profile=asking(tenant="acme", hints=Hints(max_cost_usd=0.7)))
+    assert chain(raised) == ["b"], "no client raises the ceiling of its tenant"
 
 
 def test_D2_the_strategy_is_the_requests_else_the_rules_else_the_tenants_else_the_pools_else_the_general_one() -> None:
@@ -422,7 +424,8 @@ def test_D9_the_region_goes_before_the_zone() -> None:
 
 def test_D9_D3_targets_of_latency_and_throughput_leave_out_who_is_known_to_miss_them() -> None:
     router = desk()
-    bids = (bid("a", latency_p50_s=2.0), bid("b", latency_p50_s=0.3, tokens_per_s=10.0), bid("c", samples=0, latency_p50_s=0.0))
+    # Whatever an unknown provider is thought to take, it is not known to miss anything.
+    bids = (bid("a", latency_p50_s=2.0), bid("b", latency_p50_s=0.3, tokens_per_s=10.0), bid("c", samples=0, latency_p50_s=9.0))
     plan = router.decide(*bids, profile=asking(hints=Hints(max_latency_s=1.0, tokens_per_s=50.0)))
 
     assert chain(plan) == ["c"]
@@ -430,6 +433,20 @@ def test_D9_D3_targets_of_latency_and_throughput_leave_out_who_is_known_to_miss_
     assert why(found) == {"a": ("ceilings", "max_latency"), "b": ("ceilings", "throughput")}
     details: dict[str, Candidate] = {one.provider: one for one in found.candidates}
     assert details["a"].detail == "median 2000 ms, target 1000 ms"
+
+
+def test_D9_of_tags_that_are_asked_for_a_provider_must_have_all() -> None:
+    router = Desk(
+        provider("one", "m", tags=("eu",)),
+        provider("both", "m", tags=("gpu", "eu", "new")),
+        provider("none", "m"),
+        strategy="first",
+    )
+    plan = router.decide(bid("both"), profile=asking(hints=Hints(tags=("eu", "gpu"))))
+
+    assert chain(plan) == ["both"]
+    left = {one.provider: one.detail for one in record(router, plan.decision_id).candidates if one.reason == Exclusion.TAGS}
+    assert left == {"one": "lacks gpu", "none": "lacks eu, gpu"}
 
 
 def test_D9_the_record_holds_what_was_known_of_the_request() -> None:
