@@ -117,8 +117,8 @@ class Hints(Message):
     tags: tuple[str, ...] = ()
     """All of them are required."""
     max_cost_usd: float | None = None
-    region: str = ""
-    """A region to prefer."""
+    regions: tuple[str, ...] = ()
+    """Regions to prefer, the first before the others."""
     zone: str = ""
     """A zone to prefer."""
     priority: int = NORMAL

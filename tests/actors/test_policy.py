@@ -410,14 +410,22 @@ def test_D9_a_region_and_a_zone_are_preferred_and_are_no_cage() -> None:
     )
     bids = (bid("us"), bid("eu"), bid("eu2"))
 
-    assert chain(router.decide(*bids, profile=asking(hints=Hints(region="eu")))) == ["eu", "eu2", "us"]
-    assert chain(router.decide(*bids, profile=asking(hints=Hints(region="eu", zone="eu-2")))) == ["eu2", "eu", "us"]
-    assert chain(router.decide(*bids, profile=asking(hints=Hints(region="asia")))) == ["us", "eu", "eu2"]
+    assert chain(router.decide(*bids, profile=asking(hints=Hints(regions=("eu",))))) == ["eu", "eu2", "us"]
+    assert chain(router.decide(*bids, profile=asking(hints=Hints(regions=("eu",), zone="eu-2")))) == ["eu2", "eu", "us"]
+    assert chain(router.decide(*bids, profile=asking(hints=Hints(regions=("asia",))))) == ["us", "eu", "eu2"]
+
+
+def test_D9_of_several_preferred_regions_the_first_goes_before_the_others() -> None:
+    router = Desk(*(provider(name, "m", region=name) for name in ("us", "eu", "asia")), provider("none", "m"), strategy="first")
+    bids = tuple(bid(name) for name in ("us", "eu", "asia", "none"))
+    hints = Hints(regions=("asia", "eu"))
+
+    assert chain(router.decide(*bids, profile=asking(hints=hints))) == ["asia", "eu", "us", "none"]
 
 
 def test_D9_the_region_goes_before_the_zone() -> None:
     router = Desk(provider("zone", "m", region="us", zone="z"), provider("region", "m", region="eu"), strategy="first")
-    hints = Hints(region="eu", zone="z")
+    hints = Hints(regions=("eu",), zone="z")
 
     assert chain(router.decide(bid("zone"), bid("region"), profile=asking(hints=hints))) == ["region", "zone"]
 

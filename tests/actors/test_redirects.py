@@ -82,6 +82,7 @@ def test_B8_a_circle_is_found_under_an_alias_and_through_three() -> None:
         (condition(ConditionKind.TENANT, "acme", "b"), condition(ConditionKind.TENANT, "b"), "for 'gpt-4o' of tenant 'b'"),
         (condition(ConditionKind.USER, "ann"), ALWAYS, "for 'gpt-4o' of user 'ann'"),
         (condition(ConditionKind.REGION, "eu"), negated(condition(ConditionKind.REGION, "us")), "for region 'eu'"),
+        (condition(ConditionKind.REGION, "eu"), condition(ConditionKind.REGION, "us"), "for region 'eu' or 'us'"),
         (TOOLS, Condition(ConditionKind.HAS_VISION), "with tools with pictures"),
         (Condition(ConditionKind.TOKEN_COUNT_OVER, number=10.0), ALWAYS, "of 11 tokens"),
         (Condition(ConditionKind.MIN_PRIORITY, number=float(HIGH)), ALWAYS, "of priority high"),

@@ -53,6 +53,7 @@ def test_D9_without_hints_the_configuration_decides(gateway: Gateway) -> None:
         ("strategy", "cost", "cheap"),
         ("provider", "free", "free"),
         ("region", "eu", "cheap"),
+        ("region", "asia, eu, us", "cheap"),
         ("zone", "eu-2", "free"),
         ("exclude", "dear,free", "cheap"),
         ("tags", "slow,eu", "cheap"),
