@@ -163,7 +163,7 @@ def _candidates(pending: Pending, ranked: Ranked) -> list[Candidate]:
     """Everybody there is: in the order of definition, those who do not serve the model too."""
     scores = {bid.provider: score for score, bid in ranked}
     left_out = {left.provider: left for left in pending.left_out} or pending.course.barred
-    waiting = {entry.id for entry in pending.kept}
+    waiting, asked = {entry.id for entry in pending.kept}, {entry.id for entry in pending.asked}
     answers = pending.by_provider()
     barred = {provider: (reason, detail) for provider, reason, detail in pending.barred}
     found: list[Candidate] = []
@@ -175,6 +175,9 @@ def _candidates(pending: Pending, ranked: Ranked) -> list[Candidate]:
             found.append(_out(name, answer.reason, answer.detail))
         elif name in left_out:
             found.append(_out(name, left_out[name].reason, left_out[name].detail))
+        elif name in asked:
+            # The client left, or the round was lost, before the answers came home.
+            found.append(_out(name, NoBidReason.TIMEOUT, "had not answered yet"))
         elif name in waiting:
             found.append(_out(name, Exclusion.NOT_SAMPLED))
         elif name in pending.route.pinned_out:

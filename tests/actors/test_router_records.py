@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from actors.router.decision import stage_of
+from actors.router.recorder import WITHDRAWN
 from messages.calls import CallEnded, Outcome
 from messages.decisions import Decision, DecisionFound, Decisions, GetDecision, GetRouterStats, RecentDecisions, RouterStats
 from messages.failures import Blame, Failure, Retry, Scope
-from messages.routing import Claimed, Exclusion, Hints, NoBidReason, RequestProfile, RouteError
+from messages.routing import Claimed, Exclusion, Hints, NoBidReason, RequestProfile, RouteError, Withdraw
 from tests.actors.router_kit import Desk, bid, chain, no, provider
 
 A, B, C = (provider(name, "m") for name in "abc")
@@ -89,6 +90,20 @@ def test_D12_the_record_of_an_unknown_strategy_lists_everybody_and_says_that_it_
     ]
     assert [(one.error, one.strategy, one.model, one.generation) for one in found] == [
         (RouteError.STRATEGY_NOT_FOUND, "fastest", model, 4) for model in ("m", "m", "")
+    ]
+
+
+def test_D12_whoever_was_asked_and_had_not_answered_when_the_client_left_is_told_from_who_was_not_asked() -> None:
+    desk = Desk(A, B, provider("d", "other"), strategy="first", fanout=1)
+    query_id = desk.ask()
+    desk.give(Withdraw(query_id))
+
+    found = record(desk, desk.refusal(query_id).decision_id)
+    assert found.error == WITHDRAWN
+    assert [(one.provider, one.stage, one.reason, one.detail) for one in found.candidates] == [
+        ("a", "health", "timeout", "had not answered yet"),
+        ("b", "fan-out", "not_sampled", ""),
+        ("d", "candidates", "model", ""),
     ]
 
 
