@@ -29,14 +29,14 @@ native: build/native.stamp .venv-native/bin/python
 	$(if $(UV),uv pip install --quiet --python .venv-native/bin/python --require-hashes -r requirements.lock,.venv-native/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock)
 	$(if $(UV),uv pip install --quiet --python .venv-native/bin/python --no-deps --force-reinstall dist/*.whl,.venv-native/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/*.whl)
 
-# The compiled modules lie beside their sources in build/native, where the tests of the real daemon and the storms run on them.
-NATIVE_SOURCES := $(shell git ls-files 'messages/*.py' 'actors/*.py' 'otel/*.py' 'runtime/*.py' 'native/*.py' pyproject.toml)
+# The compiled modules lie beside their sources in build/native, where the tests of the actors and of the real daemon run on them.
+NATIVE_SOURCES := $(shell git ls-files 'messages/*.py' 'actors/*.py' 'otel/*.py' 'runtime/*.py' 'native/*.py' pyproject.toml hatch_build.py)
 build/native.stamp: .venv/dev.stamp $(NATIVE_SOURCES)
 	$(BIN)/python -m native.build build/native
 	touch $@
 
 # Tests of what is not compiled.
-NOT_COMPILED := admin cli codec config otel registry regex simulat upstream_tls
+NOT_COMPILED := admin cli config registry regex simulat upstream_tls
 
 native-tree: build/native.stamp
 	rm -rf build/native/tests && cp -r tests examples docs README.md CHANGELOG.md build/native/

@@ -2,7 +2,8 @@
 
 Found by trying: requests are made up of what the conditions look at, and led through pools and rules as the router leads them.
 So what is found is a circle for certain, with a request that walks it, which the router would answer 500. Not found are circles
-that hang on prices, those that only a request with a pin of its own would walk, and those beyond the bounds below.
+that hang on prices, those that only a request with a pin of its own would walk, those that only some of several labels lead
+into, and those beyond the bounds below.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ WALKS_MAX = 20_000
 """Requests tried for one configuration."""
 WALKS_OF_A_NAME_MAX = 2_000
 STEPS_MAX = 100_000
-"""Rules asked for one configuration."""
+"""Rules asked for one configuration, those of pools too."""
 
 
 Path = tuple[str | int, ...]
@@ -196,6 +197,7 @@ class Redirects:
             for ready in candidates:
                 values.collect(ready.rule.when, with_names=bool(ready.target))
             redirects = [rule for rule in self._rules_of_pool(model) if rule.redirect]
+            self.steps += len(redirects)
             for rule in redirects:
                 values.add_labels(rule.labels)
             targets = [ready.target for ready in candidates if ready.target] + [rule.redirect for rule in redirects]
@@ -212,12 +214,13 @@ class Redirects:
     def _circle_of(self, walker: Walker) -> tuple[Step, ...]:
         """The circle in which a request is redirected; empty: it gets somewhere, or that cannot be told."""
         way, steps, used, priority = [self.public(walker.model)], [], set[int](), walker.priority
+        labels = frozenset(walker.labels)
         while True:
             name = way[-1]
             model = self.model_of(name)
             if model is None:
                 return ()
-            step = self._pool_step(walker, name, model)
+            step = self._pool_step(labels, name, model)
             if step is None:
                 ready = self._match(walker, model, used, priority)
                 if ready is None or not ready.target:
@@ -236,10 +239,11 @@ class Redirects:
         pool = self._pools.get(model)
         return pool.rules if pool is not None else ()
 
-    def _pool_step(self, walker: Walker, name: str, model: str) -> Step | None:
+    def _pool_step(self, labels: frozenset[tuple[str, str]], name: str, model: str) -> Step | None:
         """Where the pool sends a request; an empty target: away. None: it lets it pass."""
         for place, rule in enumerate(self._rules_of_pool(model)):
-            if all(label in walker.labels for label in rule.labels):
+            self.steps += 1
+            if labels.issuperset(rule.labels):
                 target = "" if rule.deny else self.public(rule.redirect)
                 path = ("pools", model, "rules", place, "redirect")
                 return None if target == name else Step(name, target, f"the pool of {model!r}", path)

@@ -55,6 +55,8 @@ class Values:
         self.tokens: dict[int, None] = {0: None}
         self.walls: dict[float, None] = {}
         self.labels: dict[tuple[tuple[str, str], ...], None] = {(): None}
+        self._together: dict[str, str] = {}
+        """All labels noted so far; of two values of one the later."""
 
     def walkers(self, model: str) -> Iterator[Walker]:
         """Requests for ``model`` with all values of each, the plainest first."""
@@ -65,8 +67,8 @@ class Values:
 
     def add_labels(self, labels: tuple[tuple[str, str], ...]) -> None:
         """Note the labels that a rule of a pool asks for: alone, and with those noted before it."""
-        together = {name: value for said in self.labels for name, value in said} | dict(labels)
-        self.labels |= {labels: None, tuple(sorted(together.items())): None}
+        self._together |= labels
+        self.labels |= {labels: None, tuple(sorted(self._together.items())): None}
 
     def collect(self, condition: Condition, *, with_names: bool) -> None:
         """Note the values of a condition on both sides of each border. Names only where one may have to be met."""

@@ -10,6 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 Fields = list[ast.AnnAssign]
+_OPTIONS = {
+    "message": {"bounded", "pure"},
+    "fact": set[str](),
+    "dataclass": {"slots", "frozen", "eq", "repr", "order", "match_args"},
+}
+"""What may stand in the decorators' brackets. A compiled class has slots in any case, and nobody is kept from writing to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +32,8 @@ class Made:
 def classes(tree: ast.Module) -> Iterator[Made]:
     """The classes of a module that one of the three decorators completes and that can be written out.
 
-    A field with ``field(...)`` or a class with an ``__init__`` of its own stays as it is.
+    A field with ``field(...)`` or a class with an ``__init__`` of its own stays as it is. Raises ``ValueError`` for an option
+    or a second decorator that would be lost.
     """
     for node in tree.body:
         if not isinstance(node, ast.ClassDef):
@@ -38,6 +45,8 @@ def classes(tree: ast.Module) -> Iterator[Made]:
                 fields = [part for part in node.body if isinstance(part, ast.AnnAssign) and not _is_of_class(part)]
                 options = {word.arg: word.value for word in call.keywords if word.arg} if call is not None else {}
                 if not any(_is_factory(part.value) for part in fields) and not _has_init(node):
+                    if len(node.decorator_list) > 1 or not options.keys() <= _OPTIONS[name.id]:
+                        raise ValueError(f"{node.name}: cannot write out {', '.join(map(ast.unparse, node.decorator_list))}")
                     tag = call.args[0] if call is not None and call.args else None
                     yield Made(node, name.id, options, tag, fields)
 
@@ -69,10 +78,15 @@ def expand(source: str, inherited: dict[str, Fields]) -> str:
 
 def _decorator(made: Made) -> str:
     words = ["init=False"]
-    if made.by in ("message", "fact") or "frozen" in made.options:
+    if made.by in ("message", "fact") or (_says(made, "frozen", True) and not _says(made, "eq", False)):
         words.append("unsafe_hash=True")
     words += [f"{word}={_text(value)}" for word, value in made.options.items() if word in ("eq", "repr", "order", "match_args")]
     return f"@dataclass({', '.join(words)})"
+
+
+def _says(made: Made, option: str, value: bool) -> bool:
+    given = made.options.get(option)
+    return isinstance(given, ast.Constant) and given.value is value
 
 
 def _init(made: Made, inherited: dict[str, Fields]) -> list[str]:

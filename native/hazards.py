@@ -9,6 +9,7 @@ import ast
 from collections.abc import Iterable, Iterator
 
 _WAITING = (ast.Await, ast.AsyncWith, ast.AsyncFor, ast.Yield, ast.YieldFrom)
+_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _INNER = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
@@ -16,12 +17,17 @@ def hazards(source: str) -> list[int]:
     """The lines of ``source`` where a coroutine or a generator waits while an exception may be being handled."""
     found: set[int] = set()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Try):
-            parts = [part for handler in node.handlers for part in handler.body] + node.finalbody
-            found.update(part.lineno for part in _own(parts) if isinstance(part, _WAITING))
+        if isinstance(node, ast.Try | ast.TryStar):
+            found.update(part.lineno for part in _own([*node.handlers, *node.finalbody]) if _waits(part))
         elif isinstance(node, ast.AsyncWith):
             found.add(node.lineno)
     return sorted(found)
+
+
+def _waits(part: ast.AST) -> bool:
+    if isinstance(part, _COMPREHENSIONS):
+        return any(clause.is_async for clause in part.generators)
+    return isinstance(part, _WAITING)
 
 
 def _own(parts: Iterable[ast.AST]) -> Iterator[ast.expr | ast.stmt]:

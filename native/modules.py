@@ -26,13 +26,16 @@ COMPILED = (
 
 INTERPRETED = {
     "actors/consistency.py": "looks at configurations, not at requests",
-    "actors/patterns.py": "looks at configurations, not at requests",
+    "actors/naming.py": "looks at configurations, not at requests",
+    "actors/patterns.py": "what it does for a request, the standard library does: patterns, and clocks of time zones",
     "actors/prober.py": "wakes every few seconds",
     "actors/probe_bill.py": "the same",
+    "actors/redirects.py": "looks at configurations, not at requests",
     "actors/regexes.py": "looks at configurations, not at requests",
+    "actors/walkers.py": "looks at configurations, not at requests",
     "actors/router/strategies/narrowing.py": "inherits from a builtin type",
     "runtime/system/frontier.py": "pydantic reads its annotations; for bytes from elsewhere only",
-    "runtime/system/virtual_loop.py": "inherits from a builtin type",
+    "runtime/system/virtual_loop.py": "for simulations, which are not the daemon's",
     "runtime/upstream/raw_dial.py": "waits where compiled code must not (`hazards`); once a connection",
     "runtime/upstream/raw_tls.py": "inherits from a class of C",
 }

@@ -109,7 +109,8 @@ def pressure(limits: Limits, tokens: int, now: float) -> tuple[bool, float]:
         level, size = bucket.level_at(now), bucket.size
         is_tight = is_tight or level < (1.0 - TIGHT_SHARE) * size
         ample = min(size, AMPLE_S * bucket.rate_per_s, AMPLE_REQUESTS * amount)
-        if level < ample:
+        # Who takes nothing, as for an empty prompt, leaves others what there was.
+        if 0.0 < ample > level:
             strain_s = max(strain_s, STRAIN_S * (1.0 - level / ample) ** 2)
     return is_tight, strain_s
 

@@ -125,7 +125,8 @@ class RouterActor:
         )
         self._open[query_id] = pending
         if profile.affinity:
-            pending.home = self._affinity.home_of(profile.affinity, route.model, self._routing.affinity, now)
+            home = self._affinity.home_of(profile.affinity, route.model, self._routing.affinity, now)
+            pending.home = "" if self._record.has_failed(query_id, home) else home
         if course.rules or course.error is not None or course.priority != NORMAL:
             pending.head_start_s = head_start_s(course.priority, self._routing.queue_max_wait_s)
             if not (is_dry or query.tried or query.refused):

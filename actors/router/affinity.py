@@ -1,9 +1,10 @@
 """Affinity: a conversation stays with whoever has the beginning of its prompt in its cache, as long as that is no worse.
 
 Owns: who was planned for the prompts seen of late, by what they begin with (``RequestProfile.affinity``) and model.
-Always: a preference, not a cage. It moves to the front only who bid, is healthy and in the first tier; where the request or
-its tenant says whom it prefers, that goes first; a provider that would take over twice the time of the quickest is passed by,
-and whoever is planned instead is the conversation's home from then on. No more than ``HOMES_MAX`` are kept.
+Always: a preference, not a cage. It moves to the front only who bid, is healthy, in the first tier and has not failed the same
+request; where the request or its tenant says whom it prefers, that goes first; a provider that would take over twice the time
+of the quickest is passed by, and whoever is planned instead is the conversation's home from then on. No more than ``HOMES_MAX``
+are kept.
 
 Providers bill the cached part of a prompt at a fraction and read it at once, so a conversation that is spread evenly pays for
 its whole past at every turn.

@@ -30,8 +30,9 @@ def select(pending: Pending, policy: Policy, fanout: int, rng: Random) -> tuple[
     if len(kept) <= fanout:
         pending.seen = len(kept)
         return kept
-    pending.seen = fanout
-    return in_place(pending, _sample(pending, policy, fanout, rng))
+    first = _sample(pending, policy, fanout, rng)
+    pending.seen = len(first)
+    return in_place(pending, first)
 
 
 def _sample(pending: Pending, policy: Policy, count: int, rng: Random) -> list[Entry]:
@@ -49,17 +50,16 @@ def _sample(pending: Pending, policy: Policy, count: int, rng: Random) -> list[E
     if kept is not course.entries:
         places = {entry.id for entry in kept}
         order = [entry for entry in order if entry.id in places]
-    leaders = _leaders(pending, kept) if strategy.keeps_leaders and memory.leaders else []
-    anew = max(1, count // 4, count - len(leaders)) if leaders else count
+    memory.freshen(pending.began_at)
+    leaders = memory.leaders if strategy.keeps_leaders else ()
+    wanted = max(1, count // 4, count - len(leaders)) if leaders else count
     if strategy.is_foreign:
-        first, why = guarded_narrow(strategy, order, memory, rng, anew)
+        first, why = guarded_narrow(strategy, order, memory, rng, wanted)
         pending.failure = pending.failure or why
     else:
-        first = strategy.narrow(order, memory, rng, anew)
+        first = strategy.narrow(order, memory, rng, wanted)
     if leaders:
-        # Whoever is drawn and leads leaves a place to one more leader.
-        drawn = [entry.id for entry in first]
-        first += [entry for entry in leaders if entry.id not in drawn][: count - len(first)]
+        _lead(pending, leaders, first, count)
     winner = memory.winner
     if strategy.keeps_winner and winner and winner not in [entry.id for entry in first]:
         place = pending.route.places.get(winner)
@@ -72,12 +72,20 @@ def _sample(pending: Pending, policy: Policy, count: int, rng: Random) -> list[E
     return first
 
 
-def _leaders(pending: Pending, kept: tuple[Entry, ...]) -> list[Entry]:
-    """Those of the last sample that may be asked for this request too, best first."""
-    route = pending.route
-    allowed = None if kept is route.entries else {entry.id for entry in kept}
+def _lead(pending: Pending, leaders: tuple[str, ...], first: list[Entry], count: int) -> None:
+    """Fill ``first`` up to ``count`` with the best of the last sample that may be asked for this request too."""
+    route, kept = pending.route, pending.kept
     places, entries = route.places, route.entries
-    return [entries[places[name]] for name in pending.memory.leaders if name in places and (allowed is None or name in allowed)]
+    allowed = None if kept is entries else {entry.id for entry in kept}
+    # Whoever is drawn and leads leaves a place to one more leader.
+    names = [entry.id for entry in first]
+    free = count - len(first)
+    for name in leaders:
+        if free <= 0:
+            return
+        if name not in names and name in places and (allowed is None or name in allowed):
+            first.append(entries[places[name]])
+            free -= 1
 
 
 def remember(pending: Pending, ranked: Ranked) -> None:
@@ -128,8 +136,10 @@ def _filter(pending: Pending, refused: tuple[str, ...]) -> tuple[Entry, ...]:
 
 def in_place(pending: Pending, entries: Sequence[Entry]) -> tuple[Entry, ...]:
     """``entries`` in the order of their definition, so that nothing depends on the order of a sample."""
-    places = pending.route.places
-    return tuple(sorted(entries, key=lambda entry: places[entry.id]))
+    places, all_entries = pending.route.places, pending.route.entries
+    found = [places[entry.id] for entry in entries]
+    found.sort()
+    return tuple([all_entries[place] for place in found])
 
 
 READY, UNHEALTHY, OUTSIDE, OUTSIDE_UNHEALTHY, FULL = range(5)
@@ -148,14 +158,16 @@ class Offers:
 
 
 def all_ready(pending: Pending, answers: tuple[Bid | NoBid, ...], planned: dict[str, int]) -> list[Bid] | None:
-    """The bids, as ``offers`` would find them ready, if all who have the model were asked and bid and can take the call.
+    """The bids, as ``offers`` would find them ready, if nobody who has the model was left out and all asked can take the call.
 
     That is the usual case; None: it is another one, and ``offers`` sees to it. Requests with hints are not for this.
     """
-    route = pending.route
-    if pending.asked is not route.entries or len(answers) != len(pending.asked):
+    route, asked = pending.route, pending.asked
+    if pending.kept is not route.entries or not len(asked) == len(answers) == len(pending.answers):
         return None
     places, is_weighted = route.places, pending.strategy.is_weighted
+    if asked is not route.entries:
+        places = {entry.id: place for place, entry in enumerate(asked)}
     ready: list[Any] = list(answers)
     for answer in answers:
         if type(answer) is not Bid or not answer.healthy or (is_weighted and not answer.weight):

@@ -109,6 +109,11 @@ class Recorder:
         kept.pardons += 1
         return True
 
+    def has_failed(self, query_id: str, provider: str) -> bool:
+        """Whether a call of the request has failed at ``provider``, as far as is known."""
+        kept = self._log.by_query.get(query_id)
+        return kept is not None and any(end.provider == provider and end.outcome is _FAILED for _, end in kept.attempts)
+
     def note_end(self, ended: CallEnded) -> None:
         """Count a call upstream and add it to its request's record; one that was never sent is none."""
         outcome = ended.outcome

@@ -17,7 +17,7 @@ from messages.envelope import Fault
 from runtime.courier.attempt import Attempt
 from runtime.courier.results import Failed, Relayed, Whole
 from runtime.facts import fact
-from runtime.ports import EdgeSink
+from runtime.ports import ClientGone, EdgeSink
 from runtime.system.clock import Clock
 from runtime.system.deadlines import Deadlines
 
@@ -127,13 +127,11 @@ class Race:
         while self._others:
             done, _ = await asyncio.wait(self._others, return_when=asyncio.FIRST_COMPLETED)
             for task in [task for task in self._others if task in done]:
-                del self._others[task]
-                if task.cancelled():
-                    # It has lost to another one beside the first, which goes on.
-                    continue
-                found = task.result()
-                if found is not None and found.attempt is self.winner:
-                    return found
+                attempt = self._others.pop(task)
+                if attempt is not None and attempt is self.winner:
+                    return task.result()
+                # It has failed, or lost to another one beside the first, which goes on.
+                _look_at(task)
         return None
 
     def is_first(self, attempt: Attempt) -> bool:
@@ -218,17 +216,22 @@ class Race:
             except asyncio.CancelledError:
                 was_cancelled = True
                 continue
-            for task in self._others:
-                if task.cancelled():
-                    continue
-                if (error := task.exception()) is not None:
-                    log.error("a call beside the first one broke", exc_info=error)
-                elif (found := task.result()) is not None and found.attempt is self.winner:
-                    won = found
+            for task, attempt in self._others.items():
+                if attempt is not None and attempt is self.winner and not task.cancelled() and task.exception() is None:
+                    won = task.result()
+                else:
+                    _look_at(task)
             self._others.clear()
         if was_cancelled:
             raise asyncio.CancelledError
         return won
+
+
+def _look_at(task: asyncio.Task[Finish | None]) -> None:
+    """A call beside is over, and its end of no use: whatever it fell over is our mistake, unless its client left."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, ClientGone):
+        log.error("a call beside the first one broke", exc_info=error)
 
 
 def _lose(attempt: Attempt | None) -> None:

@@ -304,7 +304,7 @@ class RawConnection(RawWire):
             self._line.abort()
 
     def close_if_idle(self) -> None:
-        """The daemon ends: close if no request is under way. One that is refused and still comes in is, until it is read."""
+        """The daemon ends: close if no request is under way. One that is refused and still comes in is, until ``Lines.cut``."""
         if self._task is None and self._state is _HEAD and not self.is_gone:
             self._line.close()
 

@@ -173,7 +173,7 @@ class AiohttpUpstream:
         if len(self._targets) >= CACHED_MAX:
             self._targets.clear()
         parsed = URL(url)
-        proxy = self._proxies.of(parsed.scheme, parsed.host, parsed.port or 0) if parsed.host else None
+        proxy = self._proxies.of(parsed.scheme, parsed.raw_host, parsed.port or 0) if parsed.raw_host else None
         if proxy is not None and not proxy.startswith(HTTP_SCHEMES):
             raise NoConnection("the environment names a proxy that does not speak HTTP")
         target = self._targets[url] = (parsed, URL(proxy) if proxy else None)

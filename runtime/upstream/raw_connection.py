@@ -19,7 +19,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from runtime.upstream.failures import BrokenAnswer, FirstByteTimeout, IdleTimeout
 
 HEAD_BYTES_MAX = 64 * 1024
-"""Of status line and headers, answers before the real one (100, 103) included; also of what a body may have besides content."""
+"""Of status line and headers, answers before the real one (100, 103) included; and of what else comes between content."""
 BUFFERED_BYTES_HIGH = 256 * 1024
 """From here on the socket is not read until what came is taken. One read of the loop (256 KiB at most) may go beyond."""
 JOINED_BYTES_MAX = 64 * 1024
@@ -238,6 +238,9 @@ class RawConnection(asyncio.Protocol):
                 self.cut(BrokenAnswer("endless headers, trailers or chunk extensions"))
         elif state is _HEAD and len(data) > HEAD_BYTES_MAX and _size_bytes(self.headers) > HEAD_BYTES_MAX:
             self.cut(BrokenAnswer("endless headers"))
+        elif self._overhead_bytes:
+            # Content came: a long stream has much framing, and it may come in reads of its own.
+            self._overhead_bytes = 0
         if self._buffered_bytes > BUFFERED_BYTES_HIGH and not self._is_paused and not self.is_lost:
             self._is_paused = True
             cast(asyncio.Transport, self._transport).pause_reading()

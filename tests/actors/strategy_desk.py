@@ -65,13 +65,17 @@ def narrowed(strategy: str, found: Sequence[Entry], memory: Memory, rng: Random,
     return chosen.narrow(order, memory, rng, count)
 
 
-def won_beyond(strategy: str, turns: int, found: Sequence[Entry], fanout: int) -> Counter[str]:
-    """How often each wins where only ``fanout`` are asked and all of those bid, with their weights and idle."""
+def won_beyond(strategy: str, turns: int, found: Sequence[Entry], fanout: int, pause_s: float = 1.0) -> Counter[str]:
+    """How often each wins where only ``fanout`` are asked and all of those bid, with their weights and idle.
+
+    One decision comes ``pause_s`` after the other.
+    """
     memory, rng = Memory(), Random("beyond")
     chosen = STRATEGIES[strategy]
     index = found if chosen.index is None else chosen.index(found, "m")
     counted: Counter[str] = Counter()
-    for _ in range(turns):
+    for turn in range(turns):
+        memory.freshen((turn + 1) * pause_s)
         asked = sorted(chosen.narrow(index, memory, rng, fanout), key=lambda entry: entry.id)
         counted[plan(strategy, [bid(entry.id, weight=entry.spec.weight) for entry in asked], memory, rng)] += 1
     return counted

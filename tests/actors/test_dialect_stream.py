@@ -1,5 +1,6 @@
 """Relaying a stream: the commit, the usage, the end."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from messages.calls import Usage
 from messages.failures import Blame, Failure, Retry, Scope
+from runtime.dialects import stream
 from runtime.dialects.stream import HELD_BYTES_MAX, StreamReader, UsageMode
 
 
@@ -209,6 +211,26 @@ def test_usage_that_groq_hides_is_found() -> None:
 def test_usage_with_nonsense_in_it_is_not_believed() -> None:
     reader, _ = read(UsageMode.REQUESTED, TEXT, event(usage={"prompt_tokens": -1, "completion_tokens": "7"}), DONE)
     assert reader.usage(3) == Usage(3, 2, estimated=True)
+
+
+@pytest.mark.parametrize("mode", [UsageMode.REQUESTED, UsageMode.INSERTED])
+def test_what_says_nothing_but_text_is_not_read_again_after_the_commit(
+    mode: UsageMode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = StreamReader(mode)
+    read_texts: list[bytes] = []
+
+    def loads(text: bytes) -> Any:
+        read_texts.append(text)
+        return orjson.loads(text)
+
+    monkeypatch.setattr(stream, "orjson", SimpleNamespace(loads=loads, JSONDecodeError=orjson.JSONDecodeError))
+    reader.feed(ROLE + TEXT)
+    halves = TEXT[:20], TEXT[20:]
+    out = b"".join(reader.feed(chunk) for chunk in (TEXT, TEXT * 50, *halves, TEXT + STOP, USAGE, DONE))
+    assert out.startswith(TEXT * 52)
+    assert read_texts == [STOP[6:].strip(), USAGE[6:].strip()]
+    assert reader.usage(0).output_tokens == 7
 
 
 def test_without_usage_the_text_is_counted() -> None:

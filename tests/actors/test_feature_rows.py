@@ -10,6 +10,7 @@ import pytest
 
 from actors.kernel import Ref
 from actors.provider.actor import ProviderActor
+from actors.router.strategies import STRATEGIES
 from messages.calls import Award, CallEnded, Outcome, Usage
 from messages.control import HealthSpec, ModelSpec, ProviderSpec
 from messages.decisions import Decision, DecisionFound, GetDecision, GetRouterStats, RouterStats
@@ -299,7 +300,7 @@ def test_D11_a_decision_costs_the_same_however_many_models_and_rules_there_are(s
     assert decision_calls(strategy, 3, rules=2000) == decision_calls(strategy, 3, rules=1)
 
 
-@pytest.mark.parametrize("strategy", ["adaptive", "first", "round_robin", "least_latency", "cost"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_D11_beyond_the_fan_out_a_decision_costs_the_same_however_many_providers_there_are(strategy: str) -> None:
     assert decision_calls(strategy, 500) == decision_calls(strategy, 40)
 

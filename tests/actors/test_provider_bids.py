@@ -288,3 +288,12 @@ def test_a_bid_says_when_over_80_percent_of_any_limit_is_used(limits: LimitsSpec
 
     assert isinstance(world.award("one more", tokens=tokens), Granted)
     assert world.bid(prompt_tokens=10, max_tokens=10).tight is True
+
+
+def test_a_bid_for_nothing_is_made_though_a_hair_is_missing_in_the_bucket() -> None:
+    world = World(limits=LimitsSpec(tokens_per_minute=1000))
+    assert isinstance(world.award("p1", tokens=600), Granted)
+    world.context.advance(16.9995 / (1000 / 60))
+    assert isinstance(world.award("p2", tokens=417), Granted)
+    assert world.report().tokens_left == pytest.approx(-0.0005, abs=1e-4)
+    assert world.bid(endpoint="embeddings", prompt_tokens=0).strain_s == 0.0

@@ -6,11 +6,11 @@ from itertools import product
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from actors.naming import Naming, Server
-from actors.redirects import Circle, Redirects
+from actors.redirects import STEPS_MAX, Circle, Redirects
 from actors.router.policy import Course, Policy
 from actors.router.strategies import STRATEGIES
 from actors.router.table import RoutingTable
@@ -256,6 +256,19 @@ def test_B8_ten_thousand_rules_cost_a_bounded_number_of_looks() -> None:
     assert [circle.walker.tenant for circle in few.circles()] == ["theirs"]
 
 
+def test_B8_pools_with_many_labels_cost_a_bounded_number_of_looks() -> None:
+    names = [f"m{n}" for n in range(100)]
+    asked: list[str] = []
+
+    def public(name: str) -> str:
+        asked.append(name)
+        return name
+
+    pools = [PoolSpec(name, rules=tuple(PoolRule((("to", to),), redirect=to) for to in names)) for name in names]
+    assert list(Redirects((), pools, public, str).circles()) == []
+    assert len(asked) < 2 * STEPS_MAX
+
+
 # -- held to the router
 
 NAMES = ("m", "n", "o", "old")
@@ -338,6 +351,32 @@ def test_B8_a_circle_is_found_exactly_where_the_router_would_answer_500(rules: l
             walker.model, tenant=walker.tenant, needs=needs, hints=Hints(priority=walker.priority), labels=walker.labels
         )
         assert is_lost(policy, ask), walker
+
+
+LONE_PINS = ("m", "n", "a/m", "a/n", "b/n")
+"""``a`` alone has ``m``; ``n`` has another provider too."""
+_PIN_RULES = st.lists(
+    st.tuples(st.one_of(st.just(ALWAYS), st.sampled_from(LONE_PINS).map(model), st.just(TOOLS)), st.sampled_from(LONE_PINS)),
+    max_size=4,
+)
+_PIN_POOLS = st.lists(
+    st.tuples(st.sampled_from(["m", "n"]), st.sampled_from(LONE_PINS)), max_size=2, unique_by=lambda entry: entry[0]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(_PIN_RULES, _PIN_POOLS)
+@example([(ALWAYS, "a/m"), (ALWAYS, "m")], [])
+def test_B8_among_pins_too_what_is_found_is_a_circle(ways: list[tuple[Condition, str]], pooled: list[tuple[str, str]]) -> None:
+    rules = [Rule(f"r{n}", when=when, then=(redirect(target),)) for n, (when, target) in enumerate(ways)]
+    pools = [PoolSpec(name, rules=(PoolRule(_LABELS, redirect=target),)) for name, target in pooled]
+    config = snapshot(provider("a", "m", "n"), provider("b", "n"), strategy="first", rules=rules, pools=pools)
+    policy = Policy(config, RoutingTable.build(config), STRATEGIES)
+    naming = Naming([Server("a", "openai", frozenset("mn")), Server("b", "openai", frozenset("n"))], "a", {})
+    for circle in Redirects(rules, pools, naming.place, naming.model_of, LONE_PINS).circles():
+        walker = circle.walker
+        needs = ("tools",) if walker.has_tools else ()
+        assert is_lost(policy, RequestProfile(walker.model, needs=needs, labels=walker.labels)), walker
 
 
 def is_lost(policy: Policy, profile: RequestProfile) -> bool:

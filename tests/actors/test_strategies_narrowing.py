@@ -1,7 +1,9 @@
 """Whom a strategy asks of more candidates than ``routing.fanout``."""
 
 from collections import Counter
+from itertools import pairwise
 from random import Random
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.router.strategies import STRATEGIES
-from actors.router.strategies.base import Memory
+from actors.router.strategies.base import Memories, Memory, sampled
 from actors.router.table import Entry, RoutingTable
 from messages.control import ModelSpec, ProviderSpec
 from tests.actors.router_kit import snapshot
@@ -102,3 +104,59 @@ def test_equals_get_equal_shares_beyond_the_fan_out_and_nobody_starves(strategy:
     counted = won_beyond(strategy, 4000, entries(40), 6)
     assert len(counted) == 40
     assert all(60 < count < 145 for count in counted.values())
+
+
+@pytest.mark.parametrize("strategy", ["random", "weighted_random", "smooth_weighted_round_robin", "least_connections"])
+def test_in_a_burst_equals_get_equal_shares_too_though_samples_change_by_one_in_four_decisions(strategy: str) -> None:
+    counted = won_beyond(strategy, 40_000, entries(40), 6, pause_s=0.0)
+    assert len(counted) == 40
+    assert all(700 < count < 1300 for count in counted.values())
+
+
+SAMPLING = [name for name, strategy in STRATEGIES.items() if strategy.narrow is sampled]
+
+
+def test_the_strategies_that_ask_a_random_sample_are_known() -> None:
+    assert {"adaptive", "least_latency", "least_requests", "power_of_two", "random", "thompson"} <= set(SAMPLING)
+
+
+def windows(passed_ms: list[int], size: int = 40, count: int = 8) -> list[set[str]]:
+    """Samples of one memory, so many ms one after the other."""
+    found, memory, rng, now, asked = entries(size), Memory(), Random(0), 5.0, []
+    for ms in passed_ms:
+        now += ms / 1000 + 1e-6
+        memory.freshen(now)
+        asked.append(set(ids(sampled(found, memory, rng, count))))
+        memory.note("p000")
+    return asked
+
+
+@given(passed_ms=st.lists(st.integers(0, 20), min_size=2, max_size=20))
+def test_a_sample_has_one_candidate_anew_for_each_ms_that_passed_and_else_one_in_four_turns(passed_ms: list[int]) -> None:
+    asked = windows(passed_ms)
+    for turn, (before, after) in enumerate(pairwise(asked), 1):
+        allowed = passed_ms[turn] or (turn % 4 == 0)
+        assert len(after - before) <= min(8, allowed)
+
+
+def test_decisions_far_apart_sample_wholly_anew() -> None:
+    alike = [len(before & after) for before, after in pairwise(windows([1000] * 400))]
+    assert mean(alike) == pytest.approx(8 * 8 / 40, rel=0.2)
+
+
+def test_a_reload_that_brings_other_candidates_draws_all_anew() -> None:
+    memory, rng, other = Memory(), Random(0), entries(12)
+    sampled(entries(40), memory, rng, 8)
+    assert set(ids(sampled(other, memory, rng, 8))) <= set(ids(list(other)))
+    assert len(memory.window) == 8
+    memories = Memories()
+    sampled(other, memories.of("random", "m"), rng, 8)
+    memories.keep_only({"p000"})
+    assert not memories.of("random", "m").drawn_from
+
+
+@given(counts=st.lists(st.integers(1, 11), min_size=1, max_size=30), seed=st.integers())
+def test_a_window_gives_exactly_as_many_as_are_wanted_however_that_changes(counts: list[int], seed: int) -> None:
+    found, memory, rng = entries(12), Memory(), Random(seed)
+    for count in counts:
+        assert len(set(ids(sampled(found, memory, rng, count)))) == count

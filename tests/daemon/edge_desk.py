@@ -18,6 +18,7 @@ from runtime.ports import EdgeRequest, EdgeSink
 
 WITHIN_S = 10.0
 MAX_BODY = 400_000
+IDLE_S = 5.0
 Behaviour = Callable[[EdgeRequest, EdgeSink], Awaitable[None]]
 
 
@@ -90,7 +91,7 @@ class _Admin:
 
 @asynccontextmanager
 async def listening(
-    desk: Desk, idle_s: float = 5.0, lane: Literal["raw", "aiohttp"] = "raw", tls: TlsFiles | None = None
+    desk: Desk, idle_s: float = IDLE_S, lane: Literal["raw", "aiohttp"] = "raw", tls: TlsFiles | None = None
 ) -> AsyncIterator[tuple[HttpServer, int]]:
     """The product's listener on a port of its own."""
     settings = ServerSettings(port=0, max_body_bytes=MAX_BODY, client_idle_s=idle_s, lane=lane, tls=tls)
@@ -156,6 +157,7 @@ class Wire(asyncio.Transport):
         self.protocol: asyncio.BaseProtocol | None = None
         self.is_paused = False
         self.is_over = False
+        self.is_cut = False
         self.unsent_bytes = 0
 
     def write(self, data: Any) -> None:
@@ -171,7 +173,7 @@ class Wire(asyncio.Transport):
         self.is_over = True
 
     def abort(self) -> None:
-        self.is_over = True
+        self.is_over = self.is_cut = True
 
     def is_closing(self) -> bool:
         return self.is_over
@@ -202,11 +204,11 @@ class Successor(asyncio.Protocol):
 class Stage:
     """One connection on a wire that is none. ``feed`` as the loop would, in the pieces given."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, idle_s: float = IDLE_S) -> None:
         self.desk = desk
         self.successor = Successor()
         self.wire = Wire()
-        self.lane = RawLane(cast(Edge, desk), Lines(), MAX_BODY, 5.0, lambda: self.successor)
+        self.lane = RawLane(cast(Edge, desk), Lines(), MAX_BODY, idle_s, lambda: self.successor)
         self.connection = RawConnection(self.lane)
         self.wire.protocol = self.connection
         self.connection.connection_made(self.wire)

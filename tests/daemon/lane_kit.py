@@ -121,6 +121,7 @@ class Lanes:
     def __init__(self) -> None:
         self.desks = {name: Desk(say) for name in LANES}
         self._factories = {}
+        self._lines: list[Line] = []
         self.servers = []
         for name in LANES:
             settings = ServerSettings(lane=name, max_body_bytes=MAX_BODY, client_idle_s=30.0)
@@ -133,6 +134,7 @@ class Lanes:
         line = Line()
         line.protocol = self._factories[lane]()
         line.protocol.connection_made(line)
+        self._lines.append(line)
         return line
 
     async def say(self, lane: LaneName, *pieces: bytes, said_bytes: int | None = None) -> Line:
@@ -153,6 +155,11 @@ class Lanes:
             await turns(1)
         return line
 
+    def leave(self) -> None:
+        """All clients leave, so that nobody's last words are waited for."""
+        for line in self._lines:
+            line.close()
+
     def seen(self, lane: LaneName) -> list[tuple[str, tuple[tuple[str, str], ...], bytes]]:
         """What the edge was asked on that lane since it was last looked: path, headers, body."""
         requests = self.desks[lane].requests
@@ -172,6 +179,7 @@ async def both_lanes() -> AsyncIterator[Lanes]:
     try:
         yield lanes
     finally:
+        lanes.leave()
         for server in lanes.servers:
             await server.stop()
 

@@ -3,7 +3,9 @@
 import asyncio
 import gzip
 import socket
+import ssl
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from runtime.ports import EdgeRequest, EdgeSink
 from tests.daemon.edge_desk import MAX_BODY, Desk, Peer, echo, hangs, listening, pours, speaking, until
 from tests.daemon.lane_kit import LANES, LaneName
 from tests.daemon.test_lanes import CHUNKED, GET, LINE, REFUSED, post
+from tests.daemon.upstream_tls import client_side, files
 
 
 @pytest.fixture(params=LANES)
@@ -164,6 +167,13 @@ async def test_who_stops_in_the_middle_is_waited_for_only_so_long(sent: bytes, s
     assert (desk.refusals, desk.count) == ([408] if said else [], 0)
 
 
+async def test_who_asks_nothing_more_is_closed_after_a_while(side: LaneName) -> None:
+    async with listening(Desk(), idle_s=0.1, lane=side) as (_, port), speaking(port) as peer:
+        peer.say(post(b"{}"))
+        assert (await peer.answer())[1] == b"{}"
+        assert await peer.rest() == b""
+
+
 async def test_who_drips_is_waited_for_only_so_long(side: LaneName, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "UNPACED_S", 0.2)
     desk = Desk()
@@ -178,19 +188,21 @@ async def test_who_drips_is_waited_for_only_so_long(side: LaneName, monkeypatch:
     assert (desk.requests, desk.refusals) == ([], [408])
 
 
-async def slow_reader(port: int) -> Peer:
+async def slow_reader(port: int, tls: ssl.SSLContext | None = None) -> Peer:
     line = socket.socket()
-    line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536 if tls else 4096)
     line.setblocking(False)
     await asyncio.get_running_loop().sock_connect(line, ("127.0.0.1", port))
-    reader, writer = await asyncio.open_connection(sock=line, limit=4096)
+    name = "localhost" if tls else None
+    reader, writer = await asyncio.open_connection(sock=line, limit=4096, ssl=tls, server_hostname=name)
     return Peer(reader, writer)
 
 
-async def test_an_answer_waits_for_its_client(side: LaneName) -> None:
+@pytest.mark.parametrize("is_tls", [False, True])
+async def test_an_answer_waits_for_its_client(side: LaneName, is_tls: bool, tmp_path: Path) -> None:
     desk = Desk(pours)
-    async with listening(desk, lane=side) as (_, port):
-        peer = await slow_reader(port)
+    async with listening(desk, lane=side, tls=files(tmp_path) if is_tls else None) as (_, port):
+        peer = await slow_reader(port, client_side() if is_tls else None)
         peer.say(post(b"{}", b"Connection: close\r\n"))
         await until(lambda: desk.count == 1)
         await peer.reader.readuntil(b"\r\n\r\n")
@@ -202,10 +214,11 @@ async def test_an_answer_waits_for_its_client(side: LaneName) -> None:
     assert said.endswith(b"\r\n0\r\n\r\n")
 
 
-async def test_a_client_that_takes_nothing_is_cut(side: LaneName) -> None:
+@pytest.mark.parametrize("is_tls", [False, True])
+async def test_a_client_that_takes_nothing_is_cut(side: LaneName, is_tls: bool, tmp_path: Path) -> None:
     desk = Desk(pours)
-    async with listening(desk, idle_s=0.1, lane=side) as (_, port):
-        peer = await slow_reader(port)
+    async with listening(desk, idle_s=0.1, lane=side, tls=files(tmp_path) if is_tls else None) as (_, port):
+        peer = await slow_reader(port, client_side() if is_tls else None)
         peer.say(post(b"{}"))
         await until(lambda: desk.ends == ["ClientGone"])
         assert not (await peer.rest()).endswith(b"\r\n0\r\n\r\n")
@@ -240,6 +253,35 @@ async def test_at_the_end_of_the_daemon_answers_are_the_last_and_the_idle_are_cl
         assert await busy.rest() == b""
         await server.stop()
         assert await idle.rest() == b""
+
+
+async def test_who_is_refused_may_send_the_rest_of_the_body_while_the_daemon_ends_and_reads_why(side: LaneName) -> None:
+    # A client that is reset in the midst of sending never looks for an answer.
+    desk, loop = Desk(), asyncio.get_running_loop()
+    desk.refusal = problems.shutting_down()
+    async with listening(desk, lane=side) as (server, port):
+        with socket.create_connection(("127.0.0.1", port)) as line:
+            line.setblocking(False)
+            await loop.sock_sendall(line, LINE + b"Content-Length: 300000\r\n\r\n")
+            assert (await loop.sock_recv(line, 65536)).startswith(b"HTTP/1.1 503 ")
+            stopping = loop.create_task(server.stop())
+            for _ in range(300):
+                await loop.sock_sendall(line, b"x" * 1000)
+                await asyncio.sleep(0)
+            line.shutdown(socket.SHUT_WR)
+            await stopping
+
+
+@pytest.mark.parametrize("sent", [b"Content-Length: 300000\r\n\r\n", b"Content-Length: 999999999\r\n\r\n"])
+async def test_who_is_refused_and_never_sends_the_rest_holds_up_the_end_for_a_moment_only(sent: bytes, side: LaneName) -> None:
+    desk, loop = Desk(), asyncio.get_running_loop()
+    desk.refusal = problems.shutting_down()
+    async with listening(desk, idle_s=60.0, lane=side) as (server, port), speaking(port) as peer:
+        peer.say(LINE + sent)
+        assert (await peer.answer())[0].startswith(b"HTTP/1.1 503 ")
+        begun_at = loop.time()
+        await server.stop()
+        assert loop.time() - begun_at < 0.8 * patience.LINGER_S
 
 
 async def test_an_answer_that_is_cut_or_short_never_looks_whole(side: LaneName) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from runtime.config.problems import ConfigError
 from runtime.config.settings import TlsFiles
+from runtime.http import server
 from runtime.ports import EdgeRequest, EdgeSink
 from tests.daemon.config_files import load
 from tests.daemon.edge_desk import MAX_BODY, Desk, listening, speaking, until
@@ -96,6 +97,16 @@ async def test_a_client_that_leaves_ends_its_request(tmp_path: Path, side: LaneN
 async def test_a_handshake_that_never_ends_does_not_hold_up_the_end(tmp_path: Path, side: LaneName) -> None:
     async with listening(Desk(), lane=side, tls=files(tmp_path)) as (_, port), speaking(port) as peer:
         peer.say(b"\x16\x03\x01")
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01"])
+async def test_who_does_not_shake_hands_is_waited_for_only_so_long(
+    tmp_path: Path, side: LaneName, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "HANDSHAKE_S", 0.1)
+    async with listening(Desk(), idle_s=600.0, lane=side, tls=files(tmp_path)) as (_, port), speaking(port) as peer:
+        peer.say(sent)
+        assert await peer.rest() == b""
 
 
 # -- the daemon

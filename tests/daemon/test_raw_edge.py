@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from runtime.courier.problems import Problem
 from runtime.http.raw_sink import answer_head
 from runtime.ports import EdgeRequest, EdgeSink
-from tests.daemon.edge_desk import Desk, Stage, echo, hangs, pours
+from tests.daemon.edge_desk import IDLE_S, MAX_BODY, Behaviour, Desk, Stage, echo, hangs, pours
 
 LINE = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 GET = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -102,6 +102,32 @@ async def test_noise_is_refused_or_waited_for(noise: bytes) -> None:
     stage.end()
 
 
+@pytest.mark.parametrize(
+    ("begins", "piece"),
+    [
+        (b"2;", b"x" * 8_000),
+        (b"0\r\n", b"Trailer: of many\r\n" * 400),
+        (b"%x\r\n" % MAX_BODY, b"\r\n\r\n" * 2_000),
+    ],
+    ids=["an extension", "trailers", "blank lines"],
+)
+async def test_a_chunked_body_has_no_more_around_it_than_it_needs(begins: bytes, piece: bytes) -> None:
+    stage = Stage(Desk())
+    await stage.feed(CHUNKED + begins)
+    for _ in range(12):
+        await stage.feed(piece)
+    assert stage.desk.refusals == [400]
+    assert stage.wire.sent.startswith(b"HTTP/1.1 400 ")
+    await stage.feed(post(b"next"))
+    assert stage.desk.requests == []
+
+
+async def test_a_chunked_body_may_come_in_chunks_of_a_byte() -> None:
+    stage = Stage(Desk())
+    await stage.feed(CHUNKED, *[b"1\r\nx\r\n" * 1_000] * 40, b"0\r\n\r\n")
+    assert stage.desk.bodies == [b"x" * 40_000]
+
+
 async def test_of_what_is_sent_ahead_only_so_much_is_read() -> None:
     gate = asyncio.Event()
 
@@ -144,6 +170,34 @@ async def test_a_client_that_takes_little_but_takes_is_not_given_up() -> None:
     assert (stage.wire.is_over, stage.desk.ends) == (True, ["ClientGone"])
 
 
+async def breaks_off(request: EdgeRequest, sink: EdgeSink) -> None:
+    await sink.start(200, [], None)
+    sink.abort()
+
+
+@pytest.mark.parametrize(
+    ("behave", "sent"),
+    [
+        (echo, post(b"{}", b"Connection: close\r\n")),
+        (echo, post(b"{}").replace(b"Host", b"Host ")),
+        (breaks_off, post(b"{}")),
+    ],
+    ids=["the last answer", "a refusal", "an answer broken off"],
+)
+async def test_who_does_not_take_the_last_words_is_waited_for_only_so_long(behave: Behaviour, sent: bytes) -> None:
+    stage = Stage(Desk(behave))
+    stage.wire.unsent_bytes = 1000
+    await stage.feed(sent)
+    assert stage.wire.sent.startswith(b"HTTP/1.1 ")
+    assert stage.connection.deadline <= asyncio.get_running_loop().time() + IDLE_S
+    stage.wire.unsent_bytes = 999
+    stage.connection.expire()
+    assert not stage.wire.is_cut
+    assert stage.connection.deadline <= asyncio.get_running_loop().time() + IDLE_S
+    stage.connection.expire()
+    assert stage.wire.is_cut
+
+
 async def test_who_is_cut_at_the_end_is_told_so() -> None:
     desk = Desk(hangs)
     stage = Stage(desk)
@@ -179,6 +233,15 @@ async def test_who_asks_nothing_is_closed_when_the_daemon_ends() -> None:
     stage = Stage(Desk())
     stage.lane.close_idle()
     assert stage.wire.is_over
+
+
+@pytest.mark.parametrize("bad", ["\r\n", "\n", "\r", "\0"])
+def test_what_would_end_a_header_is_a_space_in_it(bad: str) -> None:
+    for header in ((f"a{bad}b", "c"), ("a b", f"c{bad}")):
+        head = answer_head(200, [header], "")
+        assert head.count(b"\r\n") == head.count(b"\n") == head.count(b"\r") == 5
+        assert b"\0" not in head
+        assert b"\r\na " in head
 
 
 def test_nothing_in_a_header_begins_another() -> None:

@@ -10,9 +10,13 @@ import pytest
 
 from messages.failures import Blame, Retry, Scope
 from runtime.ports import CallFailed, Upstream, UpstreamRequest
+from runtime.upstream import aiohttp_client, raw_client
 from runtime.upstream.aiohttp_client import AiohttpUpstream
 from runtime.upstream.raw_client import RawUpstream
 from tests.daemon.upstream_server import CHUNKED, OK, Reader, Server, Writer, failing, one_answer, request, serving
+
+HTTP_2 = b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64"
+"""What a server says first that speaks nothing else: a frame of SETTINGS."""
 
 
 @pytest.fixture
@@ -117,6 +121,7 @@ async def test_pain_06_chunks_come_as_they_were_sent_without_waiting_for_more(se
         (b"HTTP/1.1 2", "close", "broken", 0),
         (b"HTTP/1.1 200 OK\r\nContent-Le", "reset", "broken", 0),
         (b"SSH-2.0-OpenSSH_9.6\r\n", "hang", "broken", 0),
+        (HTTP_2, "hang", "broken", 0),
         (b"\x00\xff\x00\xff\r\n\r\n", "hang", "broken", 0),
         (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "hang", "broken", 0),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nshort", "close", "broken", 200),
@@ -201,22 +206,28 @@ async def test_a_body_that_pauses_too_long_is_an_idle_timeout(server: Server, up
 
 
 async def test_a_pause_of_ours_is_no_pause_of_the_upstreams(server: Server, upstream: Upstream) -> None:
+    is_awaited = asyncio.Event()
+
     async def behave(server: Server, reader: Reader, writer: Writer) -> None:
         await server.take_request(reader)
-        writer.write(CHUNKED + b"3\r\none\r\n")
+        writer.write(CHUNKED)
+        await is_awaited.wait()
+        writer.write(b"3\r\none\r\n")
         await server.release.wait()
         writer.write(b"3\r\ntwo\r\n0\r\n\r\n")
         await reader.read()
 
     server.behave = behave
-    answer = await upstream.call(request(server.url, idle_s=0.1))
+    answer = await upstream.call(request(server.url, idle_s=0.2))
     chunks = answer.chunks()
     first = asyncio.ensure_future(anext(chunks))
+    await asyncio.sleep(0)
+    is_awaited.set()
     assert await first == b"one"
     loop = asyncio.get_running_loop()
     later = loop.create_future()
     # Longer than the idle limit, while nobody waits for a chunk.
-    loop.call_later(0.25, later.set_result, None)
+    loop.call_later(0.35, later.set_result, None)
     await later
     server.release.set()
     assert [chunk async for chunk in chunks] == [b"two"]
@@ -292,6 +303,32 @@ async def test_a_body_beyond_the_limit_is_cut(server: Server, upstream: Upstream
         await got.read(4)
     assert (caught.value.failure.code, caught.value.failure.scope) == ("too_large", Scope.NONE)
     got.close()
+
+
+async def test_a_body_announced_beyond_the_limit_is_not_waited_for(server: Server, upstream: Upstream) -> None:
+    server.behave = one_answer(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", "hang")
+    got = await upstream.call(request(server.url, idle_s=600.0))
+    async with asyncio.timeout(5):
+        with pytest.raises(CallFailed, match="too_large"):
+            await got.read(999)
+    await server.until(lambda: server.open == 0)
+
+
+async def test_a_body_without_end_is_cut_at_the_limit(server: Server, upstream: Upstream) -> None:
+    async def behave(server: Server, reader: Reader, writer: Writer) -> None:
+        await server.take_request(reader)
+        writer.write(CHUNKED)
+        while not server.release.is_set():
+            writer.write(b"1000\r\n%b\r\n" % bytes(0x1000))
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    server.behave = behave
+    got = await upstream.call(request(server.url))
+    async with asyncio.timeout(5):
+        with pytest.raises(CallFailed, match="too_large"):
+            await got.read(100_000)
+    await server.until(lambda: server.open == 0)
 
 
 async def test_pain_17_cancelling_the_wait_for_the_answer_cuts_the_connection(server: Server, upstream: Upstream) -> None:
@@ -405,6 +442,35 @@ async def test_a_second_stale_connection_in_one_call_is_a_failure(server: Server
     await (await upstream.call(request(server.url))).read(5)
     assert (await failing(upstream, request(server.url))).failure.code == "broken"
     assert len(server.requests) == 3
+
+
+async def test_a_connection_that_ends_when_the_provider_has_worked_a_while_is_not_stale(
+    server: Server, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for client in (aiohttp_client, raw_client):
+        # A while that is over before it began.
+        monkeypatch.setattr(client, "STALE_WITHIN_S", -1.0)
+    server.behave = drops_second()
+    await (await upstream.call(request(server.url))).read(5)
+    assert (await failing(upstream, request(server.url))).failure.code == "broken"
+    assert len(server.requests) == 2
+
+
+async def test_a_connection_that_served_before_and_says_nothing_now_is_given_up_in_time_and_not_asked_again(
+    server: Server, upstream: Upstream
+) -> None:
+    async def behave(server: Server, reader: Reader, writer: Writer) -> None:
+        await server.take_request(reader)
+        writer.write(OK)
+        await server.take_request(reader)
+        await reader.read()
+
+    server.behave = behave
+    await (await upstream.call(request(server.url, headers_s=600.0, idle_s=600.0))).read(5)
+    async with asyncio.timeout(5):
+        assert (await failing(upstream, request(server.url, headers_s=0.05))).failure.code == "first_byte_timeout"
+    await server.until(lambda: server.open == 0)
+    assert len(server.requests) == 2
 
 
 async def test_a_closed_port_makes_no_calls_and_leaves_no_connection(server: Server, upstream: Upstream) -> None:

@@ -62,6 +62,18 @@ async def test_aiohttp_where_it_is_wanted(server: Server, aiohttp_made: list[obj
     assert len(aiohttp_made) == 1
 
 
+async def test_auto_leaves_a_url_that_ours_does_not_take_to_the_other_client(
+    server: Server, aiohttp_made: list[object]
+) -> None:
+    upstream = ChoosingUpstream()
+    odd = request(server.url + "/\N{GREEK SMALL LETTER ALPHA}")
+    assert (await failing(upstream, replace(odd, transport="raw"))).failure.code == "unsendable"
+    assert await (await upstream.call(odd)).read(5) == b"hello"
+    await upstream.close()
+    assert len(aiohttp_made) == 1
+    assert server.requests[0].startswith(b"POST /v1/chat/completions/%CE%B1 HTTP/1.1\r\n")
+
+
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
 async def test_auto_asks_the_proxy_of_the_environment_and_raw_never_does(
     server: Server, monkeypatch: pytest.MonkeyPatch, name: str

@@ -274,6 +274,16 @@ def test_headers_trailers_and_extensions_have_an_end(pieces: list[bytes]) -> Non
     assert not connection.rest(1.0)
 
 
+def test_a_long_stream_may_come_in_small_pieces() -> None:
+    connection, _ = asked()
+    fed(connection, CHUNKED)
+    for _ in range(HEAD_BYTES_MAX // 4):
+        # The size alone, the content, and its end: a read each.
+        assert fed(connection, b"5\r\n", b"hello", b"\r\n") == b"hello"
+    fed(connection, b"0\r\n", b"\r\n")
+    assert connection.rest(1.0)
+
+
 def test_nearly_endless_headers_are_still_taken() -> None:
     connection, _ = asked()
     fed(connection, HEAD + b"X: y\r\n" * 6000 + b"Content-Length: 0\r\n\r\n")
@@ -292,6 +302,14 @@ def test_the_socket_is_not_read_while_nobody_takes_what_came() -> None:
         assert fed_bytes <= BUFFERED_BYTES_HIGH + 0x8000
     assert len(connection.take()) == fed_bytes
     assert not line.is_reading_paused
+
+
+def test_chunks_that_come_together_are_given_out_together() -> None:
+    connection, _ = asked()
+    connection.data_received(CHUNKED + b"1\r\na\r\n" * 100)
+    connection.data_received(b"1\r\nb\r\n" * 100)
+    assert connection.take() == b"a" * 100 + b"b" * 100
+    assert connection.take() == b""
 
 
 def test_a_large_request_goes_out_in_pieces_as_it_is_taken() -> None:

@@ -18,6 +18,7 @@ from runtime.upstream.raw_connection import RawConnection
 from runtime.upstream.raw_dial import Dialer
 from runtime.upstream.raw_pool import Pool
 from runtime.upstream.raw_request import Origin
+from runtime.upstream.raw_tls import ClientContext
 from tests.daemon.upstream_server import CHUNKED, OK, Reader, Server, Writer, failing, one_answer, request, serving
 from tests.daemon.upstream_tls import server_side
 
@@ -108,6 +109,21 @@ async def test_connections_that_rest_too_long_are_closed(
     await server.until(lambda: server.open == 0)
 
 
+async def test_the_connection_used_last_is_used_next_so_that_those_not_needed_are_closed(
+    server: Server, upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raw_pool, "KEEPALIVE_S", 0.4)
+    await asyncio.gather(*(hello(upstream, server.url) for _ in range(4)))
+    made = server.connections
+    async with asyncio.timeout(5):
+        while server.open > 1:
+            await hello(upstream, server.url)
+            # At rest for a moment, so that it is there when the others are closed.
+            await asyncio.sleep(0.005)
+    await hello(upstream, server.url)
+    assert (server.connections, server.open) == (made, 1)
+
+
 async def test_no_more_than_so_many_connections_rest(
     server: Server, upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,7 +135,10 @@ async def test_no_more_than_so_many_connections_rest(
     await server.until(lambda: server.open == 2)
 
 
-async def test_a_server_cannot_send_without_end_while_nobody_reads(server: Server, upstream: RawUpstream) -> None:
+@pytest.mark.parametrize("is_tls", [False, True])
+async def test_a_server_cannot_send_without_end_while_nobody_reads(
+    is_tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sent_bytes = 0
 
     async def behave(server: Server, reader: Reader, writer: Writer) -> None:
@@ -137,12 +156,17 @@ async def test_a_server_cannot_send_without_end_while_nobody_reads(server: Serve
             writer.write(bytes(1 << 16))
             sent_bytes += 1 << 16
 
-    server.behave = behave
-    answer = await upstream.call(request(server.url))
-    await server.release.wait()
-    assert 0 < sent_bytes < SENT_BYTES_MAX
-    assert len(await anext(answer.chunks())) > 0
-    answer.close()
+    context = server_side(tmp_path) if is_tls else None
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+    async with serving(context) as server:
+        server.behave = behave
+        upstream = RawUpstream()
+        answer = await upstream.call(request(server.url.replace("127.0.0.1", "localhost")))
+        await server.release.wait()
+        assert 0 < sent_bytes < SENT_BYTES_MAX
+        assert len(await anext(answer.chunks())) > 0
+        answer.close()
+        await upstream.close()
 
 
 async def test_an_answer_before_the_request_was_read_is_given_out(server: Server, upstream: RawUpstream) -> None:
@@ -291,6 +315,29 @@ async def test_a_later_connection_goes_on_with_the_session_of_an_earlier_one(
     assert continued[:4] == [False, True, True, False]
 
 
+async def test_a_handshake_that_failed_is_begun_anew_next_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = server_side(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+    ours = ClientContext.made()
+    monkeypatch.setattr(ClientContext, "made", lambda: ours)
+    async with serving(context) as secure:
+        upstream = RawUpstream()
+        await hello(upstream, secure.url.replace("127.0.0.1", "localhost"))
+        assert list(ours.sessions) == ["localhost"]
+        # Somebody else at that name, who speaks no TLS.
+        async with serving() as other:
+            other.behave = speaks_no_tls
+            plain = other.url.replace("http://127.0.0.1", "https://localhost")
+            assert (await failing(upstream, request(plain))).failure.code == "tls"
+        assert list(ours.sessions) == []
+        await upstream.close()
+
+
+async def speaks_no_tls(server: Server, reader: Reader, writer: Writer) -> None:
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    await reader.read()
+
+
 # -- names and addresses
 
 
@@ -302,6 +349,7 @@ class Names:
         self._addresses = addresses
         self._silent = silent
         self.asked = 0
+        self.tried: list[Any] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loop, name)
@@ -311,9 +359,11 @@ class Names:
         await asyncio.sleep(0)
         if host == "nowhere":
             raise socket.gaierror(socket.EAI_NONAME, "unknown")
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in self._addresses]
+        families = [socket.AF_INET6 if ":" in address[0] else socket.AF_INET for address in self._addresses]
+        return [(f, socket.SOCK_STREAM, 6, "", address) for f, address in zip(families, self._addresses, strict=True)]
 
     async def sock_connect(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        self.tried.append(address[0])
         if address[0] in self._silent:
             await self._loop.create_future()
         if address[1] == 1:
@@ -364,6 +414,29 @@ async def test_where_one_address_refuses_or_says_nothing_the_next_is_taken(
     origin, pool = origin_of(server), Pool(asyncio.get_running_loop())
     names = Names([first, ("127.0.0.1", origin.port)], silent=("127.0.0.9",))
     assert (await dialled(names, origin, pool)).is_ready
+    await emptied(pool)
+
+
+async def test_the_families_of_addresses_take_turns_so_that_a_broken_one_costs_little(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raw_dial, "HAPPY_EYEBALLS_S", 0.01)
+    origin, pool = origin_of(server), Pool(asyncio.get_running_loop())
+    broken = [(f"fd00::{number}", 80) for number in (1, 2, 3)]
+    names = Names([*broken, ("127.0.0.1", origin.port)], silent=("fd00::1", "fd00::2", "fd00::3"))
+    assert (await dialled(names, origin, pool)).is_ready
+    assert names.tried[:2] == ["fd00::1", "127.0.0.1"]
+    await emptied(pool)
+
+
+async def test_what_a_name_resolved_to_is_not_believed_for_ever(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raw_dial, "RESOLVED_S", 0.0)
+    origin, pool = origin_of(server), Pool(asyncio.get_running_loop())
+    names = Names([("127.0.0.1", origin.port)])
+    dialer = Dialer(names)  # type: ignore[arg-type] # stands in for a loop
+    for _ in range(2):
+        await dialer.dial(origin, pool.made, 2.0)
+    assert names.asked == 2
     await emptied(pool)
 
 

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,10 @@ INHERITED: dict[str, Fields] = {
     made.node.name: made.fields for name in MODULES for made in classes(ast.parse((ROOT / name).read_text()))
 }
 WORDS = [name for name in MODULES if name.parts[0] == "messages" and name.name not in ("base.py", "codec.py")]
+
+
+def classes_of(name: Path) -> list[str]:
+    return [made.node.name for made in classes(ast.parse((ROOT / name).read_text()))]
 
 
 @pytest.fixture
@@ -64,6 +69,29 @@ def test_a_message_written_out_has_the_tag_the_fields_the_defaults_and_the_annot
         assert list(made.__annotations__) == [field.name for field in fields]
 
 
+def shown(default: Any) -> str:
+    return default.__qualname__ if callable(default) else repr(default)
+
+
+def habits(cls: type[Any]) -> dict[str, object]:
+    """How a class is made, compared, hashed, shown and matched."""
+    signature = inspect.signature(cls)
+    own = {name: getattr(cls, name, None) is getattr(object, name) for name in ("__eq__", "__hash__", "__lt__", "__repr__")}
+    return own | {
+        "parameters": [(part.name, part.kind, shown(part.default)) for part in signature.parameters.values()],
+        "is_hashable": cls.__hash__ is not None,
+        "pattern": getattr(cls, "__match_args__", None),
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if classes_of(name)], ids=str)
+def test_every_class_written_out_is_made_compared_hashed_and_matched_as_before(name: Path, no_tags: None) -> None:
+    original = importlib.import_module(".".join(name.with_suffix("").parts))
+    module = written_out(name)
+    for cls in classes_of(name):
+        assert habits(getattr(module, cls)) == habits(getattr(original, cls)), cls
+
+
 def test_who_is_written_out_is_made_by_position_and_by_name_compared_hashed_and_shown_as_before() -> None:
     source = '''
 from dataclasses import dataclass
@@ -91,6 +119,21 @@ class Named(Point):
     assert repr(named(1, name="here")) == "Named(x=1, y=2, name='Here')"
     with pytest.raises(TypeError, match="missing 1 required"):
         point()
+
+
+@pytest.mark.parametrize("options", ["frozen=False", "frozen=True, eq=False", "eq=False", "order=True", "repr=False"])
+def test_the_options_of_a_dataclass_are_kept(options: str) -> None:
+    source = f"from dataclasses import dataclass\n\n@dataclass({options})\nclass Point:\n    x: int = 1\n"
+    written, original = dict[str, Any](__name__="written"), dict[str, Any](__name__="original")
+    exec(expand(source, {}), written)
+    exec(source, original)
+    assert habits(written["Point"]) == habits(original["Point"])
+
+
+@pytest.mark.parametrize("decorators", ["@dataclass(kw_only=True)", "@dataclass\n@total_ordering", "@message('a', order=True)"])
+def test_what_would_be_lost_in_writing_out_is_refused(decorators: str) -> None:
+    with pytest.raises(ValueError, match="Point: cannot write out"):
+        expand(f"{decorators}\nclass Point:\n    x: int = 1\n", {})
 
 
 def test_what_cannot_be_written_out_and_what_need_not_be_stays_as_it_is() -> None:
@@ -147,6 +190,25 @@ async def waits():
         pass
 """
     assert hazards(source) == [6, 14, 15]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "    try:\n        pass\n    except* ValueError:\n        await one()",
+        "    try:\n        pass\n    except ValueError:\n        return await one()",
+        "    try:\n        pass\n    except ValueError:\n        return [x async for x in many()]",
+        "    try:\n        pass\n    except ValueError:\n        return {await one(x) for x in few()}",
+        "    try:\n        pass\n    except ValueError:\n        async for x in many(): pass",
+        "    try:\n        pass\n    except ValueError:\n        yield 1",
+        "    try:\n        pass\n    finally:\n        x = (yield)",
+        "    try:\n        pass\n    finally:\n        with one(): await two()",
+        "    def inner():\n        async def innermost():\n            try: pass\n            finally: await one()",
+        "    try:\n        pass\n    except Exception:\n        try: await one()\n        except ValueError: pass",
+    ],
+)
+def test_waiting_is_found_under_whatever_guise(source: str) -> None:
+    assert hazards(f"async def waits():\n{source}\n") == [5]
 
 
 def test_the_lists_of_modules_name_what_there_is() -> None:

@@ -66,3 +66,18 @@ def test_pain_10_a_conversation_leaves_a_provider_that_fails_and_settles_elsewhe
     first, last = homes[0], homes[-1]
     assert first != last
     assert homes == [first] * homes.count(first) + [last] * homes.count(last), "no request failed, and it moved once"
+
+
+@pytest.mark.parametrize("strategy", ["round_robin", "weighted", "least_connections"])
+def test_pain_10_a_request_that_its_home_fails_goes_elsewhere_also_where_the_home_may_compete_again(strategy: str) -> None:
+    async def scene(world: World) -> None:
+        messages = [{"role": "system", "content": PAST}, {"role": "user", "content": "How long is a siding?"}]
+        home = (await world.ask(messages=messages)).provider
+        world.fault(home, FaultKind.ERRORS)
+        client = await world.ask(messages=messages)
+
+        assert client.status == 200
+        assert client.provider != home
+        assert (await world.ask(messages=messages)).provider == client.provider, "its home from then on"
+
+    run(loaded([provider(name) for name in "abc"], strategy=strategy, failover={"with_replacement": True}), scene)

@@ -17,8 +17,9 @@ from messages.envelope import Envelope
 from messages.stats import GetStats, Stats
 from runtime.config.settings import Loaded
 from runtime.courier.retries import BUDGET_FLOOR
+from runtime.ports import UpstreamAnswer, UpstreamRequest
 from runtime.simulation.faults import FaultKind
-from tests.system.house import MODEL, PLAIN, Client, World, loaded, provider, run
+from tests.system.house import MODEL, PLAIN, Client, World, loaded, provider, run, url_of
 
 WARM = 20
 """Requests that earn one hedge at 5 %, and teach how long a call takes."""
@@ -161,6 +162,36 @@ def test_of_a_first_call_a_copy_and_a_hedge_the_first_content_wins_and_both_othe
         assert sorted(ends.of(client)) == sorted(
             [LOST_A, (hangs, kinds[hangs], Outcome.LOST_HEDGE), (winner, kinds[winner], Outcome.SUCCESS)]
         )
+
+    behaviours = {"a": PLAIN, "b": replace(PLAIN, ttfb_ms=150), "c": replace(PLAIN, ttfb_ms=200)}
+    explore = {"max_share": 1.0, "idle": "1s"}
+    run(two(names="abc", strategy="least_latency", explore=explore), scene, behaviours, journal=ends)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_mistake_of_ours_in_a_call_beside_costs_the_request_nothing_where_another_one_answers(
+    stream: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends = Ends()
+
+    async def scene(world: World) -> None:
+        for _ in range(40):
+            await world.ask(stream=stream)
+        await asyncio.sleep(5.0)
+        world.fault("a", FaultKind.HANG)
+        call = world.wire.call
+
+        async def broken(request: UpstreamRequest) -> UpstreamAnswer:
+            if request.url.startswith(url_of("c")):
+                raise RuntimeError("not thought of")
+            return await call(request)
+
+        monkeypatch.setattr(world.wire, "call", broken)
+        client = await world.ask(stream=stream)
+
+        assert (client.fate, client.provider) == ("answer", "b")
+        assert sorted(ends.of(client)) == [LOST_A, WON_B, ("c", AttemptKind.EXPLORE, Outcome.FAILED)]
+        assert "a call beside the first one broke" in caplog.text
 
     behaviours = {"a": PLAIN, "b": replace(PLAIN, ttfb_ms=150), "c": replace(PLAIN, ttfb_ms=200)}
     explore = {"max_share": 1.0, "idle": "1s"}
@@ -411,6 +442,24 @@ def test_a_shutdown_gives_the_frame_to_a_stream_that_a_hedge_has_begun() -> None
         assert client.fate == "frame"
         assert "shutting_down" in client.text
         assert world.house.edge.counters.by_status == {200: WARM + 1}, "what the clients saw"
+
+    run(two(), scene)
+
+
+def test_a_client_that_takes_nothing_of_the_last_frame_at_a_shutdown_is_no_mistake_of_ours(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scene(world: World) -> None:
+        await warmed(world)
+        world.fault("a", FaultKind.HANG)
+        client = world.send(stream=True, max_tokens=5000)
+        await until(world, lambda: bool(client.chunks))
+        client.pause_s = 100.0
+        await world.house.edge.drain(0.0)
+        await client.wait()
+
+        assert client.fate == "cut"
+        assert not [record for record in caplog.records if record.name == "pointsman.courier"]
 
     run(two(), scene)
 

@@ -113,7 +113,8 @@ def test_tokens_used_beyond_their_estimate_that_nobody_charges_are_seen(monkeypa
 
 def test_storms_are_storms() -> None:
     """That the laws held means something only if there was everything to break them."""
-    told = reduce(add, (tale(seed) for seed in range(15)))
+    explored = (30, 32)  # Few storms have a provider worth a copy.
+    told = reduce(add, (tale(seed) for seed in (*range(15), *explored)))
 
     assert {"answer", "error", "frame", "left"} <= set(told.fates)
     assert {200, 429, 502, 503, 504} <= set(told.statuses)

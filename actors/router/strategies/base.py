@@ -18,6 +18,8 @@ Ranked = list[tuple[float, Bid]]
 
 MEMORIES_MAX = 4096
 """(strategy, model) pairs remembered; the names are anybody's where a provider takes any."""
+FRESH_S = 0.001
+FRESH_TURNS = 4
 
 
 @dataclass(slots=True)
@@ -45,6 +47,27 @@ class Memory:
     """Another number for ``learn``: the turn at whose end something began anew."""
     leaders: tuple[str, ...] = ()
     """Of a strategy that keeps them: those of the last sample, best first."""
+    window: list[int] = field(default_factory=list)
+    """Of those asked last by a strategy that draws them: their places in ``drawn_from``, the oldest first."""
+    drawn_from: Sequence[Entry] = ()
+    first: int = 0
+    """Place of the one drawn by its weight, by a strategy that does so."""
+    fresh: int = 0
+    """So many of the next sample are drawn anew; the router says so (``freshen``)."""
+    fresh_at: float = 0.0
+    """Monotonic s up to which time has paid for candidates drawn anew."""
+
+    def freshen(self, now: float) -> None:
+        """Let the next sample have one candidate anew for each ms that passed, and one in every fourth turn at least.
+
+        So what is drawn anew costs no more than a small share of the processor however many decisions there are, and a sample
+        is wholly new where they are few.
+        """
+        passed = int((now - self.fresh_at) / FRESH_S)
+        if passed > 0:
+            self.fresh, self.fresh_at = passed, now
+        else:
+            self.fresh = 0 if self.turn % FRESH_TURNS else 1
 
     def note(self, provider: str) -> None:
         """Remember a winner."""
@@ -78,6 +101,7 @@ class Memories:
         for memory in self._by_pair.values():
             memory.served = {provider: turn for provider, turn in memory.served.items() if provider in providers}
             memory.credits = {provider: credit for provider, credit in memory.credits.items() if provider in providers}
+            memory.window, memory.drawn_from = [], ()
 
 
 Rank = Callable[[list[Bid], Ask, Memory, Random], Ranked]
@@ -98,13 +122,33 @@ def first_of_index(entries: Sequence[Entry], memory: Memory, rng: Random, count:
 
 
 def sampled(entries: Sequence[Entry], memory: Memory, rng: Random, count: int) -> list[Entry]:
-    """A random sample, for strategies that compare latency or load. See ``Strategy.keeps_winner``."""
-    size = len(entries)
-    chosen: dict[int, Entry] = {}
-    while len(chosen) < count:
-        position = int(rng.random() * size)
-        chosen[position] = entries[position]
-    return list(chosen.values())
+    """A random sample, for strategies that compare latency or load. See ``Strategy.keeps_winner``.
+
+    It is a window that moves on over a random sequence of the candidates: ``memory.fresh`` of them are new, and the others are
+    those of the decision before, still in the processor's caches. Nothing but chance says who comes and when it goes, so each
+    set is as likely as any other, as if all had been drawn anew; only samples that follow one another at once are alike. Where
+    the candidates are others (a reload, a request that bars some), all are drawn anew.
+    """
+    if len(entries) <= count:
+        return list(entries)
+    return [entries[position] for position in drawn(entries, memory, rng, 0, len(entries), count)]
+
+
+def drawn(entries: Sequence[Entry], memory: Memory, rng: Random, low: int, size: int, count: int) -> list[int]:
+    """The window of ``sampled``, over the ``size`` places from ``low`` only: ``count`` places, fewer than ``size``."""
+    window = memory.window
+    if memory.drawn_from is not entries or not window or not low <= window[0] < low + size:
+        window = memory.window = []
+        memory.drawn_from = entries
+    wanted = min(count, max(memory.fresh, count - len(window)))
+    # Who leaves may be drawn again: then every place that is not kept is as likely.
+    del window[: len(window) - (count - wanted)]
+    while wanted:
+        position = low + int(rng.random() * size)
+        if position not in window:
+            window.append(position)
+            wanted -= 1
+    return window
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +170,7 @@ class Strategy:
     is_order: bool = False
     """True: the static order is the whole choice, whatever the bids say."""
     keeps_leaders: bool = False
-    """True: three quarters of those asked first are the best of the last sample, and only the others are drawn anew.
+    """True: three quarters of those asked first are the best of the last sample, and only the others are drawn.
 
     For scores that say something of a provider rather than of this moment. Source: Mitzenmacher, Prabhakar and Shah, *Load
     balancing with memory* (2002): remembering the best is worth more than drawing more. It also asks actors that are at hand.

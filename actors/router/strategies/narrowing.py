@@ -10,7 +10,7 @@ from itertools import accumulate
 from math import inf
 from random import Random
 
-from actors.router.strategies.base import Memory, sampled
+from actors.router.strategies.base import Memory, drawn, sampled
 from actors.router.table import Entry
 
 
@@ -41,18 +41,17 @@ def sampled_by_weight(entries: Sequence[Entry], memory: Memory, rng: Random, cou
     A sample then comes up with a probability proportional to its own total weight. So whoever of it is taken in proportion to
     weight is taken, over all samples, with exactly its share of the weight of all (Midzuno, 1952: *On the sampling system
     with probability proportionate to sum of sizes*). Drawing all of them by weight would count the weights twice; drawing
-    none of them so would keep a provider that has most of the weight from getting it.
+    none of them so would keep a provider that has most of the weight from getting it. The others are a window as ``sampled``
+    has it: who is in it has nothing to do with weights; and the one stays as long as nothing else is drawn anew.
     """
     sums = entries.keys if isinstance(entries, Keyed) else by_weight(entries, "").keys
     if sums[-1] <= 0:
         return sampled(entries, memory, rng, count)
-    first = bisect_right(sums, rng.random() * sums[-1])
-    chosen = {first: entries[first]}
-    size = len(entries)
-    while len(chosen) < count:
-        position = int(rng.random() * size)
-        chosen[position] = entries[position]
-    return list(chosen.values())
+    if memory.fresh or memory.drawn_from is not entries:
+        memory.first = bisect_right(sums, rng.random() * sums[-1])
+    first = memory.first
+    others = [position for position in drawn(entries, memory, rng, 0, len(entries), count) if position != first]
+    return [entries[first], *[entries[position] for position in others[: count - 1]]]
 
 
 def turn_by_weight(entries: Sequence[Entry], memory: Memory, rng: Random, count: int) -> list[Entry]:
@@ -98,11 +97,7 @@ def best_sampled(entries: Sequence[Entry], memory: Memory, rng: Random, count: i
     keys = entries.keys
     low = bisect_left(keys, keys[count])
     size = bisect_right(keys, keys[count]) - low
-    chosen: dict[int, Entry] = {}
-    while len(chosen) < count - low:
-        position = low + int(rng.random() * size)
-        chosen[position] = entries[position]
-    return [*entries[:low], *chosen.values()]
+    return [*entries[:low], *[entries[position] for position in drawn(entries, memory, rng, low, size, count - low)]]
 
 
 def _sorted_by(entries: Sequence[Entry], key: Callable[[Entry], float]) -> Keyed:
