@@ -1,7 +1,7 @@
 """What the C library does with memory that was freed.
 
-glibc gives each block of over 128 kB, such as the body of a request with a picture, pages of its own, which the kernel fills with
-zeros, and gives them back at once. Of a request with 1 MB that was the largest part of its time.
+glibc gives each block of over 128 kB, such as the body of a request with a picture, pages of its own, which the kernel fills
+with zeros, and gives them back at once. Of a request with 1 MB that was a good part of its time.
 """
 
 import ctypes
