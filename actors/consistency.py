@@ -7,6 +7,7 @@ looked at every value by itself before.
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from actors.naming import Naming, Server, split
 from actors.patterns import name_test, time_zone
 from actors.redirects import Redirects
 from messages.policy import (
@@ -38,25 +39,23 @@ class Fault:
 
 def policy_faults(
     *,
-    providers: Sequence[str],
+    servers: Sequence[Server],
     strategies: Container[str],
-    models: Collection[str] | None,
     aliases: Mapping[str, str],
     rules: Sequence[Rule],
     tenants: Sequence[TenantSpec],
     pools: Sequence[PoolSpec],
     default_provider: str | None,
     strategy: str,
-    listed: Collection[str] = (),
 ) -> list[Fault]:
     """Everything that cannot be meant, in the order of the file; disabled rules too, for they can be switched on.
 
-    ``providers`` are ids; ``models`` the public names that are served, None if some provider takes any name; ``aliases`` lead
-    from name to name; no ``default_provider`` is the first one; an empty ``strategy`` is the default one; ``listed`` are the
-    public names that are known where ``models`` is None.
+    ``servers`` are the providers; ``aliases`` lead from name to name; no ``default_provider`` is the first one; an empty
+    ``strategy`` is the default one.
     """
-    names = listed if models is None else models
-    known = _Known(frozenset(providers), strategies, models, names, aliases)
+    names = frozenset(name for server in servers for name in server.models)
+    takes_any = any(server.takes_any for server in servers)
+    known = _Known(frozenset(server.id for server in servers), strategies, None if takes_any else names, names, aliases)
     faults: list[Fault] = []
     if default_provider and default_provider not in known.providers:
         faults.append(Fault(("default_provider",), f"there is no provider {default_provider!r}"))
@@ -74,7 +73,8 @@ def policy_faults(
         faults += own
         # A rule that is not sound by itself leads nowhere.
         sound.append(replace(rule, enabled=False) if own else rule)
-    circles = Redirects(sound, pools, known.public, known.model_of, [*sorted(names), *aliases]).circles()
+    naming = Naming(servers, default_provider, aliases)
+    circles = Redirects(sound, pools, naming.place, naming.model_of, [*sorted(names), *aliases]).circles()
     faults += [Fault(circle.steps[0].path, circle.reason) for circle in circles]
     for tenant in tenants:
         path: Path = ("tenants", tenant.name)
@@ -107,8 +107,8 @@ class _Known:
         """Of the model of a redirect."""
         if self.models is None or self.public(target) in self.models:
             return
-        # A pin: which of ids and kinds its first part names is not known here, so that it is taken as it is.
-        pinned = _after_pin(self.public(target))
+        # A pin is taken as it is: whom it names may come and go at run time.
+        _, pinned = split(self.public(target))
         if not pinned or pinned not in self.models:
             yield Fault(path, f"no provider serves a model {target!r}")
 
@@ -120,29 +120,12 @@ class _Known:
             name = self.aliases[name]
         return name
 
-    def model_of(self, public: str) -> str | None:
-        """The model behind a name that is no alias; None: that is not known here, or nobody serves it."""
-        if public in self.listed:
-            return public
-        pinned = _after_pin(public)
-        if pinned:
-            return pinned if public[: -len(pinned) - 1] in self.providers else None
-        return public if self.models is None else None
-
 
 def _counted(names: Sequence[str]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for name in names:
         counts[name] = counts.get(name, 0) + 1
     return counts
-
-
-def _after_pin(name: str) -> str:
-    """What follows the first ``:`` or ``/``; empty: there is none."""
-    for position, character in enumerate(name):
-        if character in ":/":
-            return name[position + 1 :]
-    return ""
 
 
 def _alias_circles(aliases: Mapping[str, str]) -> Iterator[Fault]:

@@ -2,8 +2,8 @@
 
 Found by trying: requests are made up of what the conditions look at, and led through pools and rules as the router leads them.
 So what is found is a circle for certain, with a request that walks it, which the router would answer 500. Not found are circles
-that hang on prices, on a pin to a kind or on whether the provider of a pin has the model alone, those that only some of several
-labels lead into, and those beyond the bounds below.
+that hang on prices, those that only a request with a pin of its own would walk, those that only some of several labels lead
+into, and those beyond the bounds below.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -69,9 +69,9 @@ class Redirects:
     rules: Sequence[Rule]
     pools: Sequence[PoolSpec]
     public: Callable[[str], str]
-    """The name that a name stands for."""
+    """One name for all that lead to the same place."""
     model_of: Callable[[str], str | None]
-    """The model behind a public name: of a pin what comes after it; None: that is not known."""
+    """The model there; None: the name leads nowhere."""
     names: Iterable[str] = ()
     """What clients may ask for besides: a rule may go by a pattern, or by what a name is not."""
     _of_name: dict[str, list[_Ready]] = field(default_factory=dict)
@@ -228,7 +228,7 @@ class Redirects:
                 used.add(ready.place)
                 priority = next((one.priority for one in ready.rule.then if one.kind is ActionKind.PRIORITY), priority)
                 step = Step(name, self.public(ready.target), f"rule {ready.rule.name!r}", _path(ready))
-            if not step.target or step.target == name or self._may_stay(step, model):
+            if not step.target or step.target == name:
                 return ()
             steps.append(step)
             if step.target in way:
@@ -238,10 +238,6 @@ class Redirects:
     def _rules_of_pool(self, model: str) -> Sequence[PoolRule]:
         pool = self._pools.get(model)
         return pool.rules if pool is not None else ()
-
-    def _may_stay(self, step: Step, model: str) -> bool:
-        """Whether it leads from a model to its pin or back, which is nowhere if one provider has that model alone."""
-        return model in (step.source, step.target) and self.model_of(step.target) == model
 
     def _pool_step(self, labels: frozenset[tuple[str, str]], name: str, model: str) -> Step | None:
         """Where the pool sends a request; an empty target: away. None: it lets it pass."""

@@ -19,7 +19,7 @@ class Walker:
     model: str
     tenant: str = ""
     user: str = ""
-    region: str = ""
+    regions: tuple[str, ...] = ()
     priority: int = NORMAL
     has_tools: bool = False
     has_vision: bool = False
@@ -30,7 +30,7 @@ class Walker:
 
     def __str__(self) -> str:
         named = [f"of {kind} {name!r}" for kind, name in (("tenant", self.tenant), ("user", self.user)) if name]
-        named += [f"for region {self.region!r}"] if self.region else []
+        named += [f"for region {' or '.join(map(repr, self.regions))}"] if self.regions else []
         named += [f"of priority {PRIORITIES[self.priority]}"] if self.priority != NORMAL else []
         named += [f"with {what}" for what, has in (("tools", self.has_tools), ("pictures", self.has_vision)) if has]
         named += [f"of {self.prompt_tokens} tokens"] if self.prompt_tokens else []
@@ -48,7 +48,7 @@ class Values:
     def __init__(self) -> None:
         self.tenants: dict[str, None] = {"": None}
         self.users: dict[str, None] = {"": None}
-        self.regions: dict[str, None] = {"": None}
+        self.regions: dict[tuple[str, ...], None] = {(): None}
         self.priorities: dict[int, None] = {NORMAL: None}
         self.tools: dict[bool, None] = {False: None}
         self.vision: dict[bool, None] = {False: None}
@@ -60,10 +60,10 @@ class Values:
 
     def walkers(self, model: str) -> Iterator[Walker]:
         """Requests for ``model`` with all values of each, the plainest first."""
-        for labels, tenant, user, region in product(self.labels, self.tenants, self.users, self.regions):
+        for labels, tenant, user, regions in product(self.labels, self.tenants, self.users, self.regions):
             rest = product(self.priorities, self.tools, self.vision, self.tokens, self.walls or (0.0,))
             for priority, tools, vision, tokens, wall in rest:
-                yield Walker(model, tenant, user, region, priority, tools, vision, tokens, wall, labels)
+                yield Walker(model, tenant, user, regions, priority, tools, vision, tokens, wall, labels)
 
     def add_labels(self, labels: tuple[tuple[str, str], ...]) -> None:
         """Note the labels that a rule of a pool asks for: alone, and with those noted before it."""
@@ -80,7 +80,8 @@ class Values:
         elif kind is ConditionKind.USER and with_names:
             self.users |= dict.fromkeys(condition.names)
         elif kind is ConditionKind.REGION and with_names:
-            self.regions |= dict.fromkeys(condition.names)
+            together = dict.fromkeys((*(name for said in self.regions for name in said), *condition.names))
+            self.regions |= {(name,): None for name in condition.names} | {tuple(together): None}
         elif kind is ConditionKind.MIN_PRIORITY:
             self.priorities |= {max(0, int(number) - 1): None, int(number): None}
         elif kind is ConditionKind.HAS_TOOLS:
@@ -134,7 +135,7 @@ def test_of(condition: Condition) -> Test:
         case ConditionKind.USER:
             return lambda walker, model, priority: walker.user in names
         case ConditionKind.REGION:
-            return lambda walker, model, priority: walker.region in names
+            return lambda walker, model, priority: not names.isdisjoint(walker.regions)
         case ConditionKind.MIN_PRIORITY:
             return lambda walker, model, priority: priority >= number
         case ConditionKind.HAS_TOOLS:

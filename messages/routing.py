@@ -63,6 +63,8 @@ class Exclusion(StrEnum):
     """In no step of the pool's failover chain."""
     LIMIT_AHEAD = "limit_ahead"
     """It bid, but one that goes before it is at its rate limit, which is no reason to fail over here."""
+    NO_STRATEGY = "no_strategy"
+    """There is no strategy of the name the request goes by, so nobody was asked."""
 
 
 class RouteError(StrEnum):
@@ -115,8 +117,8 @@ class Hints(Message):
     tags: tuple[str, ...] = ()
     """All of them are required."""
     max_cost_usd: float | None = None
-    region: str = ""
-    """A region to prefer."""
+    regions: tuple[str, ...] = ()
+    """Regions to prefer, the first before the others."""
     zone: str = ""
     """A zone to prefer."""
     priority: int = NORMAL

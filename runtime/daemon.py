@@ -20,7 +20,7 @@ from messages.control import ConfigSnapshot, ModelSpec, Propose, ProviderSpec
 from messages.envelope import Envelope
 from otel.setup import TracingSettings, build_tracing
 from otel.spans import Tracing
-from runtime import logs
+from runtime import logs, memory
 from runtime.config.prices import priced_model
 from runtime.config.problems import ConfigError, ConfigProblem
 from runtime.config.settings import Loaded
@@ -151,6 +151,7 @@ class Daemon:
         # From before anybody can know of us until all is down: no signal finds its default, which would kill.
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
             await house.start()
+            memory.keep_freed()
             # What is loaded by now stays for good: the collector need not walk it again and again, pausing every request.
             gc.collect()
             gc.freeze()

@@ -132,9 +132,14 @@ class Tree:
             self._reaper = asyncio.get_running_loop().call_later(REAP_S, self._reap)
 
     def _reap(self) -> None:
-        """Stop the draining providers whose last call has ended, and look again while there are others."""
+        """Stop the draining providers whose last call has ended, and look again while there are others.
+
+        An end that was told in this very turn of the loop may lie unread: it counts, so its provider is left to read it.
+        """
         self._reaper = None
-        for provider in [name for name in self._draining if not self._permits.granted_to(name)]:
+        for provider in list(self._draining):
+            if self._permits.granted_to(provider) or self._system.has_mail(f"provider:{provider}"):
+                continue
             del self._draining[provider], self._specs[provider]
             self._system.stop_actor(f"provider:{provider}")
             self._directory.forget(provider)

@@ -168,7 +168,10 @@ class ModelEvidence:
         return expected
 
     def patience_s(self, stream: bool) -> float:
-        """Age (s) at which a call without content that is called off counts as failed: max(2 s, p95 x 2)."""
+        """Age (s) at which a call without content that is called off counts as failed: max(2 s, p95 x 2).
+
+        Twice the p95 stands for the p99, which few samples tell badly (docs/routing.md, Hedging).
+        """
         seen = self.streams if stream else self.wholes
         return max(PATIENCE_S, 2.0 * seen.p95_s) if seen.count else UNKNOWN_PATIENCE_S
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from actors.consistency import Fault, policy_faults
+from actors.naming import Server
 from messages.control import ConfigSnapshot, ProviderSpec
 
 
@@ -18,16 +19,17 @@ def faults_of(snapshot: ConfigSnapshot, strategies: Sequence[str]) -> list[Fault
     return [
         *_repeated(snapshot.providers),
         *policy_faults(
-            providers=[spec.id for spec in snapshot.providers],
+            servers=[
+                Server(spec.id, spec.kind, frozenset(model.name for model in spec.models), spec.takes_any)
+                for spec in snapshot.providers
+            ],
             strategies=frozenset(strategies) if strategies else AnyName(),
-            models=public_names(snapshot),
             aliases=dict(snapshot.aliases),
             rules=snapshot.rules,
             tenants=snapshot.tenants,
             pools=snapshot.pools,
             default_provider=snapshot.default_provider,
             strategy=snapshot.routing.strategy,
-            listed=_listed(snapshot),
         ),
     ]
 

@@ -205,7 +205,7 @@ class RouterActor:
             if now >= self._exploring.look_at:
                 way, copy = self._exploring.choose(pending, ranked, bool(self._queue.waiting), self._requests, now)
             self._plans.open(pending.query.query_id, way[0][1].provider, now)
-        pending.hedge_after_s = self._hedging.after_s(way, self._asked.seconds_per_usd)
+        pending.hedge_after_s = self._hedging.after_s(pending, way, self._asked.seconds_per_usd)
         decision_id = self._record.plan(pending, ranked, now, context)
         if pending.failure:
             self._record.strategy_errors += 1
@@ -223,7 +223,7 @@ class RouterActor:
         winner = ranked[0][1].provider
         self._plans.open(pending.query.query_id, winner, context.now())
         decision_id = self._record.hedge(pending.query, winner)
-        pending.hedge_after_s = self._hedging.after_s(ranked, self._asked.seconds_per_usd)
+        pending.hedge_after_s = self._hedging.after_s(pending, ranked, self._asked.seconds_per_usd)
         context.answer(pending.slot, plan_of(pending, decision_id, ranked))
         self._finish(pending)
 

@@ -55,7 +55,7 @@ class Affinity:
     def _with_home_first(self, pending: Pending, ranked: Ranked) -> Ranked:
         home, course, hints = pending.home, pending.course, pending.query.profile.hints
         place = next((place for place, (_, bid) in enumerate(ranked) if bid.provider == home), None)
-        if place is None or course.preferred or hints.region or hints.zone or home in course.outside:
+        if place is None or course.preferred or hints.regions or hints.zone or home in course.outside:
             return ranked
         bid = ranked[place][1]
         if not bid.healthy or bid.trial or (bid.room is not None and bid.room <= 0):

@@ -62,8 +62,8 @@ def no_start(
     context: Context,
 ) -> NoRoute:
     """Nothing can be made of a query: nobody has its model, or there is no such ``strategy``."""
-    known, detail = table.ids, f"no provider has a model {query.profile.model!r}"
+    route, detail = None, f"no provider has a model {query.profile.model!r}"
     if error is RouteError.STRATEGY_NOT_FOUND:
-        detail, known = f"no strategy {strategy!r}; there are {', '.join(strategies)}", ()
-    decision_id = record.no_start(query, strategy, table.generation, known, error, context)
+        route, detail = table.find(query.profile.model), f"no strategy {strategy!r}; there are {', '.join(strategies)}"
+    decision_id = record.no_start(query, strategy, table, route, error, context)
     return NoRoute(query.query_id, decision_id, error, detail, ())

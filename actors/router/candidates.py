@@ -266,7 +266,7 @@ def rank(pending: Pending, found: Offers, ask: Ask, rng: Random) -> Ranked:
     the winner is the query's from here on.
     """
     hints, chain, steps = ask.profile.hints, pending.course.chain, pending.course.steps
-    is_partial = bool(pending.course.preferred or hints.region or hints.zone)
+    is_partial = bool(pending.course.preferred or hints.regions or hints.zone)
     ranked: Ranked = []
     for tier in found.tiers:
         part: Ranked = []
@@ -285,12 +285,14 @@ def rank(pending: Pending, found: Offers, ask: Ask, rng: Random) -> Ranked:
     return ranked
 
 
-def _preference(pending: Pending, provider: str) -> tuple[int, bool, bool]:
-    """The least comes first: named by request or tenant; then in the region asked for (first in the zone); then in the zone."""
+def _preference(pending: Pending, provider: str) -> tuple[int, int, bool]:
+    """The least comes first: named by request or tenant; then in a region asked for (first in the zone); then in the zone."""
     preferred, hints = pending.course.preferred, pending.query.profile.hints
     place = preferred.index(provider) if provider in preferred else len(preferred)
     spec = pending.route.entries[pending.route.places[provider]].spec
-    return place, bool(hints.region) and spec.region != hints.region, bool(hints.zone) and spec.zone != hints.zone
+    regions = hints.regions
+    region = regions.index(spec.region) if spec.region in regions else len(regions)
+    return place, region, bool(hints.zone) and spec.zone != hints.zone
 
 
 def ranked_by(pending: Pending, bids: list[Bid], ask: Ask, rng: Random) -> Ranked:

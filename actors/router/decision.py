@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from actors.router.pending import Pending
 from actors.router.strategies.base import Ranked
+from actors.router.table import Route
 from messages.calls import CallEnded
 from messages.decisions import AttemptRecord, Candidate, Decision
 from messages.routing import Bid, Exclusion, NoBid, NoBidReason, RouteQuery
@@ -44,6 +45,8 @@ class Kept:
     """Calls upstream, each with the round that led to it."""
     known: tuple[str, ...] = ()
     """All providers there were, where there is no ``pending`` to tell."""
+    route: Route | None = None
+    """What the model leads to, where it is the strategy that does not exist."""
     pardons: int = 0
     """Times that all its refusals were forgotten at once."""
     hedges: tuple[str, ...] = ()
@@ -53,7 +56,7 @@ class Kept:
         """The record for people. Costs some µs for each candidate, so only when asked."""
         pending, ranked = self.pending, self.ranked or []
         profile = self.query.profile
-        found = _candidates(pending, ranked) if pending is not None else [_without_model(name) for name in self.known]
+        found = _candidates(pending, ranked) if pending is not None else [_not_begun(name, self.route) for name in self.known]
         listed, rest = _bounded(found)
         course = pending.course if pending is not None else None
         return Decision(
@@ -62,7 +65,7 @@ class Kept:
             at=self.at,
             generation=pending.generation if pending is not None else self.generation,
             requested_model=profile.model,
-            model=pending.route.model if pending is not None else "",
+            model=pending.route.model if pending is not None else self.route.model if self.route is not None else "",
             strategy=pending.strategy.name if pending is not None else self.strategy,
             rule=course.rule if course is not None else "",
             seed=seed,
@@ -160,7 +163,7 @@ def _candidates(pending: Pending, ranked: Ranked) -> list[Candidate]:
     """Everybody there is: in the order of definition, those who do not serve the model too."""
     scores = {bid.provider: score for score, bid in ranked}
     left_out = {left.provider: left for left in pending.left_out} or pending.course.barred
-    waiting = {entry.id for entry in pending.kept}
+    waiting, asked = {entry.id for entry in pending.kept}, {entry.id for entry in pending.asked}
     answers = pending.by_provider()
     barred = {provider: (reason, detail) for provider, reason, detail in pending.barred}
     found: list[Candidate] = []
@@ -172,6 +175,9 @@ def _candidates(pending: Pending, ranked: Ranked) -> list[Candidate]:
             found.append(_out(name, answer.reason, answer.detail))
         elif name in left_out:
             found.append(_out(name, left_out[name].reason, left_out[name].detail))
+        elif name in asked:
+            # The client left, or the round was lost, before the answers came home.
+            found.append(_out(name, NoBidReason.TIMEOUT, "had not answered yet"))
         elif name in waiting:
             found.append(_out(name, Exclusion.NOT_SAMPLED))
         elif name in pending.route.pinned_out:
@@ -209,12 +215,19 @@ def _without_model(name: str) -> Candidate:
     return _out(name, Exclusion.MODEL)
 
 
+def _not_begun(name: str, route: Route | None) -> Candidate:
+    """Who was left out of a decision of which nothing could be made: for want of the model, or of the strategy."""
+    if route is not None and name in route.places:
+        return _out(name, Exclusion.NO_STRATEGY)
+    return _out(name, Exclusion.PIN) if route is not None and name in route.pinned_out else _without_model(name)
+
+
 def stage_of(reason: str) -> str:
     """The stage of a decision that leaves somebody out for ``reason``."""
     return _STAGES.get(reason, "health")
 
 
-_NOT_ASKED = {Exclusion.MODEL, Exclusion.PIN, Exclusion.NOT_SAMPLED}
+_NOT_ASKED = {Exclusion.MODEL, Exclusion.PIN, Exclusion.NOT_SAMPLED, Exclusion.NO_STRATEGY}
 _STAGES: dict[str, str] = {
     Exclusion.MODEL: "candidates",
     Exclusion.PIN: "candidates",
@@ -238,5 +251,6 @@ _STAGES: dict[str, str] = {
     Exclusion.LIMIT_AHEAD: "limits",
     Exclusion.NOT_SAMPLED: "fan-out",
     Exclusion.WEIGHT_ZERO: "strategy",
+    Exclusion.NO_STRATEGY: "strategy",
 }
 """Where it is not ``health``, which has most."""

@@ -14,6 +14,7 @@ from random import Random
 
 from actors.router.candidates import READY, offers, ranked_by
 from actors.router.pending import Pending
+from actors.router.queue import hopes
 from actors.router.shares import Share
 from actors.router.strategies.base import Ask, Ranked
 from messages.control import HedgeSpec
@@ -39,17 +40,21 @@ class Hedging:
         self._is_on = spec.enabled and spec.max_share > 0.0
         self.share.change(spec.max_share, requests)
 
-    def after_s(self, ranked: Ranked, seconds_per_usd: float) -> float | None:
+    def after_s(self, pending: Pending, ranked: Ranked, seconds_per_usd: float) -> float | None:
         """Age of the first one's call from which a hedge may be asked for; None: never, for there is nobody else."""
-        if not self._is_on or len(ranked) < 2:
+        is_alone = len(ranked) < 2
+        if not self._is_on or (is_alone and not _has_rivals(pending)):
             return None
         first, spec = ranked[0][1], self._spec
         if spec.after == "fixed":
             return spec.after_s
         if spec.after == "p95" and first.samples > 0:
             return first.latency_p95_s if first.latency_p95_s > LEAST_S else LEAST_S
+        late = first.overdue_s
+        if is_alone:
+            return late
         runner_up = ranked[1][1]
-        late, rival_s = first.overdue_s, runner_up.expected_s
+        rival_s = runner_up.expected_s
         if runner_up.likely_usd is not None:
             rival_s += seconds_per_usd * runner_up.likely_usd
         if rival_s >= late:
@@ -74,3 +79,10 @@ class Hedging:
             return "nobody else has room enough"
         self.share.pay()
         return ranked
+
+
+def _has_rivals(pending: Pending) -> bool:
+    """Whether somebody who is not in the plan may be free by the time its first call is overdue, or was not even asked."""
+    if len(pending.kept) == 1 and not pending.left_out:
+        return False
+    return pending.seen < len(pending.kept) or bool(hopes(pending, pending.query.deadline))

@@ -10,6 +10,7 @@ from actors.router.decision import ATTEMPTS_KEPT, DecisionLog, Kept
 from actors.router.histogram import Histogram
 from actors.router.pending import Pending, is_dry_run
 from actors.router.strategies.base import Ranked
+from actors.router.table import Route, RoutingTable
 from messages.calls import CallEnded, Outcome
 from messages.decisions import DecisionFound, Decisions, RouterStats
 from messages.routing import RouteQuery, request_of
@@ -64,14 +65,14 @@ class Recorder:
         return kept.decision_id
 
     def no_start(
-        self, query: RouteQuery, strategy: str, generation: int, known: tuple[str, ...], error: str, context: Context
+        self, query: RouteQuery, strategy: str, table: RoutingTable, route: Route | None, error: str, context: Context
     ) -> str:
-        """Record a query of which nothing could be made: its model or strategy does not exist. Returns the decision's id."""
+        """Record a query of which nothing could be made: no ``route``, or no such strategy. Returns the decision's id."""
         if query.hedge:
             return self.hedge(query, error)
         kept = self._of(query, context)
-        kept.known = known
-        kept.pending, kept.strategy, kept.generation = None, strategy, generation
+        kept.known, kept.route = table.ids, route
+        kept.pending, kept.strategy, kept.generation = None, strategy, table.generation
         kept.ranked, kept.error = None, error
         if not is_dry_run(query):
             self._failed += 1

@@ -39,6 +39,7 @@ _WORDS: dict[str, str] = {
     Exclusion.EXCLUDED: "was excluded by the request",
     Exclusion.TAGS: "does not have the tags asked for",
     Exclusion.WEIGHT_ZERO: "has weight 0",
+    Exclusion.NO_STRATEGY: "was not asked, for there is no such strategy",
     Exclusion.PIN: "is not the one the name pins",
     Exclusion.MAX_COST: "is over the cost ceiling or has no known price",
     Exclusion.MAX_LATENCY: "is slower than the request's target",

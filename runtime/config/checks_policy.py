@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from actors.consistency import policy_faults
+from actors.naming import Server
 from messages.policy import (
     ALWAYS,
     CONDITION_DEPTH_MAX,
@@ -50,19 +51,19 @@ def policy_findings(data: Any) -> list[Finding]:
     raw_rules = _list(file.get("rules"))
     providers = [_mapping(entry) for entry in _list(file.get("providers"))]
     raw_pools = _mapping(file.get("pools"))
-    served = _served(providers)
+    served, ids = _served(providers), [provider.get("id") for provider in providers]
+    # That there is no such provider is told by ``checks``.
+    default = file.get("default_provider")
     aliases = {name: target for name, target in _mapping(file.get("aliases")).items() if isinstance(target, str)}
     faults = policy_faults(
-        providers=[provider["id"] for provider in providers if isinstance(provider.get("id"), str)],
+        servers=[_server(provider) for provider in providers if isinstance(provider.get("id"), str)],
         strategies=_Anything(),
-        models=served,
         aliases={**BUILT_IN_ALIASES, **aliases},
         rules=[_rule(index, _mapping(raw)) for index, raw in enumerate(raw_rules)],
         tenants=[_tenant(name, _mapping(raw)) for name, raw in _mapping(file.get("tenants")).items()],
         pools=[_pool(model, _mapping(raw)) for model, raw in raw_pools.items()],
-        default_provider=None,
+        default_provider=default if default in ids else None,
         strategy="",
-        listed=_listed(providers),
     )
     findings = [*_depths(raw_rules), *_empty_pools(raw_pools, served)]
     # Circles of aliases are told by ``checks``.
@@ -88,6 +89,10 @@ def _served(providers: list[Mapping[str, Any]]) -> frozenset[str] | None:
 def _listed(providers: list[Mapping[str, Any]]) -> frozenset[str]:
     models = [entry for provider in providers for entry in _list(provider.get("models"))]
     return frozenset(entry if isinstance(entry, str) else str(_mapping(entry).get("name")) for entry in models)
+
+
+def _server(provider: Mapping[str, Any]) -> Server:
+    return Server(provider["id"], str(provider.get("kind")), _listed([provider]), not _list(provider.get("models")))
 
 
 def _rule(index: int, raw: Mapping[str, Any]) -> Rule:

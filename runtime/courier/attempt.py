@@ -345,6 +345,8 @@ class Attempt:
         """The permit's one end. Never waits, never raises; a second call does nothing."""
         house = self._house
         house.permits.end(self._permit_id)
+        # They know this attempt: with a ring of them a request would live, body and all, until the collector comes round.
+        self._race, self._relay = None, None
         if not self._owes_end:
             return
         self._owes_end = False

@@ -267,9 +267,13 @@ class Courier:
                     else:
                         self.house.budgets.earn(provider)
                     headers = self.granted(plan, attempt)
-                    if plan.hedge_after_s is None and plan.explore is None:
-                        return await self._conclude(await attempt.call(self.sink, headers), plan, provider, headers)
-                    finish = await self._race(plan, choice, attempt, headers)
+                    if plan.hedge_after_s is not None or plan.explore is not None:
+                        finish = await self._race(plan, choice, attempt, headers)
+                    elif type(result := await attempt.call(self.sink, headers)) is not Failed:
+                        return await self._conclude(result, plan, provider, headers)
+                    else:
+                        # What comes of it may be a pause, in which no permit is held.
+                        finish = Finish(result, attempt, headers)
             finally:
                 attempt.end()
             if finish is not None:

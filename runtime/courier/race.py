@@ -87,6 +87,7 @@ class Race:
             # Not in the handler itself: compiled code must not wait there (``native.hazards``).
             broken = error
         self._stop_watching()
+        self._hedge = None  # It knows this race: a ring, as with an attempt.
         ended = await self._call_off()
         if isinstance(broken, asyncio.CancelledError) and self._first.is_drained:
             found = ended

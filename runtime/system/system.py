@@ -131,6 +131,11 @@ class ActorSystem:
         if name in self._dispatcher.cells or name in self._dispatcher.ports:
             raise ValueError(f"there is an actor or port called {name} already")
 
+    def has_mail(self, name: str) -> bool:
+        """Whether an actor has mail that it has not taken yet. An unknown name has none."""
+        cell = self._dispatcher.cells.get(name)
+        return cell is not None and len(cell.queue) > 0
+
     def stop_actor(self, name: str) -> None:
         """End an actor: open questions are answered, waiting mail becomes dead letters. Unknown names are ignored."""
         cell = self._dispatcher.cells.pop(name, None)

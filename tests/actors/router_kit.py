@@ -13,7 +13,8 @@ Answer = Bid | NoBid
 
 
 def provider(name: str, *models: str, **fields: Any) -> ProviderSpec:
-    return ProviderSpec(name, fields.pop("kind", "openai"), "http://x", "c", tuple(ModelSpec(m, m) for m in models), **fields)
+    listed = fields.pop("models", None) or tuple(ModelSpec(m, m) for m in models)
+    return ProviderSpec(name, fields.pop("kind", "openai"), "http://x", "c", listed, **fields)
 
 
 def snapshot(

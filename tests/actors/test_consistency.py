@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.consistency import Fault, policy_faults
+from actors.naming import Server
 from messages.policy import (
     ALWAYS,
     CONDITION_DEPTH_MAX,
@@ -21,10 +22,12 @@ from messages.policy import (
 )
 
 FIRST = Action(ActionKind.STRATEGY, ("first",))
+MODELS = frozenset({"gpt-4o", "gpt-4o-mini", "claude"})
+SERVERS = (Server("a", "openai", MODELS), Server("b", "openai"), Server("c", "mistral"))
+ANY_NAME = (Server("a", "openai", takes_any=True), *SERVERS[1:])
 SOUND: dict[str, Any] = {
-    "providers": ("a", "b", "c"),
+    "servers": SERVERS,
     "strategies": {"adaptive", "first", "cost"},
-    "models": {"gpt-4o", "gpt-4o-mini", "claude"},
     "aliases": {"gpt4": "gpt-4o", "mini": "gpt-4o-mini"},
     "rules": (),
     "tenants": (),
@@ -177,7 +180,7 @@ def test_B8_a_redirect_may_name_a_model_an_alias_or_a_pin(target: str) -> None:
 
 
 def test_B8_where_a_provider_takes_any_name_every_target_may_be_served() -> None:
-    assert of_rule(redirect("llama"), models=None) == []
+    assert of_rule(redirect("llama"), servers=ANY_NAME) == []
 
 
 def test_B8_a_pool_that_redirects_to_its_own_model_is_found() -> None:

@@ -24,7 +24,7 @@ from messages.routing import (
     Withdraw,
     hedge_query_id,
 )
-from tests.actors.router_kit import Desk, bid, chain, full, provider, snapshot
+from tests.actors.router_kit import Desk, bid, chain, full, no, provider, snapshot
 
 SHARED = HedgeSpec(max_share=1.0)
 
@@ -88,6 +88,48 @@ def test_no_time_is_so_short_that_every_call_is_overdue() -> None:
 
 def test_who_is_alone_is_never_overdue() -> None:
     assert desk("a").decide(quick()).hedge_after_s is None
+
+
+@pytest.mark.parametrize(
+    "rival",
+    [full("b"), no("b", NoBidReason.RATE_LIMITED, retry_at=3.0), no("b", NoBidReason.CIRCUIT_OPEN, retry_at=3.0)],
+    ids=["at capacity", "at its rate limit", "behind its circuit"],
+)
+def test_a_rival_that_could_not_take_the_call_may_be_free_when_it_is_overdue(rival: NoBid) -> None:
+    world = desk("ab")
+    plan = world.decide(quick(), rival, query_id="q")
+    assert (chain(plan), plan.hedge_after_s) == (["a"], 0.8)
+
+    hedge = world.decide(slow("b"), query_id=hedge_query_id("q", 1), tried=("a",), may_wait=False, hedge=True)
+    assert chain(hedge) == ["b"]
+
+
+def test_a_rival_that_refused_the_award_before_may_be_free_when_the_call_is_overdue() -> None:
+    assert desk("ab").decide(quick(), refused=("b",)).hedge_after_s == 0.8
+
+
+def test_rivals_beyond_the_fan_out_may_be_asked_when_the_call_is_overdue() -> None:
+    assert desk("ab", fanout=1, strategy="first").decide(quick()).hedge_after_s == 0.8
+
+
+@pytest.mark.parametrize(
+    "rival",
+    [
+        no("b", NoBidReason.MISSING_CAPABILITY),
+        no("b", NoBidReason.AUTH_FAILED),
+        no("b", NoBidReason.RATE_LIMITED, retry_at=9000.0),
+        slow("b", cost_usd=2.0),
+    ],
+    ids=["lacks what is needed", "with a bad key", "limited beyond the deadline", "over the ceiling of the request"],
+)
+def test_who_can_never_take_the_call_is_no_rival(rival: Bid | NoBid) -> None:
+    profile = RequestProfile("m", hints=Hints(max_cost_usd=1.0))
+
+    assert desk("ab").decide(quick(), rival, profile=profile).hedge_after_s is None
+
+
+def test_who_has_failed_the_request_is_no_rival() -> None:
+    assert desk("ab").decide(quick(), tried=("b",)).hedge_after_s is None
 
 
 # Where.

@@ -23,7 +23,7 @@ def test_D9_all_that_the_contract_names_is_read_in_any_case() -> None:
         [
             ("X-Pointsman-Strategy", "first"),
             ("x-pointsman-provider", " a "),
-            ("x-pointsman-region", "eu"),
+            ("x-pointsman-region", "eu, us,"),
             ("x-pointsman-zone", "eu-1"),
             ("x-pointsman-exclude", "b, c,,"),
             ("X-POINTSMAN-TAGS", "cheap,eu"),
@@ -46,7 +46,7 @@ def test_D9_all_that_the_contract_names_is_read_in_any_case() -> None:
         exclude=("b", "c"),
         tags=("cheap", "eu"),
         max_cost_usd=0.05,
-        region="eu",
+        regions=("eu", "us"),
         zone="eu-1",
         priority=HIGH,
         max_latency_s=0.25,
@@ -62,7 +62,7 @@ def test_D9_all_that_the_contract_names_is_read_in_any_case() -> None:
     [
         ("strategy", "cost", replace(NO_HINTS, strategy="cost")),
         ("provider", "a", replace(NO_HINTS, prefer="a")),
-        ("region", "eu", replace(NO_HINTS, region="eu")),
+        ("region", "eu", replace(NO_HINTS, regions=("eu",))),
         ("zone", "z", replace(NO_HINTS, zone="z")),
         ("exclude", "a", replace(NO_HINTS, exclude=("a",))),
         ("tags", "a", replace(NO_HINTS, tags=("a",))),
@@ -157,7 +157,7 @@ def test_whatever_comes_is_read_as_text_that_can_be_shown_or_refused(name: str, 
     except BadHint:
         return
     hints = found.hints
-    texts = (hints.strategy, hints.prefer, hints.region, hints.zone, hints.organization, *hints.exclude, *hints.tags)
+    texts = (hints.strategy, hints.prefer, hints.zone, hints.organization, *hints.regions, *hints.exclude, *hints.tags)
     for text in (*texts, *hints.features, found.user, found.tenant, found.agent):
         assert text.isprintable()
         assert text.encode().decode() == text

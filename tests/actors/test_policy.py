@@ -126,6 +126,8 @@ def test_D2_a_tenants_ceiling_and_the_requests_own_the_lower_one_counts() -> Non
     assert why(record(router, plan.decision_id)) == {"a": ("ceilings", "max_cost"), "c": ("ceilings", "max_cost")}
     refusal = router.decide(*bids, profile=asking(tenant="acme", hints=Hints(max_cost_usd=0.3)))
     assert refusal.error is RouteError.MAX_COST_EXCEEDED
+    raised = router.decide(*bids, profile=asking(tenant="acme", hints=Hints(max_cost_usd=0.7)))
+    assert chain(raised) == ["b"], "no client raises the ceiling of its tenant"
 
 
 def test_D2_the_strategy_is_the_requests_else_the_rules_else_the_tenants_else_the_pools_else_the_general_one() -> None:
@@ -408,21 +410,30 @@ def test_D9_a_region_and_a_zone_are_preferred_and_are_no_cage() -> None:
     )
     bids = (bid("us"), bid("eu"), bid("eu2"))
 
-    assert chain(router.decide(*bids, profile=asking(hints=Hints(region="eu")))) == ["eu", "eu2", "us"]
-    assert chain(router.decide(*bids, profile=asking(hints=Hints(region="eu", zone="eu-2")))) == ["eu2", "eu", "us"]
-    assert chain(router.decide(*bids, profile=asking(hints=Hints(region="asia")))) == ["us", "eu", "eu2"]
+    assert chain(router.decide(*bids, profile=asking(hints=Hints(regions=("eu",))))) == ["eu", "eu2", "us"]
+    assert chain(router.decide(*bids, profile=asking(hints=Hints(regions=("eu",), zone="eu-2")))) == ["eu2", "eu", "us"]
+    assert chain(router.decide(*bids, profile=asking(hints=Hints(regions=("asia",))))) == ["us", "eu", "eu2"]
+
+
+def test_D9_of_several_preferred_regions_the_first_goes_before_the_others() -> None:
+    router = Desk(*(provider(name, "m", region=name) for name in ("us", "eu", "asia")), provider("none", "m"), strategy="first")
+    bids = tuple(bid(name) for name in ("us", "eu", "asia", "none"))
+    hints = Hints(regions=("asia", "eu"))
+
+    assert chain(router.decide(*bids, profile=asking(hints=hints))) == ["asia", "eu", "us", "none"]
 
 
 def test_D9_the_region_goes_before_the_zone() -> None:
     router = Desk(provider("zone", "m", region="us", zone="z"), provider("region", "m", region="eu"), strategy="first")
-    hints = Hints(region="eu", zone="z")
+    hints = Hints(regions=("eu",), zone="z")
 
     assert chain(router.decide(bid("zone"), bid("region"), profile=asking(hints=hints))) == ["region", "zone"]
 
 
 def test_D9_D3_targets_of_latency_and_throughput_leave_out_who_is_known_to_miss_them() -> None:
     router = desk()
-    bids = (bid("a", latency_p50_s=2.0), bid("b", latency_p50_s=0.3, tokens_per_s=10.0), bid("c", samples=0, latency_p50_s=0.0))
+    # Whatever an unknown provider is thought to take, it is not known to miss anything.
+    bids = (bid("a", latency_p50_s=2.0), bid("b", latency_p50_s=0.3, tokens_per_s=10.0), bid("c", samples=0, latency_p50_s=9.0))
     plan = router.decide(*bids, profile=asking(hints=Hints(max_latency_s=1.0, tokens_per_s=50.0)))
 
     assert chain(plan) == ["c"]
@@ -430,6 +441,20 @@ def test_D9_D3_targets_of_latency_and_throughput_leave_out_who_is_known_to_miss_
     assert why(found) == {"a": ("ceilings", "max_latency"), "b": ("ceilings", "throughput")}
     details: dict[str, Candidate] = {one.provider: one for one in found.candidates}
     assert details["a"].detail == "median 2000 ms, target 1000 ms"
+
+
+def test_D9_of_tags_that_are_asked_for_a_provider_must_have_all() -> None:
+    router = Desk(
+        provider("one", "m", tags=("eu",)),
+        provider("both", "m", tags=("gpu", "eu", "new")),
+        provider("none", "m"),
+        strategy="first",
+    )
+    plan = router.decide(bid("both"), profile=asking(hints=Hints(tags=("eu", "gpu"))))
+
+    assert chain(plan) == ["both"]
+    left = {one.provider: one.detail for one in record(router, plan.decision_id).candidates if one.reason == Exclusion.TAGS}
+    assert left == {"one": "lacks gpu", "none": "lacks eu, gpu"}
 
 
 def test_D9_the_record_holds_what_was_known_of_the_request() -> None:

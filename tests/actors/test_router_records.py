@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from actors.router.decision import stage_of
+from actors.router.recorder import WITHDRAWN
 from messages.calls import CallEnded, Outcome
 from messages.decisions import Decision, DecisionFound, Decisions, GetDecision, GetRouterStats, RecentDecisions, RouterStats
 from messages.failures import Blame, Failure, Retry, Scope
-from messages.routing import Claimed, Exclusion, Hints, NoBidReason, RequestProfile, RouteError
+from messages.routing import Claimed, Exclusion, Hints, NoBidReason, RequestProfile, RouteError, Withdraw
 from tests.actors.router_kit import Desk, bid, chain, no, provider
 
 A, B, C = (provider(name, "m") for name in "abc")
@@ -72,6 +73,38 @@ def test_the_record_of_a_refusal_has_its_error_even_if_nobody_was_asked() -> Non
     found = record(desk, desk.context.replies[0].decision_id)
     assert (found.error, found.requested_model) == (RouteError.MODEL_NOT_SUPPORTED, "typo")
     assert [(one.provider, one.stage, one.reason) for one in found.candidates] == [("a", "candidates", "model")]
+
+
+def test_D12_the_record_of_an_unknown_strategy_lists_everybody_and_says_that_it_was_the_strategy() -> None:
+    desk = Desk(A, B, provider("d", "other"), generation=4)
+    profiles = [RequestProfile(model, hints=Hints(strategy="fastest")) for model in ("m", "a:m", "typo")]
+    for profile in profiles:
+        desk.ask(profile=profile)
+
+    found = [record(desk, reply.decision_id) for reply in tuple(desk.context.replies)]
+    missing, nobody = ("strategy", "no_strategy"), ("candidates", "model")
+    assert [[(one.stage, one.reason) for one in decision.candidates] for decision in found] == [
+        [missing, missing, nobody],
+        [missing, ("candidates", "pin"), nobody],
+        [nobody, nobody, nobody],
+    ]
+    assert [(one.error, one.strategy, one.model, one.generation) for one in found] == [
+        (RouteError.STRATEGY_NOT_FOUND, "fastest", model, 4) for model in ("m", "m", "")
+    ]
+
+
+def test_D12_whoever_was_asked_and_had_not_answered_when_the_client_left_is_told_from_who_was_not_asked() -> None:
+    desk = Desk(A, B, provider("d", "other"), strategy="first", fanout=1)
+    query_id = desk.ask()
+    desk.give(Withdraw(query_id))
+
+    found = record(desk, desk.refusal(query_id).decision_id)
+    assert found.error == WITHDRAWN
+    assert [(one.provider, one.stage, one.reason, one.detail) for one in found.candidates] == [
+        ("a", "health", "timeout", "had not answered yet"),
+        ("b", "fan-out", "not_sampled", ""),
+        ("d", "candidates", "model", ""),
+    ]
 
 
 def test_pain_19_a_later_round_replaces_the_candidates_and_keeps_the_attempts() -> None:

@@ -76,6 +76,14 @@ def test_a_name_nobody_lists_goes_to_the_default_provider_only_if_that_takes_any
     assert found("llama3:8b", default="local") == ("llama3:8b", ["local"])
 
 
+def test_A1_the_first_provider_is_the_default_where_none_is_named_or_the_one_that_is_has_gone() -> None:
+    for default in ("", "gone"):
+        assert found("mystery", provider("x", takes_any=True), provider("y", takes_any=True), default=default) == (
+            "mystery",
+            ["x"],
+        )
+
+
 def test_A7_who_takes_any_name_is_no_candidate_for_a_listed_one() -> None:
     assert found("gpt-4o-mini", default="local") == ("gpt-4o-mini", ["open"])
 

@@ -33,13 +33,13 @@ def facts(
     public: str = "",
     tenant: str = "",
     user: str = "",
-    region: str = "",
+    region: tuple[str, ...] = (),
     needs: tuple[str, ...] = ("chat",),
     tokens: int = 0,
     priority: int = NORMAL,
 ) -> Facts:
     profile = RequestProfile(
-        model=model, needs=needs, tenant=tenant, user=user, prompt_tokens=tokens, hints=Hints(region=region, priority=priority)
+        model=model, needs=needs, tenant=tenant, user=user, prompt_tokens=tokens, hints=Hints(regions=region, priority=priority)
     )
     return Facts(profile, public or model, 0.0, priority)
 
@@ -102,8 +102,10 @@ def test_A4_a_pattern_is_a_glob_for_the_whole_name_a_searched_expression_or_a_su
 def test_D7_tenant_and_region_are_looked_at() -> None:
     assert says(listed(ConditionKind.TENANT, "acme", "zeta"), facts(tenant="acme")) is True
     assert says(listed(ConditionKind.TENANT, "acme"), facts(tenant="")) is False
-    assert says(listed(ConditionKind.REGION, "eu", "ch"), facts(region="ch")) is True
-    assert says(listed(ConditionKind.REGION, "eu"), facts(region="us")) is False
+    assert says(listed(ConditionKind.REGION, "eu", "ch"), facts(region=("ch",))) is True
+    assert says(listed(ConditionKind.REGION, "eu"), facts(region=("us",))) is False
+    assert says(listed(ConditionKind.REGION, "eu"), facts(region=("us", "eu"))) is True
+    assert says(listed(ConditionKind.REGION, "eu"), facts()) is False
 
 
 def test_A4_user_tools_vision_and_token_count_are_looked_at() -> None:

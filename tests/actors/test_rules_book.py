@@ -78,7 +78,7 @@ rules = st.lists(st.builds(Rule, st.just(""), st.integers(-2, 2), st.booleans(),
 )
 requests = st.builds(
     lambda written, public, of, region, tools, wall, priority: Facts(
-        RequestProfile(model=written, needs=("tools",) if tools else (), tenant=of, hints=Hints(region=region)),
+        RequestProfile(model=written, needs=("tools",) if tools else (), tenant=of, hints=Hints(regions=(region,))),
         public,
         wall,
         priority,
@@ -169,7 +169,7 @@ def test_trap_what_is_cached_is_no_match_so_region_and_time_still_count() -> Non
     book = RuleBook.build([Rule("eu", when=every(model("m"), tenant("t"), eu_at_night))])
 
     def matched(region: str, wall: float, priority: int) -> str | None:
-        profile = RequestProfile(model="m", tenant="t", hints=Hints(region=region))
+        profile = RequestProfile(model="m", tenant="t", hints=Hints(regions=(region,)))
         return first(book.candidates("m", "m", "t"), Facts(profile, "m", wall, priority), None)
 
     for region, wall, priority in product(("eu", "us"), (0.0, 43_200.0), (1, 3)):

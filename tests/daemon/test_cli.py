@@ -207,6 +207,24 @@ rules:
     assert run(["check", "-c", good]) == 0
 
 
+@pytest.mark.parametrize(("pin", "is_circle"), [("openai:gpt-4o-mini", True), ("mistral:gpt-4o-mini", False)])
+def test_B8_check_follows_a_redirect_to_a_pin_as_far_as_it_leads(
+    tmp_path: Path, pin: str, is_circle: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "pointsman.yaml"
+    file.write_text(f"""\
+providers:
+  - {{id: one, kind: openai, api_key: k, models: [gpt-4o, gpt-4o-mini]}}
+  - {{id: two, kind: mistral, api_key: k, models: [gpt-4o]}}
+rules:
+  - {{name: there, when: {{model: gpt-4o}}, then: {{redirect: "{pin}"}}}}
+  - {{name: back, when: {{model: gpt-4o-mini}}, then: {{redirect: gpt-4o}}}}
+""")
+
+    assert run(["check", "-c", str(file)]) == is_circle
+    assert ("rules[0].then.redirect: leads in a circle" in capsys.readouterr().err) is is_circle
+
+
 def test_check_tells_every_error_as_json(bad: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["check", "-c", bad, "--json"]) == 1
 

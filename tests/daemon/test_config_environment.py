@@ -77,6 +77,57 @@ def test_A2_kinds_that_are_found_but_not_supported_are_noted_not_ignored() -> No
     )
 
 
+@pytest.mark.parametrize(
+    ("variable", "kind"),
+    [
+        ("ANTHROPIC_API_KEY", "anthropic"),
+        ("AZURE_OPENAI_API_KEY", "azure"),
+        ("AZURE_API_KEY", "azure"),
+        ("AWS_BEARER_TOKEN_BEDROCK", "bedrock"),
+        ("AWS_ACCESS_KEY_ID", "bedrock"),
+        ("COHERE_API_KEY", "cohere"),
+        ("CO_API_KEY", "cohere"),
+        ("GEMINI_API_KEY", "gemini"),
+        ("GOOGLE_API_KEY", "gemini"),
+        ("GOOGLE_APPLICATION_CREDENTIALS", "vertex"),
+    ],
+)
+def test_A2_the_keys_of_kinds_of_later_versions_are_known_by_name(variable: str, kind: str) -> None:
+    loaded = from_environment({"OPENAI_API_KEY": "k", variable: "v"})
+    assert [spec.id for spec in loaded.snapshot.providers] == ["openai"]
+    assert loaded.notes == (f"{variable} is set: kind '{kind}' is not supported by this version",)
+
+
+@pytest.mark.parametrize(
+    ("variable", "kind", "key"),
+    [
+        ("OPENAI_BASE_URL", "openai", "OPENAI_API_KEY"),
+        ("OPENAI_API_BASE", "openai", "OPENAI_API_KEY"),
+        ("MISTRAL_BASE_URL", "mistral", "MISTRAL_API_KEY"),
+        ("DEEPSEEK_BASE_URL", "deepseek", "DEEPSEEK_API_KEY"),
+        ("GROQ_BASE_URL", "groq", "GROQ_API_KEY"),
+        ("OPENROUTER_BASE_URL", "openrouter", "OPENROUTER_API_KEY"),
+        ("TOGETHER_BASE_URL", "together", "TOGETHER_API_KEY"),
+        ("FIREWORKS_BASE_URL", "fireworks", "FIREWORKS_API_KEY"),
+        ("XAI_BASE_URL", "xai", "XAI_API_KEY"),
+        ("PERPLEXITY_BASE_URL", "perplexity", "PERPLEXITY_API_KEY"),
+        ("CEREBRAS_BASE_URL", "cerebras", "CEREBRAS_API_KEY"),
+        ("OLLAMA_HOST", "ollama", "OLLAMA_API_KEY"),
+        ("LMSTUDIO_BASE_URL", "lmstudio", None),
+        ("VLLM_BASE_URL", "vllm", None),
+    ],
+)
+def test_A2_a_base_url_goes_with_its_kind_and_a_local_server_is_found_by_it_alone(
+    variable: str, kind: str, key: str | None
+) -> None:
+    loaded = from_environment({variable: "http://gpu:8000/v1"} | ({key: "sk-test"} if key else {}))
+    (spec,) = loaded.snapshot.providers
+    assert (spec.id, spec.endpoint) == (kind, "http://gpu:8000/v1")
+    assert (spec.timeouts.total_s, loaded.snapshot.routing.failover.max_attempts) == (120.0, 3)
+    bearer = (("Authorization", "Bearer sk-test"),) if key else ()
+    assert loaded.credentials[kind].call_headers == bearer
+
+
 def test_A2_an_environment_without_providers_is_an_error_that_says_what_to_set() -> None:
     with pytest.raises(ConfigError, match=r"no provider found: .* OPENAI_API_KEY, .* OLLAMA_HOST"):
         from_environment({"PATH": "/bin"})

@@ -79,7 +79,7 @@ def test_D9_a_question_may_say_all_that_a_request_may() -> None:
         ("chat", "json", "streaming", "tools", "vision"),
         "acme",
         "jo",
-        Hints(strategy="cost", region="eu", max_cost_usd=0.5),
+        Hints(strategy="cost", regions=("eu",), max_cost_usd=0.5),
         (("purpose", "batch"), ("tier", "free")),
     )
 

@@ -207,3 +207,27 @@ def test_A5_a_strategy_of_others_that_fails_costs_one_fallback_to_first_logged_a
 
         router = gateway.stats()["router"]
         assert (router["strategy_errors"], router["succeeded"]) == (3, 4)
+
+
+# -- B8
+
+
+def test_B8_a_circle_that_hangs_on_a_price_is_answered_500_when_it_is_walked_and_the_record_has_the_way(
+    upstream: ScriptedUpstream,
+) -> None:
+    upstream.scripts["p"] = answers
+    models = [{"name": name, "input_price": 1, "output_price": 1} for name in ("m", "n")]
+    rules = [
+        {"name": "there", "when": {"model": "m"}, "then": {"redirect": "n"}},
+        {"name": "back", "when": {"all": [{"model": "n"}, {"cost_under": 0.01}]}, "then": {"redirect": "m"}},
+    ]
+    with Gateway({"providers": [provider("a", upstream.base_url("p"), models)], "rules": rules}) as gateway:
+        answer = gateway.chat("m")
+
+        assert (answer.status, answer.error["code"]) == (500, "internal_error")
+        assert "redirects lead in a circle: m → n → m" in answer.error["message"]
+        record = gateway.decision(answer)
+        assert (record["error"], record["rule"]) == ("selection_failed", "there → back")
+        assert record["note"] == "redirects lead in a circle: m → n → m"
+        assert [(one["stage"], one["reason"]) for one in record["candidates"]] == [("rules", "rule")]
+        assert gateway.chat("n").status == 500, "nobody waits, and the next request is answered too"

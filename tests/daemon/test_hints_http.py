@@ -18,7 +18,7 @@ def gateway(upstream: ScriptedUpstream) -> Iterator[Gateway]:
     dear = {"name": "m", "input_price": 100_000, "output_price": 100_000}
     configuration: dict[str, Any] = {
         "providers": [
-            provider("dear", url, [dear], region="us", zone="us-1", tags=["fast", "us"]),
+            provider("dear", url, [dear], region="us", zone="us-1", tags=["slow", "us"]),
             provider("cheap", url, [cheap], region="eu", zone="eu-1", tags=["slow", "eu"]),
             provider("free", url, ["m"], region="eu", zone="eu-2", tags=["slow"]),
         ],
@@ -53,9 +53,11 @@ def test_D9_without_hints_the_configuration_decides(gateway: Gateway) -> None:
         ("strategy", "cost", "cheap"),
         ("provider", "free", "free"),
         ("region", "eu", "cheap"),
+        ("region", "asia, eu, us", "cheap"),
         ("zone", "eu-2", "free"),
         ("exclude", "dear,free", "cheap"),
         ("tags", "slow,eu", "cheap"),
+        ("tags", "slow", "dear"),
         ("max_cost", "0.01", "cheap"),
     ],
 )
@@ -66,6 +68,12 @@ def test_D9_a_hint_decides_who_answers(gateway: Gateway, hint: str, value: str, 
 @pytest.mark.parametrize(("hint", "value"), [("provider", "none-such"), ("region", "mars"), ("zone", "mars-1")])
 def test_D9_a_preference_is_no_demand(gateway: Gateway, hint: str, value: str) -> None:
     assert chosen(said(gateway, **{hint: value})) == "dear"
+
+
+def test_D9_tags_that_nobody_has_together_are_refused(gateway: Gateway) -> None:
+    answer = said(gateway, tags="us,eu")
+
+    assert (answer.status, answer.error["code"]) == (403, "rejected")
 
 
 def test_D9_all_that_was_said_is_in_the_record(gateway: Gateway) -> None:

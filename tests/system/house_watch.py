@@ -12,6 +12,7 @@ from typing import Any
 from actors.kernel import Actor
 from actors.provider.actor import ProviderActor
 from actors.provider.circuit import Circuit, Open
+from actors.usage import tokens_used
 from messages.calls import Award, CallEnded, Granted, Outcome, Refused
 from messages.control import LimitsSpec, ProviderSpec, Reconfigure
 from messages.envelope import Envelope
@@ -30,6 +31,25 @@ class Permit:
     ended_at: float | None = None
     outcome: Outcome | None = None
     ends: int = 0
+
+
+@dataclass
+class Draw:
+    """Tokens that one call was admitted with. Times in virtual seconds."""
+
+    at: float
+    reserved: int
+    number: int
+    """In the order of grants and ends at its provider."""
+    size: float
+    """What the bucket could hold then."""
+    used: int = 0
+    settled: float = inf
+    """The number of its end, as far as its provider saw it; until then what was reserved counts."""
+
+    def charge(self, number: int) -> int:
+        """What it counts for when ``number`` is admitted."""
+        return self.used if self.settled < number else self.reserved
 
 
 @dataclass
@@ -62,6 +82,10 @@ class Terms:
         flow = sum((min(end, until) - max(at, since)) * (limits.requests_per_minute or 0.0) / 60.0 for limits, at, end in held)
         return flow + max((burst_of(limits) for limits, at, _ in held if at <= since), default=inf)
 
+    def of_tokens(self) -> "Terms":
+        """The same terms in tokens."""
+        return Terms([(at, in_tokens(limits)) for at, limits in self.since])
+
 
 class PermitWatch:
     """Follows every permit, and keeps what breaks a law."""
@@ -81,6 +105,9 @@ class PermitWatch:
         self.longest_mailbox = 0
         self.most_out: dict[str, int] = {}
         self.most_trials = 0
+        self._draws: dict[str, dict[str, Draw]] = {}
+        """By provider and permit, in the order of grants."""
+        self._numbers = 0
 
     def follow(self, house: House) -> None:
         """See the answers to awards too: they go to whoever asked, not through the journal."""
@@ -126,6 +153,8 @@ class PermitWatch:
         A provider must grant nothing while one of its circuits is open and its time is not come, nor more trials than it has.
         Only calls that explore pass an open circuit; never one that is open for a bad key.
         """
+        if isinstance(actor, ProviderActor) and isinstance(message, CallEnded):
+            self._note_use(actor, message)
         if not (isinstance(actor, ProviderActor) and isinstance(message, Award | Reconfigure)):
             handle()
             return
@@ -140,6 +169,19 @@ class PermitWatch:
             if held:
                 self.wrongs.append(f"{actor.spec.id} granted {message.permit_id} at {now} while its circuit was open")
             self._note_trials(actor, message.permit_id)
+            size = burst_of(in_tokens(self._limits[actor.spec.id]))
+            self._draws.setdefault(actor.spec.id, {})[message.permit_id] = Draw(now, message.tokens, self._next(), size)
+
+    def _note_use(self, actor: ProviderActor, end: CallEnded) -> None:
+        """A call that the actor knows of ends, and with it what it used is known."""
+        draw = self._draws.get(actor.spec.id, {}).get(end.permit_id)
+        if draw is not None and end.permit_id in actor.permits:
+            draw.used = tokens_used(end.outcome, end.usage, end.failure, draw.reserved) or 0
+            draw.settled = self._next()
+
+    def _next(self) -> int:
+        self._numbers += 1
+        return self._numbers
 
     def _note_limits(self, actor: ProviderActor) -> None:
         name, limits = actor.spec.id, actor.spec.limits
@@ -200,6 +242,10 @@ class PermitWatch:
         for name, terms in self._terms.items():
             sent = [p.granted_at for p in self.granted(name) if p.outcome is not Outcome.NOT_SENT and p.granted_at is not None]
             wrongs.extend(f"{name}: {wrong}" for wrong in over_rate(sent, terms))
+            draws = [
+                draw for permit_id, draw in self._draws.get(name, {}).items() if self.permits[permit_id].granted_at is not None
+            ]
+            wrongs.extend(f"{name}: {wrong}" for wrong in over_tokens(draws, terms))
         return wrongs
 
 
@@ -211,6 +257,14 @@ def is_held(circuit: Circuit, now: float) -> bool:
 def burst_of(limits: LimitsSpec) -> float:
     """Requests the bucket of ``limits`` can hold; ``inf`` if they limit none."""
     return inf if limits.requests_per_minute is None else limits.requests_per_minute if limits.burst is None else limits.burst
+
+
+def in_tokens(limits: LimitsSpec) -> LimitsSpec:
+    """The token bucket of ``limits`` as if it were one of requests: its burst is in proportion to theirs."""
+    per_minute = limits.tokens_per_minute
+    if per_minute is None or limits.burst is None or not limits.requests_per_minute:
+        return LimitsSpec(per_minute)
+    return LimitsSpec(per_minute, burst=per_minute * limits.burst / limits.requests_per_minute)
 
 
 def over_rate(sent: Sequence[float], terms: Terms) -> list[str]:
@@ -225,5 +279,31 @@ def over_rate(sent: Sequence[float], terms: Terms) -> list[str]:
                 break
             if last - first + 1 > most + 1e-3:
                 wrongs.append(f"{last - first + 1} requests between {since} and {sent[last]}, at most {most} may be")
+                break
+    return wrongs
+
+
+def over_tokens(draws: Sequence[Draw], terms: Terms) -> list[str]:
+    """Windows in which more tokens were admitted than limit x window + burst; one line for each call that was one too many.
+
+    What counts is what was known when the call was admitted: what those before it have used, where their end was seen, else
+    what was reserved for them. Of the call itself no more counts than the bucket holds: a larger one goes into debt.
+    """
+    held = terms.of_tokens()
+    if all(limits.requests_per_minute is None for _, limits in held.since):
+        return []
+    least = min(burst_of(limits) for _, limits in held.since)
+    wrongs = []
+    for last, draw in enumerate(draws):
+        total = min(float(draw.reserved), draw.size)
+        for earlier in reversed(draws[:last]):
+            total += earlier.charge(draw.number)
+            if total <= least:
+                continue
+            most = held.most(earlier.at, draw.at)
+            if most == inf:
+                break
+            if total > most + 1.0:
+                wrongs.append(f"{total:.0f} tokens between {earlier.at} and {draw.at}, at most {most:.0f} may be")
                 break
     return wrongs

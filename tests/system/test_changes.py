@@ -21,7 +21,7 @@ from messages.changes import (
 )
 from messages.control import ConfigSnapshot, Configured, GetSnapshot, LimitsSpec, ModelSpec, Propose, ProviderSpec
 from messages.decisions import Decision, DecisionFound, GetDecision
-from messages.health import Status
+from messages.health import PushMetrics, Status
 from runtime.simulation.behaviour import Behaviour
 from runtime.system.replies import ActorGone
 from tests.system.house import MODEL, PLAIN, Client, World, loaded, provider, run, url_of
@@ -125,6 +125,22 @@ def test_A1_an_unregistered_provider_finishes_its_calls_takes_no_new_one_and_is_
             assert (client.provider, client.fate) == ("b", "answer")
 
     run(loaded([provider("a"), provider("b")], strategy="first"), scene, {"a": SLOW})
+
+
+def test_A1_an_unregistered_provider_reads_the_last_of_its_mail_before_it_is_stopped() -> None:
+    async def scene(world: World) -> None:
+        await change(world, UnregisterProvider("a"))
+        await asyncio.sleep(0.1)
+        # The end of a call, told in the turn of the loop in which the provider was to be stopped.
+        world.house.system.tell("provider:a", PushMetrics(average_latency_s=1.0), sender="courier")
+        world.house.tree._reap()
+        assert world.provider_actor("a").is_draining
+
+        await asyncio.sleep(REAPED_S)
+        assert "provider:a" not in world.house.system._dispatcher.cells
+        assert world.house.system.dead_letters == ()
+
+    run(loaded([provider("a"), provider("b")]), scene)
 
 
 def test_A1_C2_to_unregister_under_traffic_costs_no_request() -> None:

@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 
+from actors.router.actor import RouterActor
+from messages.control import LimitsSpec
 from runtime.config.loading import load_bytes
 from runtime.config.settings import Loaded
+from runtime.courier.retries import BUDGET_FLOOR
 from runtime.simulation.behaviour import Behaviour
 from runtime.simulation.faults import FaultKind
-from tests.system.house import MODEL, World, loaded, provider, run
+from tests.system.house import MODEL, Client, World, loaded, provider, run
 from tests.system.test_couriers import STILL, WHOLE, config, sent
+from tests.system.test_quotas import ACME, limited
 
 
 def chained(chain: list[Any], names: str = "abcd", **more: Any) -> Loaded:
@@ -283,3 +287,85 @@ def test_D8_each_kind_of_back_off_keeps_its_pauses_with_full_jitter_up_to_them(
 
     backoff = {"kind": kind, "base": "200ms", "factor": 3, "max": "1s", "jitter": jitter}
     run(again("a", with_replacement=False, backoff=backoff), scene)
+
+
+RESTS = {"kind": "linear", "base": "2s", "jitter": False}
+ONE = LimitsSpec(max_concurrency=1)
+
+
+def resting(quotas: LimitsSpec | None = ONE, **failover: Any) -> Loaded:
+    """One provider with one place, and a pause of two seconds before it is asked again; one place of tenant and pool, too."""
+    entries = [provider("a", **WHOLE, limits={"max_concurrency": 1})]
+    return limited(entries, quotas, quotas, failover={"backoff": RESTS, "max_attempts": 4} | failover)
+
+
+async def rests(world: World) -> Client:
+    """A request whose first call has failed, half a second ago."""
+    world.fault("a", FaultKind.ERRORS, for_s=0.4)
+    client = world.send(headers=ACME)
+    await asyncio.sleep(0.5)
+    assert (len(world.calls("a")), client.fate) == (1, "none")
+    return client
+
+
+@pytest.mark.parametrize("failover", [{}, {"with_replacement": True}], ids=["all were tried", "with replacement"])
+def test_D8_a_client_that_leaves_during_the_back_off_is_not_repeated_and_gives_back_all_it_holds(
+    failover: dict[str, Any],
+) -> None:
+    async def scene(world: World) -> None:
+        client = await rests(world)
+        client.leave()
+        other = await world.ask(headers=ACME)
+        await asyncio.sleep(5.0)
+
+        assert client.fate == "left"
+        assert (other.status, other.attempts) == (200, 1), "nobody holds the one place of tenant, pool and provider"
+        assert len(world.calls("a")) == 2
+        assert (await world.report("a")).in_flight == 0
+        assert world.house.edge.counters.client_gone == 1
+        router = world.cell("router").actor
+        assert isinstance(router, RouterActor)
+        assert (len(router._open), len(router._plans), len(router._queue.waiting)) == (0, 0, 0)
+        assert world.house.budgets._tokens["a"] == BUDGET_FLOOR, "a repeat that was not made is not paid for"
+
+    run(resting(**failover), scene)
+
+
+@pytest.mark.parametrize("failover", [{}, {"with_replacement": True}], ids=["all were tried", "with replacement"])
+def test_D8_the_back_off_holds_no_place_at_the_provider_and_a_newcomer_may_have_it(failover: dict[str, Any]) -> None:
+    async def scene(world: World) -> None:
+        client = await rests(world)
+        other = await world.ask()
+
+        assert other.status == 200
+        assert other.took_s == pytest.approx(0.2, abs=0.1)
+        await client.wait()
+        assert (client.status, client.attempts) == (200, 2)
+
+    run(resting(quotas=None, **failover), scene)
+
+
+@pytest.mark.parametrize("deadline", [1, 3])
+def test_D8_the_deadline_ends_a_pause_before_it_begins_or_leaves_it_whole(deadline: int) -> None:
+    async def scene(world: World) -> None:
+        world.fault("a", FaultKind.ERRORS, for_s=0.4)
+        client = await world.ask(headers={"x-pointsman-deadline": str(1000 * deadline)})
+
+        assert (client.status, client.attempts) == ((502, 1) if deadline == 1 else (200, 2))
+        assert client.took_s == pytest.approx(0.0 if deadline == 1 else 2.2, abs=0.2)
+
+    run(resting(), scene)
+
+
+@pytest.mark.parametrize("failover", [{}, {"with_replacement": True}], ids=["all were tried", "with replacement"])
+def test_D8_the_end_of_the_daemon_ends_a_back_off_at_once_and_the_client_is_told(failover: dict[str, Any]) -> None:
+    async def scene(world: World) -> None:
+        client = await rests(world)
+        begun = world.now
+        await world.house.edge.drain(30.0)
+
+        assert (client.status, client.code) == (503, "overloaded")
+        assert world.now == begun
+        assert len(world.calls("a")) == 1
+
+    run(resting(**failover), scene)

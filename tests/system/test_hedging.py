@@ -331,6 +331,24 @@ def test_no_hedge_goes_to_a_provider_that_has_used_over_80_percent_of_a_limit() 
     run(two(b={"limits": {"max_concurrency": 10}}), scene)
 
 
+def test_a_provider_that_was_full_when_the_request_came_takes_the_hedge_if_it_is_free_by_then() -> None:
+    async def scene(world: World) -> None:
+        await warmed(world)
+        held = world.send(stream=True, headers={"x-pointsman-exclude": "a"}, max_tokens=2000)
+        await until(world, lambda: bool(world.calls("b")))
+        world.fault("a", FaultKind.HANG)
+        client = world.send(stream=True)
+        await until(world, lambda: bool(world.simulation("a").calls))
+        held.leave()
+        await client.wait()
+
+        assert (client.provider, client.attempts) == ("b", 2)
+        assert client.took_s < 1.5
+
+    # Of one place more than 80 % are used as soon as it is taken, and none when it is not.
+    run(two(b={"limits": {"max_concurrency": 1}}), scene)
+
+
 def test_no_hedge_goes_over_the_price_ceiling_of_the_request() -> None:
     dear = {"models": [{"name": MODEL, "input_price": 900_000, "output_price": 900_000}]}
 

@@ -10,7 +10,7 @@ from messages.envelope import Envelope
 from messages.failures import Blame, Failure, Retry, Scope
 from messages.routing import RequestProfile, RouteQuery
 from tests.system.house_books import Books, documented_errors
-from tests.system.house_watch import Terms, over_rate
+from tests.system.house_watch import Draw, Terms, over_rate, over_tokens
 
 TEN = LimitsSpec(requests_per_minute=60.0, burst=10.0)
 TWO = LimitsSpec(requests_per_minute=30.0, burst=2.0)
@@ -47,6 +47,75 @@ def test_no_window_reaches_over_a_time_without_limits_or_the_begin_of_another_ac
 
     assert over_rate([0.0] * 10 + [5.0] * 10, held) == []
     assert over_rate([6.0] * 11, held) != []
+
+
+HUNDRED = LimitsSpec(requests_per_minute=60.0, tokens_per_minute=600.0, burst=10.0)
+"""Ten tokens a second, and a bucket of a hundred."""
+
+
+def draws(*calls: tuple[float, int]) -> list[Draw]:
+    """Calls by their time and what was reserved for them; nobody knows yet what they use."""
+    return [Draw(at, reserved, number, 100.0) for number, (at, reserved) in enumerate(calls)]
+
+
+@pytest.mark.parametrize(
+    ("calls", "is_seen"),
+    [
+        ([(0.0, 60), (0.0, 40), (1.0, 10)], False),
+        ([(0.0, 60), (0.0, 40), (1.0, 15)], True),
+        ([(0.0, 500)], False),
+        ([(0.0, 50), (0.0, 500)], True),
+        ([(0.0, 500), (40.0, 10)], True),
+        ([(0.0, 500), (41.5, 10)], False),
+    ],
+    ids=[
+        "what flows in", "more than flows in", "larger than the bucket, which is full", "larger than the bucket, which is not",
+        "while it is in debt", "when the debt is paid",
+    ],
+)  # fmt: skip
+def test_a_window_that_admitted_more_tokens_than_limit_and_burst_is_seen(calls: list[tuple[float, int]], is_seen: bool) -> None:
+    assert bool(over_tokens(draws(*calls), terms((0.0, HUNDRED)))) == is_seen
+
+
+@pytest.mark.parametrize(
+    ("used", "is_known", "is_seen"),
+    [(10, True, False), (10, False, True), (100, True, True), (0, True, False)],
+    ids=["less", "less, which nobody knows yet", "as reserved", "nothing"],
+)
+def test_what_a_call_has_used_counts_from_its_end_on_in_place_of_what_was_reserved(
+    used: int, is_known: bool, is_seen: bool
+) -> None:
+    first, second = draws((0.0, 100), (0.0, 90))
+    first.used, first.settled = used, 0.5 if is_known else 1.5
+
+    assert bool(over_tokens([first, second], terms((0.0, HUNDRED)))) == is_seen
+
+
+def test_two_bursts_in_one_window_are_seen_though_each_was_reserved_from_a_full_bucket() -> None:
+    # The first reservation is given back when the bucket has filled up again, and the second was made of that.
+    calls = draws((0.0, 100), (10.0, 100), (10.0, 90))
+    calls[0].used, calls[0].settled = 10, 1.5
+
+    assert over_tokens(calls, terms((0.0, HUNDRED))) == ["190 tokens between 10.0 and 10.0, at most 100 may be"]
+
+
+def test_a_larger_bucket_of_the_same_moment_is_none_for_the_call_before_it() -> None:
+    held = terms((0.0, HUNDRED), (1.0, LimitsSpec(tokens_per_minute=600.0)))
+    larger = Draw(1.0, 500, 2, 100.0)
+
+    assert over_tokens([larger], held) == []
+    assert over_tokens([*draws((0.9, 5)), larger], held) != []
+
+
+def test_what_was_used_beyond_the_estimate_is_owed() -> None:
+    calls = draws((0.0, 10), (1.0, 10))
+    calls[0].used, calls[0].settled = 200, 0.5
+
+    assert over_tokens(calls, terms((0.0, HUNDRED))) != []
+
+
+def test_who_limits_no_tokens_is_not_watched_for_them() -> None:
+    assert over_tokens(draws((0.0, 10_000), (0.0, 10_000)), terms((0.0, TEN))) == []
 
 
 def told(books: Books, to: str, message: Award | CallEnded | RouteQuery, now: float) -> None:

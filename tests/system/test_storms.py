@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.buckets import Bucket
 from actors.provider.circuit import Circuit
 from messages.calls import Award, CallEnded, ContentStarted
 from messages.routing import CallForBids, Claimed, Gathered, RouteQuery
@@ -100,6 +101,14 @@ def test_a_storm_that_breaks_a_law_names_the_command_that_plays_it_again(monkeyp
         list(map(play, range(10)))
     [note] = caught.value.__notes__
     assert re.fullmatch(r"storm (\d) breaks a law; play it again with: make simulate SEED=\1", note)
+
+
+def test_tokens_used_beyond_their_estimate_that_nobody_charges_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    settle = Bucket.settle
+    monkeypatch.setattr(Bucket, "settle", lambda of, taking, used, now: settle(of, taking, min(used, taking.amount), now))
+
+    with pytest.raises(AssertionError, match="tokens between"):
+        list(map(play, range(10)))
 
 
 def test_storms_are_storms() -> None:

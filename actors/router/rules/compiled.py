@@ -100,7 +100,7 @@ def _one_of(kind: ConditionKind, listed: tuple[str, ...]) -> Check:
     if kind is ConditionKind.USER:
         return lambda facts, terms: facts.profile.user in names
     if kind is ConditionKind.REGION:
-        return lambda facts, terms: facts.profile.hints.region in names
+        return lambda facts, terms: not names.isdisjoint(facts.profile.hints.regions)
     raise ValueError(f"there is no condition {kind!r}")
 
 
