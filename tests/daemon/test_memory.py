@@ -4,8 +4,6 @@ import platform
 import subprocess
 import sys
 
-import pytest
-
 BODIES = """
 import resource
 from runtime import memory
@@ -25,8 +23,8 @@ def faults(keeps: bool) -> tuple[bool, int]:
     return kept == "True", int(count)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_large_bodies_ask_the_kernel_for_their_pages_once() -> None:
+    is_glibc = platform.libc_ver()[0] == "glibc"
     told, few = faults(keeps=True)
-    assert told
-    assert few < 4000 < faults(keeps=False)[1]
+    assert told == is_glibc
+    assert not is_glibc or few < 4000 < faults(keeps=False)[1]
