@@ -23,7 +23,7 @@ def replace_model(body: bytes, parsed: dict[str, Any], upstream_model: str) -> b
     Returns the very same object where there is nothing to change.
     """
     # A letter of the key can only hide behind \\u006x. With no such escape and one textual match, that match is the key.
-    # The search for one byte is by far the quickest, and mostly enough; that from behind takes two thirds of one from the front.
+    # The search for one byte is by far the quickest, and mostly enough; one from behind takes two thirds of one from the front.
     at = body.rfind(_KEY)
     is_only = at >= 0 and body.rfind(_KEY, 0, at + len(_KEY) - 1) < 0
     if is_only and (b"\\" not in body or b"\\u006" not in body):
