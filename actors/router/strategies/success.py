@@ -7,6 +7,7 @@ from operator import itemgetter
 from random import Random
 
 from actors.router.strategies.base import Ask, Memory, Ranked, Strategy, sampled
+from actors.router.strategies.beta import draw_beta
 from messages.routing import Bid
 
 UNKNOWN_RATIO = 1000.0
@@ -41,8 +42,7 @@ def rank_thompson(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> Ran
     A provider of which little is known draws from a wide distribution, so it is tried now and then; more evidence makes the
     draws narrow. Source: Thompson, *On the likelihood that one unknown probability exceeds another* (1933).
     """
-    draw = rng.betavariate
-    ranked = [(1.0 - draw(bid.successes + 1.0, bid.failures + 1.0), bid) for bid in bids]
+    ranked = [(1.0 - draw_beta(rng, bid.successes + 1.0, bid.failures + 1.0), bid) for bid in bids]
     ranked.sort(key=_SCORE)
     return ranked
 
