@@ -30,9 +30,14 @@ def select(pending: Pending, policy: Policy, fanout: int, rng: Random) -> tuple[
     if len(kept) <= fanout:
         pending.seen = len(kept)
         return kept
-    first = _sample(pending, policy, fanout, rng)
-    pending.seen = len(first)
-    return in_place(pending, first)
+    memory = pending.memory
+    memory.freshen(pending.began_at)
+    if memory.asked_of is kept and not memory.fresh and not pending.home and course.is_plain:
+        asked = memory.asked
+    else:
+        asked = in_place(pending, _sample(pending, policy, fanout, rng))
+    pending.seen = len(asked)
+    return asked
 
 
 def _sample(pending: Pending, policy: Policy, count: int, rng: Random) -> list[Entry]:
@@ -50,7 +55,6 @@ def _sample(pending: Pending, policy: Policy, count: int, rng: Random) -> list[E
     if kept is not course.entries:
         places = {entry.id for entry in kept}
         order = [entry for entry in order if entry.id in places]
-    memory.freshen(pending.began_at)
     leaders = memory.leaders if strategy.keeps_leaders else ()
     wanted = max(1, count // 4, count - len(leaders)) if leaders else count
     if strategy.is_foreign:
@@ -89,11 +93,19 @@ def _lead(pending: Pending, leaders: tuple[str, ...], first: list[Entry], count:
 
 
 def remember(pending: Pending, ranked: Ranked) -> None:
-    """Note who was chosen; where a sample was asked, who was best in it."""
-    memory = pending.memory
+    """Note who was chosen; where a sample was asked, who was best in it, and who it was."""
+    memory, asked, kept = pending.memory, pending.asked, pending.kept
     memory.note(ranked[0][1].provider)
-    if pending.strategy.keeps_leaders and len(pending.asked) < len(pending.kept):
+    if len(asked) == len(kept):
+        return
+    if pending.strategy.keeps_leaders:
         memory.leaders = tuple([bid.provider for _, bid in ranked])
+    if memory.window and len(asked) == pending.seen == len(ranked) and pending.course.is_plain:
+        if memory.asked is not asked:
+            memory.asked, memory.asked_of = asked, kept
+            memory.asked_places = {entry.id: place for place, entry in enumerate(asked)}
+    else:
+        memory.asked = memory.asked_of = ()
 
 
 def next_batch(pending: Pending, count: int) -> tuple[Entry, ...]:
@@ -166,7 +178,9 @@ def all_ready(pending: Pending, answers: tuple[Bid | NoBid, ...], planned: dict[
     if pending.kept is not route.entries or not len(asked) == len(answers) == len(pending.answers):
         return None
     places, is_weighted = route.places, pending.strategy.is_weighted
-    if asked is not route.entries:
+    if asked is pending.memory.asked:
+        places = pending.memory.asked_places
+    elif asked is not route.entries:
         places = {entry.id: place for place, entry in enumerate(asked)}
     ready: list[Any] = list(answers)
     for answer in answers:

@@ -236,6 +236,37 @@ def test_three_quarters_of_a_sample_are_the_best_of_the_last_and_a_quarter_is_dr
     assert len(drawn) > 30
 
 
+@pytest.mark.parametrize("strategy", ["adaptive", "random", "weighted_random", "cost"])
+def test_in_a_burst_the_same_are_asked_but_for_one_in_four_decisions(strategy: str) -> None:
+    desk = Desk(*MANY, strategy=strategy)
+    samples: list[set[str]] = []
+    for _ in range(41):
+        query_id = desk.ask()
+        samples.append(set(desk.asked()))
+        desk.gathered(*(bid(name) for name in desk.asked()))
+        desk.give(Claimed(query_id, chain(desk.plan(query_id))[0], True))
+    changed = [turn for turn in range(1, 41) if samples[turn] != samples[turn - 1]]
+    assert changed
+    assert all(turn % 4 == 0 for turn in changed)
+
+
+def test_who_led_and_does_not_bid_is_not_asked_again_in_the_next_decision() -> None:
+    desk = Desk(*MANY, strategy="adaptive")
+    for _ in range(3):
+        query_id = desk.ask()
+        desk.gathered(*(bid(name, expected_s=1.0 + int(name[1:])) for name in desk.asked()))
+        desk.give(Claimed(query_id, chain(desk.plan(query_id))[0], True))
+    before = desk.asked()
+    best, others = before[0], before[1:]
+    query_id = desk.ask()
+    assert desk.asked() == before
+    desk.gathered(full(best), *(bid(name, expected_s=1.0 + int(name[1:])) for name in others))
+    desk.give(Claimed(query_id, chain(desk.plan(query_id))[0], True))
+    desk.ask()
+    assert best not in desk.asked()
+    assert len(desk.asked()) >= 15
+
+
 def test_first_narrows_by_order_and_the_chain_has_a_limit() -> None:
     desk = Desk(*MANY, strategy="first")
     query_id = desk.ask()

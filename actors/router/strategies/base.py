@@ -52,6 +52,11 @@ class Memory:
     drawn_from: Sequence[Entry] = ()
     first: int = 0
     """Place of the one drawn by its weight, by a strategy that does so."""
+    asked: tuple[Entry, ...] = ()
+    """The last sample, where all of it bid; asked again while nothing is drawn anew."""
+    asked_of: tuple[Entry, ...] = ()
+    """All that might have been asked then."""
+    asked_places: dict[str, int] = field(default_factory=dict)
     fresh: int = 0
     """So many of the next sample are drawn anew; the router says so (``freshen``)."""
     fresh_at: float = 0.0
@@ -102,6 +107,7 @@ class Memories:
             memory.served = {provider: turn for provider, turn in memory.served.items() if provider in providers}
             memory.credits = {provider: credit for provider, credit in memory.credits.items() if provider in providers}
             memory.window, memory.drawn_from = [], ()
+            memory.asked = memory.asked_of = ()
 
 
 Rank = Callable[[list[Bid], Ask, Memory, Random], Ranked]
