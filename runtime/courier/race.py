@@ -88,9 +88,12 @@ class Race:
             broken = error
         self._stop_watching()
         self._hedge = None  # It knows this race: a ring, as with an attempt.
-        ended = await self._call_off()
+        ended, is_cancelled = await self._call_off()
         if isinstance(broken, asyncio.CancelledError) and self._first.is_drained:
             found = ended
+        # At shutdown who has an answer by now still gives it.
+        if is_cancelled and (found is None or isinstance(found.result, Failed) or not self._first.is_drained):
+            raise asyncio.CancelledError
         if found is None:
             raise broken or AssertionError("the first call was called off, and nobody has won")
         return found
@@ -200,10 +203,11 @@ class Race:
             self._look_again(max(AGAIN_S_MIN, (AGAIN - 1.0) * age_s) if found is None else 0.0)
         return found
 
-    async def _call_off(self) -> Finish | None:
-        """End the calls beside that still run, and wait until they have.
+    async def _call_off(self) -> tuple[Finish | None, bool]:
+        """End the calls beside that still run, and wait until they have, whoever wants the race to end meanwhile.
 
-        Gives the end of the winner if it has one: at shutdown it tells its client. The others' are of no use any more.
+        Gives the end of the winner if it has one: at shutdown it tells its client. The others' are of no use any more. And
+        whether the race was cancelled meanwhile.
         """
         was_cancelled = False
         won: Finish | None = None
@@ -223,9 +227,7 @@ class Race:
                 else:
                     _look_at(task)
             self._others.clear()
-        if was_cancelled:
-            raise asyncio.CancelledError
-        return won
+        return won, was_cancelled
 
 
 def _look_at(task: asyncio.Task[Finish | None]) -> None:

@@ -464,6 +464,35 @@ def test_a_client_that_takes_nothing_of_the_last_frame_at_a_shutdown_is_no_mista
     run(two(), scene)
 
 
+@pytest.mark.parametrize(("is_drained", "fate"), [(True, "answer"), (False, "left")])
+def test_a_shutdown_in_the_turn_in_which_the_loser_ends_does_not_take_the_answer_that_has_won(
+    is_drained: bool, fate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene(world: World) -> None:
+        await warmed(world, stream=False)
+        call = world.wire.call
+
+        async def slow_to_lose(request: UpstreamRequest) -> UpstreamAnswer:
+            if request.url.startswith(url_of("a")):
+                return await call(request)
+            try:
+                await asyncio.sleep(1000.0)
+            finally:
+                # It has lost, and in this turn the daemon's time is up, or the client leaves.
+                world.house.edge.cut() if is_drained else client.leave()
+                await asyncio.sleep(0)
+            return await call(request)
+
+        monkeypatch.setattr(world.wire, "call", slow_to_lose)
+        world.fault("a", FaultKind.SLOW)
+        client = world.send(stream=False)
+        await client.wait()
+
+        assert (client.fate, len(world.calls("a"))) == (fate, WARM + 1)
+
+    run(two(), scene)
+
+
 def test_hedging_may_wait_for_a_fixed_time() -> None:
     async def scene(world: World) -> None:
         await warmed(world)
