@@ -40,6 +40,18 @@ def is_dull(data: bytes) -> bool:
     return True
 
 
+_PLAIN = re.compile(rb'"delta":\{(?:"role":"assistant",)?"content":"([^"\\]*)"\}')
+
+
+def plain_characters(data: bytes) -> int | None:
+    """How many characters of text dull events hold, if each is of the shape nearly all have; None: they have to be read."""
+    texts = _PLAIN.findall(data)
+    if len(texts) != data.count(b"data:"):
+        return None
+    text: bytes = texts[0] if len(texts) == 1 else b"".join(texts)
+    return len(text) if text.isascii() else len(text.decode("utf-8", "replace"))
+
+
 def verdict_on(event: bytes) -> tuple[Verdict, dict[str, Any] | None]:
     """What an event before the commit leads to, and the object in it, if there is one."""
     data = event_data(event)

@@ -15,7 +15,7 @@ from messages.calls import Usage
 from messages.failures import Failure
 from runtime.dialects.answer import unreadable
 from runtime.dialects.errors import error_in, failure_of_error
-from runtime.dialects.events import Verdict, is_dull, verdict_on
+from runtime.dialects.events import Verdict, is_dull, plain_characters, verdict_on
 from runtime.dialects.request import CHARACTERS_PER_TOKEN
 from runtime.dialects.sse import EventTooLarge, SseSplitter, event_data
 from runtime.dialects.usage import choice_characters, estimated_usage, usage_in
@@ -206,10 +206,8 @@ class StreamReader:
             self._has_done = self._has_done or _DONE in self._held
             self._uncounted_bytes += len(chunk)
             return chunk
-        if not self._is_counting and chunk.endswith(_EVENT_ENDS) and not splitter.has_pending and is_dull(chunk):
+        if chunk.endswith(_EVENT_ENDS) and not splitter.has_pending and self._skim(chunk):
             # Whole events that say nothing but text: the usual case.
-            self._uncounted_bytes += len(chunk)
-            self._uncounted_events += chunk.count(b"data:")
             return chunk
         try:
             events = splitter.feed(chunk)
@@ -236,9 +234,7 @@ class StreamReader:
 
     def _note(self, event: bytes) -> bool:
         """Look at an event after the commit. True: it is the usage chunk that only we asked for."""
-        if not self._is_counting and is_dull(event):
-            self._uncounted_bytes += len(event)
-            self._uncounted_events += 1
+        if self._skim(event):
             return False
         data = event_data(event)
         if data is None:
@@ -251,6 +247,18 @@ class StreamReader:
         except orjson.JSONDecodeError:
             return False
         return isinstance(parsed, dict) and self._learn(parsed, len(event))
+
+    def _skim(self, events: bytes) -> bool:
+        """Count whole events by their look, if they say nothing but text. False: they have to be read."""
+        if not is_dull(events):
+            return False
+        if not self._is_counting:
+            self._uncounted_bytes += len(events)
+            self._uncounted_events += events.count(b"data:")
+            return True
+        characters = plain_characters(events)
+        self._characters += characters or 0
+        return characters is not None
 
     def _learn(self, parsed: dict[str, Any], event_bytes: int) -> bool:
         """Take from an event what we want to know. True: it is the usage chunk that only we asked for."""

@@ -1,5 +1,6 @@
 """Relaying a stream: the commit, the usage, the end."""
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -231,6 +232,32 @@ def test_what_says_nothing_but_text_is_not_read_again_after_the_commit(
     assert out.startswith(TEXT * 52)
     assert read_texts == [STOP[6:].strip(), USAGE[6:].strip()]
     assert reader.usage(0).output_tokens == 7
+
+
+def test_nor_is_text_that_has_to_be_counted_if_it_stands_where_it_mostly_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = StreamReader(UsageMode.ESTIMATE)
+    read_texts: list[bytes] = []
+
+    def loads(text: bytes) -> Any:
+        read_texts.append(text)
+        return orjson.loads(text)
+
+    plain, escaped = delta(content="12345678"), delta(content='1234567"')
+    reader.feed(ROLE + plain)
+    monkeypatch.setattr(stream, "orjson", SimpleNamespace(loads=loads, JSONDecodeError=orjson.JSONDecodeError))
+    out = b"".join(reader.feed(chunk) for chunk in (plain, plain * 2, plain[:20], plain[20:], escaped, STOP, DONE))
+    assert out == plain * 4 + escaped + STOP + DONE
+    assert read_texts == [escaped[6:].strip(), STOP[6:].strip()]
+    assert reader.usage(0).output_tokens == 12
+
+
+@given(texts=st.lists(st.text() | st.sampled_from(['"', "data: x", '"delta":{"content":"y"}', "\\"]), min_size=1, max_size=6))
+def test_text_is_counted_as_it_would_be_if_it_were_read(texts: list[str]) -> None:
+    compact = [delta(content=text) for text in texts]
+    spaced = [b"data: " + json.dumps(orjson.loads(each[6:])).encode() + b"\n\n" for each in compact]
+    by_look, _ = read(UsageMode.ESTIMATE, TEXT, b"".join(compact), *compact, STOP, DONE)
+    by_reading, _ = read(UsageMode.ESTIMATE, TEXT, b"".join(spaced), *spaced, STOP, DONE)
+    assert by_look.usage(0) == by_reading.usage(0)
 
 
 def test_without_usage_the_text_is_counted() -> None:
