@@ -4,11 +4,11 @@
 
 Three tables, all in µs for one decision on one core: strategies by number of providers of one model; rules that cannot match by
 their number; models by their number. Each figure is the least of the means of many short rounds, for on a shared machine the
-smallest is the one that others disturbed least; the rounds are made in three passes over the table, minutes apart. Between decisions, not timed, the winner is called: it grants a permit and the
-call ends well, so that bids are made from live evidence.
+smallest is the one that others disturbed least; the rounds are made in three passes over the table, minutes apart. Between
+decisions, not timed, the winner is called: it grants a permit and the call ends well, so that bids are made from live evidence.
 
-Machines differ by more than the code does, so a run tells its yardstick too, taken between its other figures: a
-question fanned out to three do-nothing mailboxes and back (``dispatched`` of ``tests.benchmarks.mailbox``).
+Machines differ by more than the code does, so a run tells its yardstick too, taken between its other figures: a question fanned
+out to three do-nothing mailboxes and back (``dispatched`` of ``tests.benchmarks.mailbox``).
 """
 
 import asyncio
