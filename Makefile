@@ -43,7 +43,7 @@ build/native.stamp: .venv/dev.stamp $(NATIVE_SOURCES)
 	touch $@
 
 # Tests of what is not compiled.
-NOT_COMPILED := admin cli config registry regex simulat upstream_tls
+NOT_COMPILED := admin cli config explain naming redirects registry regex simulat upstream_tls
 
 native-tree: build/native.stamp
 	rm -rf build/native/tests && cp -r tests examples docs README.md CHANGELOG.md build/native/

@@ -32,7 +32,8 @@ def select(pending: Pending, policy: Policy, fanout: int, rng: Random) -> tuple[
         return kept
     memory = pending.memory
     memory.freshen(pending.began_at)
-    if memory.asked_of is kept and not memory.fresh and not pending.home and course.is_plain:
+    is_as_before = memory.asked_of is kept and not memory.fresh and course.is_plain
+    if is_as_before and not pending.home and not pending.strategy.is_foreign:
         asked = memory.asked
     else:
         asked = in_place(pending, _sample(pending, policy, fanout, rng))

@@ -19,7 +19,9 @@ Ranked = list[tuple[float, Bid]]
 MEMORIES_MAX = 4096
 """(strategy, model) pairs remembered; the names are anybody's where a provider takes any."""
 FRESH_S = 0.001
+"""Time that pays for one candidate drawn anew: about a hundredth of it, for whoever is drawn is in none of the caches."""
 FRESH_TURNS = 4
+"""In one of so many turns somebody is drawn anew whatever the time, so that a burst does not all meet the same ones."""
 
 
 @dataclass(slots=True)
