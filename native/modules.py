@@ -26,7 +26,6 @@ COMPILED = (
 
 INTERPRETED = {
     "actors/consistency.py": "looks at configurations, not at requests",
-    "actors/naming.py": "looks at configurations, not at requests",
     "actors/patterns.py": "what it does for a request, the standard library does: patterns, and clocks of time zones",
     "actors/prober.py": "wakes every few seconds",
     "actors/probe_bill.py": "the same",

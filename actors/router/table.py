@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from actors.kernel import Ref
+from actors.naming import split
 from messages.control import ConfigSnapshot, ModelSpec, ProviderSpec
 from messages.routing import CallForBids
 
@@ -111,7 +112,7 @@ class RoutingTable:
         return self._unlisted(name)
 
     def _unlisted(self, name: str) -> Route | None:
-        prefix, model = _split(name)
+        prefix, model = split(name)
         if prefix in self.by_id:
             return self._pinned((self.by_id[prefix],), model)
         if prefix in self.by_kind:
@@ -144,11 +145,3 @@ def _follow(alias: str, aliases: dict[str, str], table: RoutingTable) -> Route |
         if name not in aliases:
             return table._unlisted(name)
     return None
-
-
-def _split(name: str) -> tuple[str, str]:
-    """What stands before and after the first ``:`` or ``/``; two empty strings where there is neither."""
-    for position, character in enumerate(name):
-        if character in ":/":
-            return name[:position], name[position + 1 :]
-    return "", ""
