@@ -158,14 +158,15 @@ async def test_who_sends_too_much_sees_why_though_it_sends_on(is_chunked: bool, 
 )
 async def test_who_stops_in_the_middle_is_waited_for_only_so_long(sent: bytes, said: bytes, side: LaneName) -> None:
     desk, loop = Desk(), asyncio.get_running_loop()
-    connected_at = loop.time()
-    async with listening(desk, idle_s=0.1, lane=side) as (_, port), speaking(port) as peer:
-        peer.say(sent)
-        # For a head the time begins with the connection, for a body with the head.
-        begun_at = loop.time() if said else connected_at
-        assert (await peer.rest()).startswith(said)
-        # A difference of two times in whole ms, which a float may show as a hair less.
-        assert round(loop.time() - begun_at, 6) >= 0.1
+    async with listening(desk, idle_s=0.1, lane=side) as (_, port):
+        connecting_at = loop.time()
+        async with speaking(port) as peer:
+            peer.say(sent)
+            # For a head the time begins with the connection, for a body with the head.
+            begun_at = loop.time() if said else connecting_at
+            assert (await peer.rest()).startswith(said)
+            # A difference of two times in whole ms, which a float may show as a hair less.
+            assert round(loop.time() - begun_at, 6) >= 0.1
     assert (desk.refusals, desk.count) == ([408] if said else [], 0)
 
 
