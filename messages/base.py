@@ -9,7 +9,7 @@ suite switches it on for every test.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 M = TypeVar("M")
@@ -70,7 +70,15 @@ def register(cls: Any, tag: str, bounded: bool = False, pure: bool = False) -> N
 def freeze_messages() -> None:
     """Make every message class write-once from now on: a second assignment to a field raises ``AttributeError``."""
     for cls in TAGS.values():
+        cls.__init__ = _init_of_frozen(cls)
         cls.__setattr__ = _write_once  # type: ignore[assignment] # a guard on a class made by dataclass()
+
+
+def _init_of_frozen(cls: type[Any]) -> Callable[..., None]:
+    """How a frozen dataclass of the same fields is made: past the guard, which would take four times as long."""
+    same = [(f.name, f.type, field(default=f.default, default_factory=f.default_factory)) for f in fields(cls)]
+    twin: Any = make_dataclass(cls.__name__, same, frozen=True)
+    return twin.__init__  # type: ignore[no-any-return] # dataclass() wrote it
 
 
 def _write_once(self: object, name: str, value: object) -> None:
