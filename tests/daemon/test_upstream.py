@@ -19,6 +19,13 @@ HTTP_2 = b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64"
 """What a server says first that speaks nothing else: a frame of SETTINGS."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _only_its_own() -> None:
+    """What other modules hold need not be walked through after each test of this one."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
     async with serving() as made:
