@@ -27,12 +27,12 @@ def snapshot(
 
 
 BID = Bid("", 0, None, 1, 0, 50, 0.3, 0.6, 0.3, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, True, False)
+_USUAL: dict[str, Any] = {field: getattr(BID, field) for field in Bid.__dataclass_fields__}
 
 
 def bid(name: str, **fields: Any) -> Bid:
-    values = {field: getattr(BID, field) for field in Bid.__dataclass_fields__}
     # Where a test says one price, it is the likely one too.
-    return Bid(**{**values, "likely_usd": fields.get("cost_usd", BID.cost_usd), "provider": name, **fields})
+    return Bid(**{**_USUAL, "likely_usd": fields.get("cost_usd", BID.cost_usd), "provider": name, **fields})
 
 
 def no(name: str, reason: NoBidReason, retry_at: float | None = None, detail: str = "") -> NoBid:
