@@ -306,19 +306,30 @@ NURSERY = Nursery(environ_for_daemon({}))
 
 
 def run_pointsman(
-    *arguments: str, environ: Mapping[str, str] | None = None, cwd: Path | None = None
+    *arguments: str, environ: Mapping[str, str] | None = None, from_nothing: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "runtime", *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=WITHIN_S,
-        env=environ_for_daemon(environ or {}),
-        cwd=cwd,
-        check=False,
-    )
+    """Run a command to its end. ``from_nothing``: in an interpreter that has yet to load it, which takes a second."""
+    made = environ_for_daemon(environ or {})
+    if from_nothing:
+        return subprocess.run(
+            [sys.executable, "-m", "runtime", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=WITHIN_S,
+            env=made,
+            check=False,
+        )
+    with tempfile.TemporaryDirectory() as directory:
+        shown, log = Path(directory) / "shown", Path(directory) / "log"
+        shown.touch()
+        log.touch()
+        child = NURSERY.start(arguments, made, log, shown)
+        try:
+            code = child.wait(WITHIN_S)
+        finally:
+            child.kill()
+        return subprocess.CompletedProcess(arguments, code, shown.read_text("utf-8"), log.read_text("utf-8"))
 
 
 def eventually(predicate: Callable[[], bool], what: str, within_s: float = WITHIN_S) -> None:

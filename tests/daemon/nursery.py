@@ -1,8 +1,8 @@
-"""Daemons that are quickly there: each is forked from a process that has loaded the program already.
+"""Daemons and commands that are quickly there: each is forked from a process that has loaded the program already.
 
-A daemon is a process of its own all the same, with its own arguments, environment and log, and runs the command from its
+Each is a process of its own all the same, with its own arguments, environment and outputs, and runs the command from its
 beginning; only loading modules, nearly a second of work, is done once. That the program starts from nothing too is tested
-with the commands (``test_cli.py``).
+with the commands (``test_cli.py``): every way to start it, ``serve``, ``demo`` and ``explain``.
 
 ``python -m tests.daemon.nursery`` is the process they come from: a line with an order on its standard input for each, and on
 its standard output a line for each that has begun and each that has ended.
@@ -83,10 +83,13 @@ class Nursery:
         """By the number of their order, until they have ended."""
         self._orders = 0
 
-    def start(self, arguments: Sequence[str], environ: Mapping[str, str], log: Path) -> Child:
-        """Start ``pointsman`` with ``arguments``; it has opened ``log``, a named pipe, as its standard error."""
+    def start(self, arguments: Sequence[str], environ: Mapping[str, str], log: Path, shown: Path = Path(os.devnull)) -> Child:
+        """Start ``pointsman`` with ``arguments``; it has opened ``log``, which must be there, as its standard error.
+
+        ``shown`` is its standard output.
+        """
         child = Child()
-        order = {"arguments": list(arguments), "environ": dict(environ), "log": str(log)}
+        order = {"arguments": list(arguments), "environ": dict(environ), "log": str(log), "shown": str(shown)}
         with self._ordering:
             if self._process is None:
                 self._process = self._begin()
@@ -203,11 +206,11 @@ def become(order: Mapping[str, Any]) -> None:
     log = os.open(order["log"], os.O_WRONLY)
     os.dup2(log, 2)
     report(order["number"], os.getpid(), None)
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nowhere, 0)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
-    os.close(log)
+    nothing, shown = os.open(os.devnull, os.O_RDONLY), os.open(order["shown"], os.O_WRONLY)
+    os.dup2(nothing, 0)
+    os.dup2(shown, 1)
+    for number in (nothing, shown, log):
+        os.close(number)
     os.environ.clear()
     os.environ.update(order["environ"])
     # Where the interpreter would have looked first, had it begun with this environment.

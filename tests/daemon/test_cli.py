@@ -119,7 +119,7 @@ def test_the_module_and_the_script_are_the_same_command() -> None:
     by_script = subprocess.run(
         [script, "serve", "--workers", "2"], capture_output=True, text=True, check=False, timeout=WITHIN_S
     )
-    by_module = run_pointsman("serve", "--workers", "2")
+    by_module = run_pointsman("serve", "--workers", "2", from_nothing=True)
 
     assert by_script.returncode == by_module.returncode == 2
     assert by_script.stderr == by_module.stderr == "pointsman: Unknown option: --workers.\n"
@@ -328,7 +328,8 @@ def gateway(upstream: ScriptedUpstream) -> Iterator[Gateway]:
 
 def test_explain_from_a_file_is_a_table(good: str) -> None:
     ended = run_pointsman(
-        "explain", "gpt-4o-mini", "-c", good, "--prompt-tokens", "1000", "--max-tokens", "100", "--strategy", "first"
+        *("explain", "gpt-4o-mini", "-c", good, "--prompt-tokens", "1000", "--max-tokens", "100", "--strategy", "first"),
+        from_nothing=True,
     )
 
     assert ended.returncode == 0, ended.stderr
