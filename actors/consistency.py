@@ -146,7 +146,7 @@ def _circle_starts(steps: Mapping[str, str]) -> Iterator[str]:
         if name in way:
             members = list(way)
             yield min(members[members.index(name) :], key=place.__getitem__)
-        walked |= way.keys()
+        walked.update(way)
 
 
 def _pool_faults(pool: PoolSpec, known: _Known) -> Iterator[Fault]:

@@ -125,7 +125,7 @@ def _circles(aliases: Mapping[str, Any]) -> Iterator[Finding]:
             steps = list(way)
             circle = steps[steps.index(name) :]
             yield ("aliases", min(circle, key=lambda step: position.get(step, len(position)))), "leads back to itself"
-        walked |= way.keys()
+        walked.update(way)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
