@@ -51,6 +51,7 @@ CLOCKS = frozenset({"now", "utcnow", "today"})
 EXCUSED_NOQA = re.compile(r"#\s*noqa:\s*[A-Z]+[0-9]+(,\s*[A-Z]+[0-9]+)*\s+[#–-]\s*\S")
 EXCUSED_IGNORE = re.compile(r"#\s*type:\s*ignore\[[a-z0-9, -]+\]\s+#\s*\S")
 UNFINISHED = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X|HA" + r"CK)\b")
+COMMENTED = re.compile(rf"#.*(noqa|type:\s*ignore|{UNFINISHED.pattern})")
 EVASIONS = frozenset({"skip", "skipif", "xfail", "importorskip"})
 SLEEPERS = frozenset({"time", "asyncio", "anyio"})
 
@@ -65,7 +66,16 @@ class Problem(NamedTuple):
 @lru_cache(maxsize=1)
 def nodes(source: str) -> tuple[ast.AST, ...]:
     """Every node of a file, the module first. Of the last file they are kept: parsing is nearly all of the work."""
-    return tuple(ast.walk(ast.parse(source)))
+    found: list[ast.AST] = [ast.parse(source)]
+    # As ``ast.walk`` does, three times as fast. It grows while it is walked.
+    for node in found:
+        for name in node._fields:
+            value = getattr(node, name, None)
+            if isinstance(value, list):
+                found += [part for part in value if isinstance(part, ast.AST)]
+            elif isinstance(value, ast.AST):
+                found.append(value)
+    return tuple(found)
 
 
 def module(source: str) -> ast.Module:
@@ -168,8 +178,9 @@ def status_judged(source: str) -> list[Problem]:
 
 @cache
 def comments(source: str) -> tuple[tuple[int, str], ...]:
-    """All comments, as (line, text)."""
-    if "#" not in source:
+    """All comments a rule could be about, as (line, text)."""
+    # Telling a comment from a text takes far longer than seeing that neither has such words.
+    if not COMMENTED.search(source):
         return ()
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     return tuple((token.start[0], token.string) for token in tokens if token.type == tokenize.COMMENT)
