@@ -141,10 +141,10 @@ class Nursery:
 
 def main() -> None:
     """Fork a daemon for every order, and tell of its end. A daemon returns from ``serve`` with its order and runs it."""
-    # Loaded here, and not by the tests: they need none of it.
+    # Loaded here, and not by the tests: they need none of it. The last are what it loads itself when first used.
     from runtime import cli
 
-    for name in ("runtime.daemon", "uvloop"):
+    for name in ("runtime.daemon", "uvloop", "anyio._backends._asyncio", "runtime.explain", "runtime.explain_table"):
         import_module(name)
     gc.collect()
     gc.freeze()
