@@ -235,7 +235,9 @@ class Attempt:
         trace: Headers = ()
         if track.spec.trusted:
             trace = outgoing_headers(self._span.context if self._span is not None else None, client.baggage)
-        headers = request_headers(track.headers, client.request.headers, is_stream=read.stream, trace=trace)
+        headers = track.stream_headers if read.stream else track.whole_headers
+        if client.passing or trace:
+            headers = request_headers(track.headers, client.passing, is_stream=read.stream, trace=trace)
         times = track.spec.timeouts
         url = track.urls[client.endpoint]
         transport = track.spec.transport

@@ -68,11 +68,21 @@ _PREAMBLES = _Preambles()
 
 def answer_head(status: int, headers: Headers, framing: str) -> bytes:
     """Status line and headers to the empty line. ``framing``: the lines about length and connection."""
-    text = "".join([f"{name}: {value}\r\n" for name, value in headers])
-    count = len(headers)
-    if text.count("\n") != count or text.count("\r") != count or "\0" in text:
-        text = "".join([f"{name.translate(_UNFIT)}: {value.translate(_UNFIT)}\r\n" for name, value in headers])
-    whole = f"{_PREAMBLES.line(status)}{text}{framing}\r\n"
+    given: list[str] = []
+    parts = [_PREAMBLES.line(status)]
+    for name, value in headers:
+        given.append(name)
+        given.append(value)
+        parts.append(name)
+        parts.append(": ")
+        parts.append(value)
+        parts.append("\r\n")
+    text = "".join(given)
+    if "\n" in text or "\r" in text or "\0" in text:
+        parts[1:] = [f"{name.translate(_UNFIT)}: {value.translate(_UNFIT)}\r\n" for name, value in headers]
+    parts.append(framing)
+    parts.append("\r\n")
+    whole = "".join(parts)
     try:
         return whole.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

@@ -103,7 +103,7 @@ class Dispatcher:
             self._post_elsewhere(to, envelope)
         elif cell.state is not RUNNING:
             self._post_to_absent(cell, envelope)
-        elif envelope.message.BOUNDED and len(cell.queue) >= cell.bound:
+        elif len(cell.queue) >= cell.bound and envelope.message.BOUNDED:
             self.counters.shed += 1
             self.turn_away(to, envelope, Fault.OVERLOADED)
         else:
@@ -390,4 +390,6 @@ def _end_span(span: TurnSpan, error: str | None) -> None:
 
 def _is_left_behind(envelope: Envelope, cell: Cell) -> bool:
     """Whether it is mail for an incarnation that is gone."""
-    return isinstance(envelope, TimerEnvelope | GatheredEnvelope) and envelope.incarnation != cell.incarnation
+    if isinstance(envelope, GatheredEnvelope):
+        return envelope.incarnation != cell.incarnation
+    return isinstance(envelope, TimerEnvelope) and envelope.incarnation != cell.incarnation
