@@ -173,11 +173,14 @@ def _ease(size: float, rate_per_s: float) -> float:
     return max((1.0 - TIGHT_SHARE) * size, min(size, AMPLE_S * rate_per_s))
 
 
-class Drawn(NamedTuple):
+class Drawn:
     """What one call has taken of both buckets; None of one that is no limit."""
 
-    requests: Taking | None
-    tokens: Taking | None
+    __slots__ = ("requests", "tokens")
+
+    def __init__(self, requests: Taking | None, tokens: Taking | None) -> None:
+        self.requests = requests
+        self.tokens = tokens
 
     def settle(self, used: int | None, now: float) -> None:
         """The call used so many tokens; None: nothing was sent, so that the request was not used either. Once."""
@@ -188,7 +191,7 @@ class Drawn(NamedTuple):
 
     def forget(self, now: float) -> None:
         """The call's end was lost: all that was reserved counts as used. Instead of ``settle``."""
-        for taking in self:
+        for taking in (self.requests, self.tokens):
             if taking is not None:
                 taking.settle(taking.amount, now)
 

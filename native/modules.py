@@ -23,6 +23,7 @@ COMPILED = (
     "runtime/upstream/raw_*.py",
     "otel/live_spans.py",
     "otel/propagation.py",
+    "otel/sampling.py",
     "otel/spans.py",
 )
 """What every request passes. What reads configuration, serves the admin API, simulates or talks to a terminal gains nothing."""
