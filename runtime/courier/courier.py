@@ -100,7 +100,8 @@ class Courier:
         return self._failed
 
     @property
-    def _refusals(self) -> Refusals:
+    def refusals(self) -> Refusals:
+        """Awards that were refused."""
         if self._refused is None:
             self._refused = Refusals()
         return self._refused
@@ -163,7 +164,7 @@ class Courier:
                     self._refused.granted()
                 continue
             max_wait_s = house.directory.routing.queue_max_wait_s
-            if self._awards == awards_before or self._refusals.have_lasted(max_wait_s, clock.now()):
+            if self._awards == awards_before or self.refusals.have_lasted(max_wait_s, clock.now()):
                 full = Problem(503, "overloaded", "Every provider that bid was full when it was asked.", None, 1.0)
                 return await self._answer(self._spent() if self._tries.failed else full)
 
@@ -177,12 +178,11 @@ class Courier:
     async def _route(self) -> RoutePlan | NoRoute | Problem:
         """Ask the router. A question it crashed on is put once more, then the request has failed."""
         house, client = self.house, self.client
-        tried = self.tried
         refused = self._refused.providers if self._refused is not None else ()
         may_wait, until = self._failed is None or self._must_wait, client.deadline
         if self._must_wait and self._queue_until is not None and self._queue_until < until:
             until = self._queue_until
-        query = RouteQuery(client.query_id, client.profile(), until, client.arrived_at, tried, refused, may_wait)
+        query = RouteQuery(client.query_id, client.profile(), until, client.arrived_at, self.tried, refused, may_wait)
         for is_last in (False, True):
             try:
                 self._is_known_to_router = True
@@ -213,8 +213,7 @@ class Courier:
         """Nobody can take it now. None: it goes on, in the queue or with some that failed before, whichever is sooner."""
         if not self._tries.failed:
             return problems.no_route(routed)
-        house = self.house
-        now = house.clock.now()
+        house, now = self.house, self.house.clock.now()
         if self._has_rested:
             self._has_rested = False
             self._tries.wake(now)
@@ -278,7 +277,9 @@ class Courier:
                 attempt.end()
             if finish is not None:
                 return await self._conclude(finish.result, plan, finish.attempt.provider, finish.headers)
-            self._refusals.add(provider, self.house.clock.now())
+            self.refusals.add(provider, self.house.clock.now())
+            if self.refusals.is_odd(refusal):
+                return await self._answer(problems.internal_error())
             if refusal is RefusalReason.RATE_LIMITED and not self.house.directory.routing.failover.on_rate_limit:
                 break
         self._claim(is_granted=False)
@@ -348,8 +349,7 @@ class Courier:
 
     async def _let_back(self) -> None:
         """``with_replacement``: pause, and let those that failed for now compete with those not tried."""
-        house = self.house
-        now = house.clock.now()
+        house, now = self.house, self.house.clock.now()
         wait_s = self._tries.replacement_s(now, house.budgets, house.rng)
         if wait_s is not None and now + wait_s < self.client.deadline:
             self.client.is_waiting = True

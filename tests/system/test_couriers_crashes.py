@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from messages.calls import CallEnded
+from messages.calls import Award, CallEnded
 from messages.control import Configured, GetSnapshot
 from messages.health import GetReport, ProbeTick
 from messages.routing import CallForBids, Gathered, RoutePlan, RouteQuery
@@ -41,6 +41,40 @@ def test_a_query_that_crashes_two_providers_is_answered_500_and_tried_no_further
         assert (await world.ask()).status == 200
 
     run(THREE, scene)
+
+
+@pytest.mark.parametrize("is_broken", [True, False])
+def test_a_request_whose_awards_crash_two_providers_is_answered_500_and_takes_no_pool_out(is_broken: bool) -> None:
+    async def scene(world: World) -> None:
+        for name in ("a", "b", "c"):
+            world.crash(
+                f"provider:{name}", lambda mail: isinstance(mail, Award) and mail.query_id == "q1", 100, is_broken=is_broken
+            )
+        client = await world.ask()
+
+        assert (client.status, client.code) == (500, "internal_error")
+        assert client.headers["x-should-retry"] == "false"
+        assert world.house.system.counters.crashes == 2
+        assert [permit.refusal for permit in world.watch.permits.values()] == ["crashed", "crashed"]
+        assert (await world.ask()).status == 200
+
+    run(THREE, scene)
+
+
+def test_awards_beside_a_call_that_crash_two_handlers_are_the_last_and_the_call_goes_on() -> None:
+    async def scene(world: World) -> None:
+        for _ in range(20):
+            await world.ask(stream=True)
+        for name in ("b", "c"):
+            world.crash(f"provider:{name}", Award, 100, is_broken=False)
+        world.fault("a", FaultKind.SLOW, factor=100.0)
+        client = await world.ask(stream=True)
+
+        assert (client.fate, client.provider, client.attempts) == ("answer", "a", 1)
+        assert world.house.system.counters.crashes == 2
+        assert not any(world.is_out(f"provider:{name}") for name in ("b", "c"))
+
+    run(loaded([provider("a"), provider("b"), provider("c")], strategy="first", hedge={"max_share": 0.5}), scene)
 
 
 @pytest.mark.parametrize("on", [RouteQuery, Gathered])

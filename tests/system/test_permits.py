@@ -138,7 +138,7 @@ def test_an_award_that_met_a_crash_is_refused_and_leaves_nothing_behind(mode: st
         client = await world.ask()
 
         assert (client.status, client.provider, client.attempts) == (200, "b", 1)
-        assert outcomes(world) == ["restarting", "success"]
+        assert outcomes(world) == ["crashed", "success"]
         assert (await world.report("a")).in_flight == 0
 
     run(TWO, scene)
