@@ -94,6 +94,17 @@ def test_counts_and_risks_fade_with_time_and_reading_them_changes_nothing() -> N
     assert ModelEvidence().faded(1e9) == (0.0, 0.0, 0.0, 0.0)
 
 
+def test_what_is_counted_after_a_silence_is_added_to_what_has_faded_by_then() -> None:
+    evidence, now = trained(calls=40)
+    for _ in range(10):
+        failed(evidence, now)
+    successes, failures, samples = evidence.successes, evidence.failures, evidence.samples
+    stream(evidence, now + SAMPLES_TAU_S, 0.2)
+    assert evidence.successes == pytest.approx(successes * exp(-1.0) + 1.0, rel=0.01)
+    assert evidence.failures == pytest.approx(failures * exp(-1.0), rel=0.01)
+    assert evidence.samples == pytest.approx(samples * exp(-1.0) + 1.0, rel=0.01)
+
+
 def test_first_content_and_token_rate_are_learned_from_streams() -> None:
     evidence, now = trained(first_s=0.2)
     assert evidence.first_s == pytest.approx(0.2, rel=0.1)
@@ -107,6 +118,8 @@ def test_answers_that_are_no_streams_feed_total_time_only() -> None:
     evidence = ModelEvidence()
     for number in range(30):
         whole(evidence, 2.0 * number, 1.5)
+    early = evidence.sent(False, 100, 60.0)
+    evidence.content(early, 0.1, 60.1, 0.3)
     assert evidence.streams.count == 0
     assert evidence.wholes.p50_s == pytest.approx(1.5, rel=0.07)
     assert evidence.expected_s(100.0, 100.0) == pytest.approx(1.5, rel=0.15)
