@@ -156,15 +156,15 @@ class Courier:
                 return await self._answer(problem)
             attempts_before, awards_before = self._attempts, self._awards
             self.client.is_waiting = False
-            ended = await self._follow(routed)
-            if ended is not None:
+            if (ended := await self._follow(routed)) is not None:
                 return ended
             if self._attempts > attempts_before:
                 if self._refused is not None:
                     self._refused.granted()
                 continue
-            max_wait_s = house.directory.routing.queue_max_wait_s
-            if self._awards == awards_before or self.refusals.have_lasted(max_wait_s, clock.now()):
+            if self._awards == awards_before or self.refusals.have_lasted(
+                house.directory.routing.queue_max_wait_s, clock.now()
+            ):
                 full = Problem(503, "overloaded", "Every provider that bid was full when it was asked.", None, 1.0)
                 return await self._answer(self._spent() if self._tries.failed else full)
 
@@ -342,7 +342,7 @@ class Courier:
         if result.failure.code == "deadline":
             return await self._answer(self._out_of_time())
         self.note_failure(plan, provider, result.failure)
-        if result.failure.retry is Retry.NEVER or not self._tries.may_go_on:
+        if result.failure.retry is Retry.NEVER or not self._tries.may_go_on or self.refusals.is_odd(None):
             return await self._answer(self._spent())
         await self._let_back()
         return None
@@ -367,6 +367,8 @@ class Courier:
         ]
 
     def _spent(self) -> Problem:
+        if self.refusals.is_odd(None):
+            return problems.internal_error()
         return problems.attempts_spent(self.client.read.model, self._tries, self.house.clock.now())
 
     def _out_of_time(self) -> Problem:

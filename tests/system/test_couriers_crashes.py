@@ -77,6 +77,21 @@ def test_awards_beside_a_call_that_crash_two_handlers_are_the_last_and_the_call_
     run(loaded([provider("a"), provider("b"), provider("c")], strategy="first", hedge={"max_share": 0.5}), scene)
 
 
+def test_when_a_call_fails_beside_which_awards_crashed_two_handlers_its_request_is_tried_no_further() -> None:
+    async def scene(world: World) -> None:
+        for _ in range(20):
+            await world.ask(stream=True)
+        for name in ("b", "c"):
+            world.crash(f"provider:{name}", Award, 100, is_broken=False)
+        world.fault("a", FaultKind.HANG)
+        client = await world.ask(stream=True)
+
+        assert (client.status, client.code, client.attempts) == (500, "internal_error", 1)
+        assert world.house.system.counters.crashes == 2
+
+    run(loaded([provider("a"), provider("b"), provider("c")], strategy="first", hedge={"max_share": 0.5}), scene)
+
+
 @pytest.mark.parametrize("on", [RouteQuery, Gathered])
 @pytest.mark.parametrize("is_broken", [True, False])
 def test_a_question_that_crashed_the_router_is_put_once_more(on: type, is_broken: bool) -> None:
