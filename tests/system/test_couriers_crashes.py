@@ -202,6 +202,33 @@ def test_a_provider_beyond_its_restart_limit_is_out_its_ends_are_taken_and_it_is
     run(loaded([provider("a", timeouts={"total": "2000s"}), provider("b")], strategy="first"), scene, {"a": slow})
 
 
+def test_pain_08_a_provider_that_is_out_is_shown_as_that_and_back_at_once_by_a_reset() -> None:
+    async def scene(world: World) -> None:
+        admin = world.house.admin
+        long = world.send(stream=True, max_tokens=300)
+        await asyncio.sleep(1.0)
+        world.crash("provider:a", GetReport, times=6)
+        for _ in range(6):
+            await world.report("a")
+        assert world.is_out("provider:a")
+        shown = (await admin.providers())["providers"]
+        assert [(one["status"], one["available"], one["reason"]) for one in shown] == [
+            ("out", False, "out"),
+            ("unchecked", True, ""),
+        ]
+        assert (await world.ask()).provider == "b"
+
+        health = await admin.reset("a")
+
+        assert (health["status"], health["circuit"]["state"]) == ("ready", "closed")
+        assert (await world.report("a")).in_flight == 1
+        assert (await world.ask()).provider == "a"
+        assert (await long.wait()).fate == "answer"
+        assert (await world.report("a")).in_flight == 0
+
+    run(loaded([provider("a"), provider("b")], strategy="first"), scene)
+
+
 def test_a_router_beyond_its_limit_ends_the_daemon_and_everybody_gets_an_answer() -> None:
     async def scene(world: World) -> None:
         streaming = world.send(stream=True, max_tokens=100)
