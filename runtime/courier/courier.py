@@ -147,8 +147,7 @@ class Courier:
             if isinstance(routed, Problem):
                 return await self._answer(routed)
             if isinstance(routed, NoRoute):
-                problem = await self._wait_or_give_up(routed)
-                if problem is not None:
+                if (problem := await self._wait_or_give_up(routed)) is not None:
                     return await self._answer(problem)
                 continue
             quota = house.directory.pool_quotas.get(routed.model)
@@ -162,9 +161,8 @@ class Courier:
                 if self._refused is not None:
                     self._refused.granted()
                 continue
-            if self._awards == awards_before or self.refusals.have_lasted(
-                house.directory.routing.queue_max_wait_s, clock.now()
-            ):
+            max_wait_s = house.directory.routing.queue_max_wait_s
+            if self._awards == awards_before or self.refusals.have_lasted(max_wait_s, clock.now()):
                 full = Problem(503, "overloaded", "Every provider that bid was full when it was asked.", None, 1.0)
                 return await self._answer(self._spent() if self._tries.failed else full)
 
