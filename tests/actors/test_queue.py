@@ -249,8 +249,9 @@ def test_a_client_that_leaves_before_its_first_round_is_home_never_waits() -> No
 def test_after_as_many_refusals_as_candidates_all_are_asked_again_once_at_once() -> None:
     desk = Desk(A, B)
     desk.decide(bid("a"), bid("b"), query_id="q")
+    rounds = len(desk.context.fans)
     desk.ask(query_id="q", refused=("a", "b"))
-    assert desk.asked() == ("a", "b")
+    assert (len(desk.context.fans), desk.asked()) == (rounds + 1, ("a", "b"))
     desk.gathered(full("a"), full("b"))
     assert desk.is_waiting("q")
 
