@@ -312,6 +312,16 @@ def test_a_new_generation_asks_anew_for_those_who_wait() -> None:
     assert (plan.generation, chain(plan)) == (2, ["b"])
 
 
+def test_a_generation_that_is_told_again_asks_nobody_anew() -> None:
+    desk = Desk(A)
+    waiting(desk, "q1", "q2")
+    rounds = len(desk.context.fans)
+    desk.give(Configured(snapshot(A, generation=1)))
+    assert len(desk.context.fans) == rounds
+    assert desk.is_waiting("q1")
+    assert desk.is_waiting("q2")
+
+
 def test_a_new_generation_without_the_model_ends_the_wait() -> None:
     desk = Desk(A)
     waiting(desk, "q1", "q2")
