@@ -53,21 +53,9 @@ class Courier:
     """Carries one request. ``carry`` once."""
 
     __slots__ = (
-        "_attempts",
-        "_awards",
-        "_decision_id",
-        "_failed",
-        "_has_rested",
-        "_is_known_to_router",
-        "_must_wait",
-        "_plan",
-        "_queue_until",
-        "_refused",
-        "client",
-        "hedges",
-        "house",
-        "sink",
-    )
+        "_attempts", "_awards", "_decision_id", "_failed", "_has_rested", "_is_known_to_router", "_must_wait", "_plan",
+        "_queue_until", "_refused", "_status", "client", "hedges", "house", "sink",
+    )  # fmt: skip
 
     def __init__(self, house: CourierHouse, call: ClientCall, sink: EdgeSink) -> None:
         self.house = house
@@ -92,6 +80,8 @@ class Courier:
         """True: the back-off is over, and whoever was not tried is asked once more before who failed."""
         self._decision_id = ""
         """Of the last round."""
+        self._status = 200
+        """What the client is told, if it is told anything; a stream is begun with nothing else."""
 
     @property
     def _tries(self) -> Tries:
@@ -377,7 +367,7 @@ class Courier:
         """Send an error of our own, or cut the connection if the client has been told otherwise already."""
         if self.sink.has_started:
             self.sink.abort()
-            return Ended(problem.status, problem.code)
+            return Ended(self._status, problem.code)
         body = error_body(problem.message, problem.kind, problem.code, problem.param)
         headers = [("content-type", "application/json"), *problem.headers(), ("x-request-id", self.client.request_id)]
         if self._attempts:
@@ -388,6 +378,7 @@ class Courier:
         return Ended(problem.status, problem.code)
 
     async def _send(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self._status = status
         await self.sink.start(status, headers, len(body))
         await self.sink.write(body)
         await self.sink.end()

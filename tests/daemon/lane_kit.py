@@ -6,7 +6,7 @@ gives what came back.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -116,16 +116,17 @@ class _Admin:
 
 
 class Lanes:
-    """Both lanes before one desk each."""
+    """Both lanes before one desk each; or before ``edges`` of the test's own."""
 
-    def __init__(self) -> None:
+    def __init__(self, idle_s: float = 30.0, edges: Mapping[LaneName, Edge] | None = None) -> None:
         self.desks = {name: Desk(say) for name in LANES}
         self._factories = {}
         self._lines: list[Line] = []
         self.servers = []
         for name in LANES:
-            settings = ServerSettings(lane=name, max_body_bytes=MAX_BODY, client_idle_s=30.0)
-            server = HttpServer(cast(Edge, self.desks[name]), cast(Admin, _Admin()), settings, "test")
+            settings = ServerSettings(lane=name, max_body_bytes=MAX_BODY, client_idle_s=idle_s)
+            edge = edges[name] if edges is not None else cast(Edge, self.desks[name])
+            server = HttpServer(edge, cast(Admin, _Admin()), settings, "test")
             self._factories[name] = server.protocols()
             self.servers.append(server)
 
@@ -174,8 +175,8 @@ async def turns(count: int) -> None:
 
 
 @asynccontextmanager
-async def both_lanes() -> AsyncIterator[Lanes]:
-    lanes = Lanes()
+async def both_lanes(idle_s: float = 30.0, edges: Mapping[LaneName, Edge] | None = None) -> AsyncIterator[Lanes]:
+    lanes = Lanes(idle_s, edges)
     try:
         yield lanes
     finally:
