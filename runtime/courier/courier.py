@@ -242,8 +242,10 @@ class Courier:
         for choice in plan.choices:
             provider = choice.provider
             is_repeat = self._failed is not None and self._failed.is_repeat(provider)
-            if is_repeat and not self.house.budgets.has_any(provider):
+            # Paid before it is asked for: others ask at the same time.
+            if is_repeat and not self.house.budgets.spend(provider):
                 continue
+            is_owed = is_repeat
             is_lead = plan.is_led and choice is plan.choices[0]
             kind = _EXPLORE if is_lead else _FAILOVER if self._attempts else _FIRST
             attempt = self.attempt_at(plan, choice, kind)
@@ -252,9 +254,8 @@ class Courier:
                 refusal = await attempt.award()
                 self._claim(is_granted=refusal is None)
                 if refusal is None:
-                    if is_repeat:
-                        self.house.budgets.spend(provider)
-                    else:
+                    is_owed = False
+                    if not is_repeat:
                         self.house.budgets.earn(provider)
                     headers = self.granted(plan, attempt)
                     if plan.hedge_after_s is not None or plan.explore is not None:
@@ -266,6 +267,8 @@ class Courier:
                         finish = Finish(result, attempt, headers)
             finally:
                 attempt.end()
+                if is_owed:
+                    self.house.budgets.give_back(provider)
             if finish is not None:
                 return await self._conclude(finish.result, plan, finish.attempt.provider, finish.headers)
             self._refusals.add(provider, self.house.clock.now())
