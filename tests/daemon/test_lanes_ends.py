@@ -13,8 +13,9 @@ from runtime.http import raw_sink
 from runtime.http.edge import Edge
 from runtime.ports import EdgeRequest, EdgeSink
 from tests.daemon.edge_desk import until
-from tests.daemon.lane_kit import LANES, TURNS, LaneName, both_lanes, replies, turns
+from tests.daemon.lane_kit import TURNS, both_lanes, turns
 from tests.daemon.test_lanes import LINE, post
+from tests.lines import LANES, LaneName, replies
 
 
 @pytest.mark.parametrize("lane", LANES)
