@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 from actors.router.pending import Pending
 from actors.router.policy import Policy
@@ -56,7 +55,7 @@ def _sample(pending: Pending, policy: Policy, count: int, rng: Random) -> list[E
     if kept is not course.entries:
         places = {entry.id for entry in kept}
         order = [entry for entry in order if entry.id in places]
-    leaders = memory.leaders if strategy.keeps_leaders else ()
+    leaders = [bid.provider for _, bid in memory.ranking] if strategy.keeps_leaders else []
     wanted = max(1, count // 4, count - len(leaders)) if leaders else count
     if strategy.is_foreign:
         first, why = guarded_narrow(strategy, order, memory, rng, wanted)
@@ -77,7 +76,7 @@ def _sample(pending: Pending, policy: Policy, count: int, rng: Random) -> list[E
     return first
 
 
-def _lead(pending: Pending, leaders: tuple[str, ...], first: list[Entry], count: int) -> None:
+def _lead(pending: Pending, leaders: list[str], first: list[Entry], count: int) -> None:
     """Fill ``first`` up to ``count`` with the best of the last sample that may be asked for this request too."""
     route, kept = pending.route, pending.kept
     places, entries = route.places, route.entries
@@ -100,11 +99,11 @@ def remember(pending: Pending, ranked: Ranked) -> None:
     if len(asked) == len(kept):
         return
     if pending.strategy.keeps_leaders:
-        memory.leaders = tuple([bid.provider for _, bid in ranked])
+        memory.ranking = ranked
     if memory.window and len(asked) == pending.seen == len(ranked) and pending.course.is_plain:
         if memory.asked is not asked:
             memory.asked, memory.asked_of = asked, kept
-            memory.asked_places = {entry.id: place for place, entry in enumerate(asked)}
+            memory.asked_refs = tuple([entry.ref for entry in asked])
     else:
         memory.asked = memory.asked_of = ()
 
@@ -178,13 +177,9 @@ def all_ready(pending: Pending, answers: tuple[Bid | NoBid, ...], planned: dict[
     route, asked = pending.route, pending.asked
     if pending.kept is not route.entries or not len(asked) == len(answers) == len(pending.answers):
         return None
-    places, is_weighted = route.places, pending.strategy.is_weighted
-    if asked is pending.memory.asked:
-        places = pending.memory.asked_places
-    elif asked is not route.entries:
-        places = {entry.id: place for place, entry in enumerate(asked)}
-    ready: list[Any] = list(answers)
-    for answer in answers:
+    is_weighted, is_in_order = pending.strategy.is_weighted, True
+    ready: list[Bid] = []
+    for place, answer in enumerate(answers):
         if type(answer) is not Bid or not answer.healthy or (is_weighted and not answer.weight):
             return None
         bid = answer
@@ -193,7 +188,12 @@ def all_ready(pending: Pending, answers: tuple[Bid | NoBid, ...], planned: dict[
         room = bid.room
         if room is not None and room <= 0:
             return None
-        ready[places[bid.provider]] = bid
+        # They are asked in order, and answer so but for who has other mail to read first.
+        if bid.provider != asked[place].id:
+            is_in_order = False
+        ready.append(bid)
+    if not is_in_order:
+        ready.sort(key=lambda bid: route.places[bid.provider])
     return ready
 
 

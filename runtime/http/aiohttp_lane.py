@@ -288,8 +288,9 @@ class AiohttpLane(web.Server):
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request for a model. The same as the other lane does, in the same order."""
-        edge = self.edge
-        if (refusal := edge.admit()) is not None:
+        edge, task = self.edge, asyncio.current_task()
+        assert task is not None
+        if (refusal := edge.admit(task)) is not None:
             return _response(error_answer(refusal, is_last=True))
         sink = AiohttpSink(request, self)
         try:
@@ -301,7 +302,7 @@ class AiohttpLane(web.Server):
             if isinstance(body, Problem):
                 edge.refused(body.status)
                 return _response(error_answer(body, is_last=True))
-            await edge.serve(_edge_request(request, body), sink)
+            await edge.serve(_edge_request(request, body), sink, task)
         except asyncio.CancelledError:
             if not edge.is_cut:
                 raise
@@ -311,7 +312,7 @@ class AiohttpLane(web.Server):
             if not sink.has_started:
                 return _response(error_answer(problems.internal_error(), is_last=True))
         finally:
-            edge.leave()
+            edge.leave(task)
         if sink.is_whole:
             await sink.taken()
         else:

@@ -114,7 +114,7 @@ async def test_a_request_that_breaks_over_a_mistake_of_ours_is_counted_as_what_i
 
 @pytest.mark.parametrize("lane", LANES)
 async def test_a_stream_that_breaks_over_a_mistake_of_ours_is_cut_and_nothing_comes_after_it(lane: LaneName) -> None:
-    async def breaks(request: EdgeRequest, sink: EdgeSink) -> None:
+    async def breaks(request: EdgeRequest, sink: EdgeSink, task: object) -> None:
         await sink.start(200, [], None)
         await sink.write(b"a part")
         raise ZeroDivisionError("a mistake")
