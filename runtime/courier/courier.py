@@ -54,21 +54,9 @@ class Courier:
     """Carries one request. ``carry`` once."""
 
     __slots__ = (
-        "_attempts",
-        "_awards",
-        "_decision_id",
-        "_failed",
-        "_has_rested",
-        "_is_known_to_router",
-        "_must_wait",
-        "_plan",
-        "_queue_until",
-        "_refused",
-        "client",
-        "hedges",
-        "house",
-        "sink",
-    )
+        "_attempts", "_awards", "_decision_id", "_failed", "_has_rested", "_is_known_to_router", "_must_wait", "_plan",
+        "_queue_until", "_refused", "_status", "client", "hedges", "house", "sink",
+    )  # fmt: skip
 
     def __init__(self, house: CourierHouse, call: ClientCall, sink: EdgeSink) -> None:
         self.house = house
@@ -93,6 +81,8 @@ class Courier:
         """True: the back-off is over, and whoever was not tried is asked once more before who failed."""
         self._decision_id = ""
         """Of the last round."""
+        self._status = 200
+        """What the client is told, if it is told anything; a stream is begun with nothing else."""
 
     @property
     def _tries(self) -> Tries:
@@ -250,8 +240,10 @@ class Courier:
         for choice in plan.choices:
             provider = choice.provider
             is_repeat = self._failed is not None and self._failed.is_repeat(provider)
-            if is_repeat and not self.house.budgets.has_any(provider):
+            # Paid before it is asked for: others ask at the same time.
+            if is_repeat and not self.house.budgets.spend(provider):
                 continue
+            is_owed = is_repeat
             is_lead = plan.is_led and choice is plan.choices[0]
             kind = _EXPLORE if is_lead else _FAILOVER if self._attempts else _FIRST
             attempt = self.attempt_at(plan, choice, kind)
@@ -260,9 +252,8 @@ class Courier:
                 refusal = await attempt.award()
                 self._claim(is_granted=refusal is None)
                 if refusal is None:
-                    if is_repeat:
-                        self.house.budgets.spend(provider)
-                    else:
+                    is_owed = False
+                    if not is_repeat:
                         self.house.budgets.earn(provider)
                     headers = self.granted(plan, attempt)
                     if plan.hedge_after_s is not None or plan.explore is not None:
@@ -274,6 +265,8 @@ class Courier:
                         finish = Finish(result, attempt, headers)
             finally:
                 attempt.end()
+                if is_owed:
+                    self.house.budgets.give_back(provider)
             if finish is not None:
                 return await self._conclude(finish.result, plan, finish.attempt.provider, finish.headers)
             self.refusals.add(provider, self.house.clock.now())
@@ -378,7 +371,7 @@ class Courier:
         """Send an error of our own, or cut the connection if the client has been told otherwise already."""
         if self.sink.has_started:
             self.sink.abort()
-            return Ended(problem.status, problem.code)
+            return Ended(self._status, problem.code)
         body = error_body(problem.message, problem.kind, problem.code, problem.param)
         headers = [("content-type", "application/json"), *problem.headers(), ("x-request-id", self.client.request_id)]
         if self._attempts:
@@ -389,6 +382,7 @@ class Courier:
         return Ended(problem.status, problem.code)
 
     async def _send(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self._status = status
         await self.sink.start(status, headers, len(body))
         await self.sink.write(body)
         await self.sink.end()

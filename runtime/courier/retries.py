@@ -64,6 +64,10 @@ class RetryBudgets:
         self._tokens[provider] = tokens - 1.0
         return True
 
+    def give_back(self, provider: str) -> None:
+        """A repeat that was paid was not let through."""
+        self._tokens[provider] = min(self._tokens.get(provider, BUDGET_FLOOR) + 1.0, BUDGET_FLOOR)
+
     def has_any(self, provider: str) -> bool:
         """Whether ``provider`` may get a repeat now."""
         return self._tokens.get(provider, BUDGET_FLOOR) >= 1.0
