@@ -1,0 +1,137 @@
+"""Beyond the fan-out: whom policy puts first is asked first, whatever the strategy's own order."""
+
+import pytest
+
+from messages.control import ModelSpec
+from messages.policy import Action, ActionKind, ChainStep, PoolSpec, Rule, TenantSpec
+from messages.routing import NO_HINTS, Claimed, Hints, RequestProfile
+from tests.actors.router_kit import Desk, bid, chain, full, provider
+
+MANY = tuple(provider(f"p{number:02}", "m") for number in range(40))
+
+
+@pytest.mark.parametrize("strategy", ["first", "adaptive", "round_robin", "cost", "weighted"])
+def test_A4_those_a_rule_names_are_asked_first_and_others_only_as_far_as_there_is_room(strategy: str) -> None:
+    named = ("p30", "p39")
+    desk = Desk(*MANY, strategy=strategy, rules=[Rule("r", then=(Action(ActionKind.PROVIDERS, named),))])
+    query_id = desk.ask()
+
+    assert set(named) < set(desk.asked())
+    assert len(desk.asked()) == 16
+    desk.gathered(*(bid(name, cost_usd=0.5 if name in named else 0.0) for name in desk.asked()))
+    assert set(chain(desk.plan(query_id))[:2]) == set(named)
+
+
+@pytest.mark.parametrize("strategy", ["first", "adaptive", "round_robin", "cost", "weighted"])
+def test_A4_of_more_named_ones_than_are_asked_at_once_nobody_else_is_asked_before_them(strategy: str) -> None:
+    named = tuple(spec.id for spec in MANY[10:])
+    desk = Desk(*MANY, strategy=strategy, rules=[Rule("r", then=(Action(ActionKind.PROVIDERS, named),))])
+    desk.ask()
+
+    assert len(desk.asked()) == 16
+    assert set(desk.asked()) <= set(named)
+
+
+def test_A4_where_none_of_them_can_take_the_call_the_others_are_asked_in_turn() -> None:
+    desk = Desk(*MANY, strategy="first", fanout=2, rules=[Rule("r", then=(Action(ActionKind.PROVIDERS, ("p30", "p39")),))])
+    query_id = desk.ask()
+
+    assert desk.asked() == ("p30", "p39")
+    desk.gathered(full("p30"), full("p39"))
+    assert desk.asked() == ("p00", "p01")
+    desk.gathered(bid("p00"), bid("p01"))
+    assert chain(desk.plan(query_id)) == ["p00", "p01"]
+
+
+def test_D8_of_a_failover_chain_the_first_steps_are_asked_first() -> None:
+    pool = PoolSpec("m", chain=(ChainStep(("p39", "p38")), ChainStep()))
+    desk = Desk(*MANY, strategy="first", fanout=3, pools=[pool])
+    desk.ask()
+
+    assert desk.asked() == ("p00", "p38", "p39")
+
+
+STRATEGIES = ["first", "priority", "adaptive", "round_robin", "cost", "least_connections", "weighted", "thompson"]
+PLACED = tuple(
+    provider(f"p{number:02}", "m", region="eu" if number >= 30 else "us", zone="z" if number in (5, 39) else "")
+    for number in range(40)
+)
+ACME = TenantSpec("acme", preferred_providers=("p37", "p36"))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    ("hints", "tenant", "wanted"),
+    [
+        (Hints(prefer=("p39", "nobody", "p38")), "", ["p39", "p38"]),
+        (NO_HINTS, "acme", ["p37", "p36"]),
+        (Hints(prefer=("p39",)), "acme", ["p39", "p37", "p36"]),
+        (Hints(zone="z"), "", ["p05", "p39"]),
+        (Hints(regions=("eu",), zone="z"), "", ["p39"]),
+    ],
+)
+def test_D9_D2_whom_request_or_tenant_prefer_is_asked_however_many_there_are(
+    strategy: str, hints: Hints, tenant: str, wanted: list[str]
+) -> None:
+    desk = Desk(*PLACED, strategy=strategy, tenants=[ACME])
+    query_id = desk.ask(profile=RequestProfile("m", tenant=tenant, hints=hints))
+    assert len(desk.asked()) == 16
+
+    desk.gathered(*(bid(name) for name in desk.asked()))
+    found = chain(desk.plan(query_id))[: len(wanted)]
+    assert (sorted(found) if hints.zone else found) == wanted
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_D9_of_more_in_a_preferred_region_than_are_asked_the_strategy_chooses_and_nobody_else_is_asked(strategy: str) -> None:
+    desk = Desk(*PLACED, strategy=strategy, fanout=4)
+    seen: set[str] = set()
+    for _ in range(60):
+        query_id = desk.ask(profile=RequestProfile("m", hints=Hints(regions=("eu",))))
+        seen |= set(desk.asked())
+        desk.gathered(*(bid(name) for name in desk.asked()))
+        desk.give(Claimed(query_id, desk.plan(query_id).choices[0].provider, True))
+        desk.context.advance(1.0)
+
+    eu = {spec.id for spec in PLACED[30:]}
+    assert seen == ({"p30", "p31", "p32", "p33"} if strategy in ("first", "priority", "cost") else eu)
+
+
+def test_B2_where_none_of_the_highest_can_take_the_call_the_next_highest_are_asked() -> None:
+    specs = [provider(f"p{number:02}", "m", priority=number) for number in range(40)]
+    desk = Desk(*specs, strategy="priority")
+    query_id = desk.ask()
+    for first, last in ((24, 40), (8, 24)):
+        assert desk.asked() == tuple(spec.id for spec in specs[first:last])
+        desk.gathered(*(full(name) for name in desk.asked()))
+    desk.gathered(*(bid(name, priority=place) for place, name in enumerate(desk.asked())))
+
+    assert chain(desk.plan(query_id)) == [f"p{number:02}" for number in range(7, -1, -1)]
+
+
+def test_C1_where_none_of_the_cheapest_can_take_the_call_the_next_cheapest_are_asked() -> None:
+    specs = [provider(f"p{n:02}", models=(ModelSpec("m", "m", input_price=40.0 - n, output_price=1.0),)) for n in range(40)]
+    desk = Desk(*specs, strategy="cost", fanout=10)
+    desk.ask()
+    desk.gathered(*(full(name) for name in desk.asked()))
+
+    assert desk.asked() == tuple(spec.id for spec in specs[20:30])
+
+
+def test_D8_the_next_steps_of_a_chain_are_asked_next() -> None:
+    pool = PoolSpec("m", chain=(ChainStep(("p39", "p38")), ChainStep(("p20", "p21")), ChainStep()))
+    desk = Desk(*MANY, strategy="first", fanout=2, pools=[pool])
+    desk.ask()
+    asked = [desk.asked()]
+    for _ in range(2):
+        desk.gathered(*(full(name) for name in desk.asked()))
+        asked.append(desk.asked())
+
+    assert asked == [("p38", "p39"), ("p20", "p21"), ("p00", "p01")]
+
+
+def test_D9_whom_a_request_excludes_takes_no_place_among_those_asked() -> None:
+    desk = Desk(*MANY, strategy="adaptive", fanout=4)
+    desk.ask(profile=RequestProfile("m", hints=Hints(exclude=tuple(spec.id for spec in MANY[4:]))))
+
+    assert desk.asked() == ("p00", "p01", "p02", "p03")
