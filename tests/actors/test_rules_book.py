@@ -1,7 +1,11 @@
 """The index over rules is never wrong: asking those it tells finds what asking all of them finds."""
 
+import sys
+from collections.abc import Callable
 from itertools import product
+from types import FrameType
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -134,6 +138,45 @@ def test_D7_rules_for_other_models_and_tenants_are_not_asked() -> None:
     assert told(book, "m7", of="t8") == []
     assert told(book, "m7") == []
     assert told(book, "unheard") == []
+
+
+TOOLS = Condition(ConditionKind.HAS_TOOLS)
+SHAPES: dict[str, Callable[[int], Condition]] = {
+    "a model": lambda n: model(f"m{n}", f"n{n}"),
+    "a tenant": lambda n: tenant(f"t{n}"),
+    "a model among much": lambda n: every(TOOLS, every(model(f"m{n}"), some(TOOLS, ALWAYS))),
+    "a tenant among much": lambda n: every(TOOLS, tenant(f"t{n}"), negated(TOOLS)),
+    "a model or a tenant": lambda n: some(model(f"m{n}"), every(TOOLS, tenant(f"t{n}"))),
+    "a model and a tenant": lambda n: every(model("common"), tenant(f"t{n}")),
+    "either of two for a tenant": lambda n: every(some(model(f"m{n}"), model(f"n{n}")), tenant("common")),
+    "not what it is not": lambda n: negated(some(negated(model(f"m{n}")), TOOLS)),
+    "none of both": lambda n: negated(every(negated(model(f"m{n}")), negated(tenant(f"t{n}")))),
+    "two tenants at once": lambda n: every(tenant("common", f"t{n}"), tenant("other", f"t{n}")),
+    "never": lambda n: some(Condition(ConditionKind.NEVER), negated(ALWAYS)),
+}
+
+
+def calls_for_a_new_name(count: int, shape: Callable[[int], Condition]) -> int:
+    """Functions called to find out which of so many rules may concern a request that none of them concerns."""
+    book = RuleBook.build([Rule(f"r{number}", when=shape(number)) for number in range(count)])
+    calls = 0
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(note)
+    try:
+        found = book.candidates("never-seen", "never-seen", "stranger")
+    finally:
+        sys.setprofile(None)
+    assert found == ()
+    return calls
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_D7_D11_rules_that_cannot_match_cost_nothing_even_for_a_name_never_seen_before(shape: str) -> None:
+    assert calls_for_a_new_name(500, SHAPES[shape]) == calls_for_a_new_name(1, SHAPES[shape])
 
 
 def test_D7_patterns_that_do_not_fit_the_name_are_asked_once_not_each_time() -> None:
