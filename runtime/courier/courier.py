@@ -12,7 +12,7 @@ from functools import partial
 from messages.calls import AttemptKind, RefusalReason
 from messages.envelope import Fault
 from messages.failures import Failure, Retry
-from messages.routing import Choice, Claimed, NoRoute, RouteError, RoutePlan, RouteQuery, Withdraw
+from messages.routing import Choice, Claimed, LeftOut, NoRoute, RouteError, RoutePlan, RouteQuery, Withdraw
 from runtime.courier import beside, problems
 from runtime.courier.attempt import Attempt
 from runtime.courier.call import ClientCall, CourierHouse
@@ -20,7 +20,7 @@ from runtime.courier.problems import Problem
 from runtime.courier.race import Finish, Race
 from runtime.courier.reservations import Reservations, tokens_wanted
 from runtime.courier.results import Failed, Relayed, Whole
-from runtime.courier.retries import WAITED_S, Refusals, Tries
+from runtime.courier.retries import WAITED_S, Refusals, Tries, last_word_at
 from runtime.dialects.errors import error_body
 from runtime.facts import fact
 from runtime.ports import ClientGone, EdgeSink
@@ -87,7 +87,7 @@ class Courier:
         self._must_wait = False
         """True: others were tried, and this round is to wait in the queue for whoever was not ..."""
         self._queue_until: float | None = None
-        """... until then (monotonic s), when one of the others is as good as its word; None: as long as anybody may."""
+        """... until then (monotonic s), when another is as good as its word; None: as long as may be. At first: almost the deadline."""
         self._has_rested = False
         """True: the back-off is over, and whoever was not tried is asked once more before who failed."""
         self._decision_id = ""
@@ -146,8 +146,7 @@ class Courier:
             if isinstance(routed, Problem):
                 return await self._answer(routed)
             if isinstance(routed, NoRoute):
-                problem = await self._wait_or_give_up(routed)
-                if problem is not None:
+                if (problem := await self._wait_or_give_up(routed)) is not None:
                     return await self._answer(problem)
                 continue
             quota = house.directory.pool_quotas.get(routed.model)
@@ -180,7 +179,9 @@ class Courier:
         tried = self.tried
         refused = self._refused.providers if self._refused is not None else ()
         may_wait, until = self._failed is None or self._must_wait, client.deadline
-        if self._must_wait and self._queue_until is not None and self._queue_until < until:
+        if self._failed is None:
+            self._queue_until = until = last_word_at(until, house.clock.now())
+        elif self._must_wait and self._queue_until is not None and self._queue_until < until:
             until = self._queue_until
         query = RouteQuery(client.query_id, client.profile(), until, client.arrived_at, tried, refused, may_wait)
         for is_last in (False, True):
@@ -196,8 +197,7 @@ class Courier:
             except ActorGone as gone:
                 if is_last or gone.fault not in (Fault.CRASHED, Fault.RESTARTING, Fault.SILENT):
                     return problems.internal_error() if is_last else problems.shutting_down()
-        self._is_known_to_router = False
-        self._decision_id = answer.decision_id
+        self._is_known_to_router, self._decision_id = False, answer.decision_id
         if isinstance(answer, RoutePlan):
             self._plan = answer
             if client.span is not None:
@@ -211,10 +211,10 @@ class Courier:
 
     async def _wait_or_give_up(self, routed: NoRoute) -> Problem | None:
         """Nobody can take it now. None: it goes on, in the queue or with some that failed before, whichever is sooner."""
+        house, now = self.house, self.house.clock.now()
         if not self._tries.failed:
-            return problems.no_route(routed)
-        house = self.house
-        now = house.clock.now()
+            is_late = self._queue_until is not None and now >= self._queue_until
+            return self._out_of_time(routed.left_out) if is_late else problems.no_route(routed)
         if self._has_rested:
             self._has_rested = False
             self._tries.wake(now)
@@ -369,9 +369,9 @@ class Courier:
     def _spent(self) -> Problem:
         return problems.attempts_spent(self.client.read.model, self._tries, self.house.clock.now())
 
-    def _out_of_time(self) -> Problem:
+    def _out_of_time(self, left_out: tuple[LeftOut, ...] = ()) -> Problem:
         client = self.client
-        return problems.deadline_exceeded(client.read.model, client.deadline - client.arrived_at, self._tries)
+        return problems.deadline_exceeded(client.read.model, client.deadline - client.arrived_at, self._tries, left_out)
 
     async def _answer(self, problem: Problem) -> Ended:
         """Send an error of our own, or cut the connection if the client has been told otherwise already."""
