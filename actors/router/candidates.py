@@ -72,6 +72,9 @@ def _drawn(pending: Pending, policy: Policy, kept: tuple[Entry, ...], count: int
         places = {entry.id for entry in kept}
         order = [entry for entry in order if entry.id in places]
     leaders = memory.leaders if strategy.keeps_leaders else ()
+    if leaders and kept is not pending.route.entries:
+        allowed = {entry.id for entry in kept}
+        leaders = tuple([name for name in leaders if name in allowed])
     wanted = max(1, count // 4, count - len(leaders)) if leaders else count
     if strategy.is_foreign:
         first, why = guarded_narrow(strategy, order, memory, rng, wanted)
@@ -79,7 +82,7 @@ def _drawn(pending: Pending, policy: Policy, kept: tuple[Entry, ...], count: int
     else:
         first = strategy.narrow(order, memory, rng, wanted)
     if leaders:
-        _lead(pending, leaders, kept, first, count)
+        _lead(pending, leaders, first, count)
     winner = memory.winner
     if strategy.keeps_winner and winner and winner not in [entry.id for entry in first]:
         place = pending.route.places.get(winner)
@@ -92,17 +95,16 @@ def _drawn(pending: Pending, policy: Policy, kept: tuple[Entry, ...], count: int
     return first
 
 
-def _lead(pending: Pending, leaders: tuple[str, ...], kept: tuple[Entry, ...], first: list[Entry], count: int) -> None:
-    """Fill ``first`` up to ``count`` with the best of the last sample that are among ``kept``."""
+def _lead(pending: Pending, leaders: tuple[str, ...], first: list[Entry], count: int) -> None:
+    """Fill ``first`` up to ``count`` with the best of the last sample."""
     places, entries = pending.route.places, pending.route.entries
-    allowed = None if kept is entries else {entry.id for entry in kept}
     # Whoever is drawn and leads leaves a place to one more leader.
     names = [entry.id for entry in first]
     free = count - len(first)
     for name in leaders:
         if free <= 0:
             return
-        if name not in names and name in places and (allowed is None or name in allowed):
+        if name not in names and name in places:
             first.append(entries[places[name]])
             free -= 1
 

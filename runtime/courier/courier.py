@@ -87,7 +87,7 @@ class Courier:
         self._must_wait = False
         """True: others were tried, and this round is to wait in the queue for whoever was not ..."""
         self._queue_until: float | None = None
-        """... until then (monotonic s), when another is as good as its word; None: as long as may be. At first: almost the deadline."""
+        """... until then (monotonic s), when another is as good as its word; None: as long as may be. At first the deadline."""
         self._has_rested = False
         """True: the back-off is over, and whoever was not tried is asked once more before who failed."""
         self._decision_id = ""

@@ -2,9 +2,10 @@
 
 import pytest
 
+from actors.router.candidates import with_plans
 from messages.control import ModelSpec
 from messages.policy import Action, ActionKind, ChainStep, PoolSpec, Rule, TenantSpec
-from messages.routing import NO_HINTS, Claimed, Hints, RequestProfile
+from messages.routing import NO_HINTS, Claimed, Hints, RequestProfile, Withdraw
 from tests.actors.router_kit import Desk, bid, chain, full, provider
 
 MANY = tuple(provider(f"p{number:02}", "m") for number in range(40))
@@ -135,3 +136,59 @@ def test_D9_whom_a_request_excludes_takes_no_place_among_those_asked() -> None:
     desk.ask(profile=RequestProfile("m", hints=Hints(exclude=tuple(spec.id for spec in MANY[4:]))))
 
     assert desk.asked() == ("p00", "p01", "p02", "p03")
+
+
+@pytest.mark.parametrize(
+    "strategy", ["adaptive", "least_latency", "least_requests", "power_of_two", "thompson", "optimize_cost"]
+)
+def test_D9_neither_the_last_winner_nor_the_best_of_the_last_sample_is_asked_where_a_request_bars_them(strategy: str) -> None:
+    desk = Desk(*MANY, strategy=strategy, fanout=8)
+    for turn in range(20):
+        query_id = desk.ask(query_id=f"free-{turn}")
+        asked = desk.asked()
+        desk.gathered(*(bid(name, latency_p50_s=0.1 + place, expected_s=0.1 + place) for place, name in enumerate(asked)))
+        winner = desk.plan(query_id).choices[0].provider
+        barred = (winner, *[name for name in asked if name != winner][:5])
+
+        desk.ask(query_id=f"barred-{turn}", profile=RequestProfile("m", hints=Hints(exclude=barred)))
+
+        assert set(desk.asked()).isdisjoint(barred)
+        # Of the best of the last sample two are left, who may be drawn as well.
+        assert len(desk.asked()) in (6, 7, 8)
+        desk.gathered(*(full(name) for name in desk.asked()))
+        desk.give(Withdraw(f"barred-{turn}"))
+
+
+def test_D11_the_last_winner_is_asked_again_also_by_a_request_that_bars_others() -> None:
+    desk = Desk(*MANY, strategy="least_requests", fanout=4)
+    query_id = desk.ask()
+    desk.gathered(*(bid(name) for name in desk.asked()))
+    winner = desk.plan(query_id).choices[0].provider
+    for turn in range(20):
+        others = tuple(spec.id for spec in MANY if spec.id != winner)[turn : turn + 3]
+        desk.ask(profile=RequestProfile("m", hints=Hints(exclude=others)))
+        assert winner in desk.asked()
+
+
+def test_D11_room_that_is_promised_to_plans_on_their_way_is_no_room() -> None:
+    desk = Desk(provider("a", "m"), provider("b", "m"), strategy="first")
+
+    won = [chain(desk.decide(bid("a", room=2), bid("b", room=9))) for _ in range(4)]
+
+    assert won == [["a", "b"], ["a", "b"], ["b", "a"], ["b", "a"]]
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "plans", "stretched"),
+    [(0, 7, 1.0), (0, 8, 1.0 + 0.9 / 8), (0, 16, 1.0 + 0.9 * 9 / 8), (9, 2, 1.0 + 0.9 * 2 / 10)],
+)
+def test_D11_plans_on_their_way_count_as_calls_and_stretch_the_expected_time_beyond_eight(
+    in_flight: int, plans: int, stretched: float
+) -> None:
+    found = with_plans(bid("a", in_flight=in_flight, expected_s=1.0, room=30, samples=0, exploring=1), plans)
+
+    assert (found.in_flight, found.room, found.exploring) == (in_flight + plans, 30 - plans, 1 + plans)
+    assert found.expected_s == pytest.approx(stretched)
+    known = bid("a", samples=5)
+    assert with_plans(known, plans).exploring == 0
+    assert with_plans(known, plans).room is None

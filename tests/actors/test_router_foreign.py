@@ -39,6 +39,11 @@ def noted(memory: Memory, ranked: Ranked) -> None:
     memory.mark += 1
 
 
+def with_part(part: str, function: Any) -> Strategy:
+    broken: dict[str, Any] = {part: function}
+    return replace(THEIRS, **broken)
+
+
 THEIRS = Strategy("theirs", last_first, the_first, keeps_winner=False, index=in_order, learn=noted, is_foreign=True)
 
 
@@ -67,7 +72,7 @@ def test_A5_a_whole_strategy_of_others_chooses_whom_to_ask_and_who_wins() -> Non
     [("rank", ["p00", "p01"]), ("index", ["p15", "p14"]), ("narrow", ["p15", "p14"]), ("learn", ["p15", "p14"])],
 )
 def test_A5_whatever_part_of_it_raises_costs_a_fall_back_and_never_the_request(part: str, wanted: list[str]) -> None:
-    desk = desk_with(replace(THEIRS, **{part: raising}))
+    desk = desk_with(with_part(part, raising))
 
     assert chain(decide(desk))[:2] == wanted
     assert desk.context.take_told() == [("faults", StrategyFailed("theirs", "ValueError: no idea"))]
@@ -80,7 +85,7 @@ def test_A5_whatever_part_of_it_raises_costs_a_fall_back_and_never_the_request(p
 @pytest.mark.parametrize("part", ["rank", "learn"])
 def test_A5_so_it_does_within_a_failover_chain(part: str) -> None:
     steps = (ChainStep(("p01", "p02", "p03")), ChainStep())
-    desk = desk_with(replace(THEIRS, **{part: raising}), pools=[PoolSpec("m", chain=steps)])
+    desk = desk_with(with_part(part, raising), pools=[PoolSpec("m", chain=steps)])
 
     assert chain(decide(desk))[:3] == (["p01", "p02", "p03"] if part == "rank" else ["p03", "p02", "p01"])
     assert desk.context.take_told() == [("faults", StrategyFailed("theirs", "ValueError: no idea"))]

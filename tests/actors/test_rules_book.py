@@ -186,6 +186,12 @@ def test_D7_patterns_that_do_not_fit_the_name_are_asked_once_not_each_time() -> 
     assert told(book, "latest", public="claude-3-haiku") == ["claude"]
 
 
+def test_D7_what_a_name_leads_to_is_worked_out_once() -> None:
+    book = RuleBook.build([Rule("m", when=model("m")), Rule("tools", when=TOOLS)])
+    assert told(book, "m") == ["m", "tools"]
+    assert book.candidates("m", "m", "t") is book.candidates("m", "m", "t")
+
+
 def test_D7_two_models_demanded_at_once_are_met_by_the_two_names_of_a_request() -> None:
     book = RuleBook.build([Rule("both", when=every(model("gpt4"), model("gpt-4o")))])
     assert told(book, "gpt4", public="gpt-4o") == ["both"]
