@@ -192,3 +192,20 @@ def test_D11_plans_on_their_way_count_as_calls_and_stretch_the_expected_time_bey
     known = bid("a", samples=5)
     assert with_plans(known, plans).exploring == 0
     assert with_plans(known, plans).room is None
+
+
+@pytest.mark.parametrize("strategy", ["first", "priority", "cost"])
+def test_B2_an_order_is_kept_to_also_after_one_further_down_has_won(strategy: str) -> None:
+    specs = [
+        provider(f"p{n:02}", priority=-n, models=(ModelSpec("m", "m", input_price=1.0 + n, output_price=1.0),))
+        for n in range(40)
+    ]
+    desk = Desk(*specs, strategy=strategy, fanout=4)
+    query_id = desk.ask()
+    desk.gathered(*(full(name) for name in desk.asked()))
+    desk.gathered(*(bid(name, cost_usd=0.5) for name in desk.asked()))
+    assert desk.plan(query_id).choices[0].provider not in {"p00", "p01", "p02", "p03"}
+
+    desk.ask()
+
+    assert desk.asked() == ("p00", "p01", "p02", "p03")
