@@ -7,7 +7,7 @@ Always: money and tokens are added as integers; a call whose failure is the clie
 was never sent is not counted.
 """
 
-from math import ceil, log, log2
+from math import exp, floor, log
 from typing import assert_never
 
 from ddsketch.ddsketch import LogCollapsingLowestDenseDDSketch
@@ -29,11 +29,12 @@ EMA_ALPHA = 0.1
 RELATIVE_ERROR = 0.01
 BINS_LIMIT = 1024
 """At 1 % a bin is 2 % wide, so this many reach from 1 µs to 800 s; 8 KiB for a line at most."""
-WAITING_LIMIT = 256
-"""Latencies of a line that wait to go into its sketch together."""
 
-_BINS_PER_OCTAVE = log(2.0) / log((1.0 + RELATIVE_ERROR) / (1.0 - RELATIVE_ERROR))
-_LEAST_S = 1e-9
+_BINS_PER_E = 1.0 / log((1.0 + RELATIVE_ERROR) / (1.0 - RELATIVE_ERROR))
+_LEAST_S, _MOST_S = 1e-9, 1e6
+"""A shorter time is none; a longer one is counted as this: nobody asks how much more than eleven days a call took."""
+_NO_TIME = -1_000_000
+"""Of a time that is none: below all bins."""
 INFINITE = float("inf")
 # A member of an enum is no plain attribute of its class: looking it up costs as much as two calls.
 _SUCCESS, _FAILED, _NOT_SENT, _LOST_HEDGE = Outcome.SUCCESS, Outcome.FAILED, Outcome.NOT_SENT, Outcome.LOST_HEDGE
@@ -119,8 +120,8 @@ class Line:
         self.least_s = 0.0
         self.most_s = 0.0
         self.latencies = LogCollapsingLowestDenseDDSketch(RELATIVE_ERROR, BINS_LIMIT)
-        self.waiting: list[float] = []
-        """Latencies (s) that are not yet in ``latencies``, ``WAITING_LIMIT`` at most."""
+        self.waiting: dict[int, int] = {}
+        """How many latencies are not yet in ``latencies``, by the bin they fall into there (some 1700 at most)."""
         self.cost_nusd = 0
         self.unpriced = 0
         self.estimated = 0
@@ -164,9 +165,10 @@ class Line:
         # First, for these are the steps that can raise: a line that does not add up costs its history.
         if not 0.0 <= latency_s < INFINITE:
             raise OverflowError(f"a call of {latency_s} s")
-        self.waiting.append(latency_s)
-        if len(self.waiting) >= WAITING_LIMIT:
-            self._fold()
+        place = _NO_TIME
+        if latency_s >= _LEAST_S:
+            place = floor(log(latency_s if latency_s < _MOST_S else _MOST_S) * _BINS_PER_E)
+        self.waiting[place] = self.waiting.get(place, 0) + 1
         if self.successes == 0:
             self.average_s = self.least_s = self.most_s = latency_s
         else:
@@ -180,19 +182,17 @@ class Line:
             self.unpriced += 1
 
     def _fold(self) -> None:
-        """Put what waits into the sketch: those of one bin at once, which are many when there are many."""
-        bins: dict[int, list[float]] = {}
-        for latency_s in self.waiting:
-            place = ceil(log2(latency_s if latency_s > _LEAST_S else _LEAST_S) * _BINS_PER_OCTAVE)
-            bins.setdefault(place, []).append(latency_s)
+        """Put what waits into the sketch, for somebody wants to know: those of one bin at once, by a value within it."""
+        for place, count in self.waiting.items():
+            self.latencies.add(0.0 if place == _NO_TIME else exp((place + 0.5) / _BINS_PER_E), float(count))
         self.waiting.clear()
-        for equals in bins.values():
-            self.latencies.add(equals[0], float(len(equals)))
 
     def is_sound(self) -> bool:
         """Whether the counts agree with each other."""
         verdicts = self.successes + self.failures + self.cancelled
-        return verdicts <= self.requests and self.latencies.count + len(self.waiting) == self.successes >= self.unpriced
+        return (
+            verdicts <= self.requests and self.latencies.count + sum(self.waiting.values()) == self.successes >= self.unpriced
+        )
 
     def p95_s(self) -> float:
         """The latency that 95 of 100 successes did not exceed (nearest rank, so never less than asked); 0 without any."""

@@ -19,6 +19,10 @@ from messages.limits import LimitsSpec
 
 REQUESTS, TOKENS = "requests_per_minute", "tokens_per_minute"
 
+TIGHT_SHARE = 0.8
+"""Of a limit: who has used more of it is spared second calls."""
+AMPLE_S = 3.0
+"""With what flows in within so many seconds, or more, a bucket has enough for any burst."""
 _HAIR = 1e-6
 """Rounding, as a share of a bucket: what is taken by it stays on the books as debt."""
 
@@ -48,11 +52,13 @@ class Taking:
 class Bucket:
     """``level`` as of ``at`` (s); fills by ``rate_per_s`` up to ``size``; below zero it is a debt."""
 
-    __slots__ = ("_newest", "_untold", "at", "level", "rate_per_s", "size")
+    __slots__ = ("_newest", "_untold", "at", "ease", "level", "rate_per_s", "size")
 
     def __init__(self, size: float, rate_per_s: float, now: float, is_full: bool) -> None:
         self.size = size
         self.rate_per_s = rate_per_s
+        self.ease = _ease(size, rate_per_s)
+        """With so much in it nobody need be sparing."""
         self.level = size if is_full else 0.0
         self.at = now
         self._newest: Taking | None = None
@@ -131,7 +137,7 @@ class Bucket:
     def resize(self, size: float, rate_per_s: float, now: float) -> None:
         """Live under another limit with what is in it; what is over the new size is lost."""
         self._refill(now)
-        self.size, self.rate_per_s = size, rate_per_s
+        self.size, self.rate_per_s, self.ease = size, rate_per_s, _ease(size, rate_per_s)
         self._refill(now)
 
     def flaw(self) -> str | None:
@@ -163,11 +169,18 @@ class Bucket:
         return amount
 
 
-class Drawn(NamedTuple):
+def _ease(size: float, rate_per_s: float) -> float:
+    return max((1.0 - TIGHT_SHARE) * size, min(size, AMPLE_S * rate_per_s))
+
+
+class Drawn:
     """What one call has taken of both buckets; None of one that is no limit."""
 
-    requests: Taking | None
-    tokens: Taking | None
+    __slots__ = ("requests", "tokens")
+
+    def __init__(self, requests: Taking | None, tokens: Taking | None) -> None:
+        self.requests = requests
+        self.tokens = tokens
 
     def settle(self, used: int | None, now: float) -> None:
         """The call used so many tokens; None: nothing was sent, so that the request was not used either. Once."""
@@ -178,7 +191,7 @@ class Drawn(NamedTuple):
 
     def forget(self, now: float) -> None:
         """The call's end was lost: all that was reserved counts as used. Instead of ``settle``."""
-        for taking in self:
+        for taking in (self.requests, self.tokens):
             if taking is not None:
                 taking.settle(taking.amount, now)
 

@@ -3,9 +3,13 @@
 mypyc makes a class fast when it knows the class's fields and can read its ``__init__``. The one that ``dataclass`` makes is
 made when the module is imported, and stays interpreted. So before compiling, each such class gets an ``__init__`` in plain
 words; equality, hash and representation stay the standard library's.
+
+And what is written in capitals at the top of a module is declared ``Final``: the compiler then reads it from a variable of C,
+where it would look up any other name of a module in a dictionary, each time.
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,6 +20,9 @@ _OPTIONS = {
     "dataclass": {"slots", "frozen", "eq", "repr", "order", "match_args"},
 }
 """What may stand in the decorators' brackets. A compiled class has slots in any case, and nobody is kept from writing to it."""
+_CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]+")
+_SETTABLE = frozenset({"IDLE_MAX", "KEEPALIVE_S", "STALE_WITHIN_S", "UNPACED_S"})
+"""Constants that tests set otherwise while they run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,9 @@ def expand(source: str, inherited: dict[str, Fields]) -> str:
     """``source`` with its classes written out. ``inherited`` has the fields of all such classes by name, over all modules."""
     tree = ast.parse(source)
     lines = source.split("\n")
+    constants = _constants(tree)
+    for constant in reversed(constants):
+        _declare_final(constant, lines)
     found = list(classes(tree))
     for made in reversed(found):
         # From the end, so that the places of what comes before still hold.
@@ -68,12 +78,66 @@ def expand(source: str, inherited: dict[str, Fields]) -> str:
                 # A word to type checkers, which it leaves on the function; a compiled one takes none.
                 del lines[by.lineno - 1]
     used = {made.by for made in found}
-    first = next((node.lineno for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)), 1) - 1
+    first = _first_line(tree) - 1
+    if constants:
+        lines[first:first] = ["from typing import Final"]
     if used & {"message", "fact"}:
         lines[first:first] = ["from dataclasses import dataclass"]
     if "message" in used:
         lines[first:first] = ["from messages.base import register"]
     return "\n".join(lines)
+
+
+def _first_line(tree: ast.Module) -> int:
+    """Where what the text needs can be imported: before the first import, or before what comes after the docstring."""
+    found = [node.lineno for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    if found:
+        return found[0]
+    body = tree.body[1:] if ast.get_docstring(tree) is not None else tree.body
+    return min(node.lineno for node in ast.walk(ast.Module(body[:1], [])) if isinstance(node, ast.stmt | ast.expr))
+
+
+def _constants(tree: ast.Module) -> list[ast.Assign | ast.AnnAssign]:
+    """The statements at the top of a module that bind names in capitals, and bind them for good, in order."""
+    found: list[ast.Assign | ast.AnnAssign] = []
+    for part in tree.body:
+        targets = part.targets if isinstance(part, ast.Assign) else [part.target] if isinstance(part, ast.AnnAssign) else []
+        if len(targets) == 1 and isinstance(part, ast.Assign | ast.AnnAssign) and part.value is not None:
+            names = targets[0].elts if isinstance(targets[0], ast.Tuple) else targets
+            if all(_is_constant(name) for name in names) and "Final" not in ast.unparse(part):
+                found.append(part)
+    return found
+
+
+def _is_constant(name: ast.expr) -> bool:
+    return isinstance(name, ast.Name) and name.id not in _SETTABLE and _CONSTANT.fullmatch(name.id) is not None
+
+
+def _declare_final(part: ast.Assign | ast.AnnAssign, lines: list[str]) -> None:
+    """Declare what ``part`` binds, in ``lines``; every line stays where it is."""
+    if isinstance(part, ast.AnnAssign):
+        last, end = part.annotation.end_lineno or 0, part.annotation.end_col_offset or 0
+        _insert(lines, last, end, "]")
+        _insert(lines, part.annotation.lineno, part.annotation.col_offset, "Final[")
+        return
+    target, value = part.targets[0], part.value
+    if not isinstance(target, ast.Tuple):
+        _insert(lines, part.lineno, target.end_col_offset or 0, f": {_final(value)}")
+    elif isinstance(value, ast.Tuple) and len(value.elts) == len(target.elts) and part.lineno == part.end_lineno:
+        pairs = zip(target.elts, value.elts, strict=True)
+        lines[part.lineno - 1] = "; ".join(f"{_text(name)}: {_final(given)} = {_text(given)}" for name, given in pairs)
+
+
+def _final(value: ast.expr) -> str:
+    """A member of an enum is told by its class: else mypy would hold what is compared to it for that one value."""
+    is_member = isinstance(value, ast.Attribute) and isinstance(value.value, ast.Name) and value.value.id[0].isupper()
+    return f"Final[{_text(value.value)}]" if is_member and isinstance(value, ast.Attribute) else "Final"
+
+
+def _insert(lines: list[str], line: int, column: int, text: str) -> None:
+    """``line`` counts from one, ``column`` in bytes, as ``ast`` does."""
+    whole = lines[line - 1].encode()
+    lines[line - 1] = (whole[:column] + text.encode() + whole[column:]).decode()
 
 
 def _decorator(made: Made) -> str:

@@ -14,12 +14,16 @@ COMPILED = (
     "runtime/ports.py",
     "runtime/http/edge.py",
     "runtime/http/hints.py",
+    "runtime/http/notes.py",
+    "runtime/http/patience.py",
     "runtime/http/plain.py",
     "runtime/http/raw_*.py",
     "runtime/http/render.py",
+    "runtime/upstream/choice.py",
     "runtime/upstream/raw_*.py",
     "otel/live_spans.py",
     "otel/propagation.py",
+    "otel/sampling.py",
     "otel/spans.py",
 )
 """What every request passes. What reads configuration, serves the admin API, simulates or talks to a terminal gains nothing."""

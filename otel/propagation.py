@@ -83,6 +83,8 @@ def parse_tracestate(value: str) -> str:
 
 def parse_baggage(value: str) -> str:
     """``baggage`` as it may be passed on: whole valid members in order, at most 64 of them and 8192 characters."""
+    if not value:
+        return ""
     kept: list[str] = []
     length = -1
     for part in value[: 2 * BAGGAGE_LENGTH_MAX].split(","):

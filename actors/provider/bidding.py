@@ -4,6 +4,7 @@ Every request asks every candidate, so this is the most travelled road of the ho
 was learned (``evidence``, ``health``); here it is only read, the usual case by attributes, and put together by position.
 """
 
+from actors.buckets import AMPLE_S, TIGHT_SHARE, Bucket
 from actors.provider.catalog import Catalog, Offered
 from actors.provider.limits import Hindrance, Hold, Limits
 from actors.provider.models import NOTHING_KNOWN
@@ -12,11 +13,8 @@ from actors.provider.standing import Standing
 from messages.control import ProviderSpec
 from messages.routing import Bid, CallForBids, NoBid, NoBidReason
 
-TIGHT_SHARE = 0.8
-"""Of a limit: who has used more of it is spared second calls."""
 _AT_EASE = (False, 0.0)
 STRAIN_S = 1.0
-AMPLE_S = 3.0
 AMPLE_REQUESTS = 20.0
 UNHEARD_S = 1e6
 """Told of a model of which no call has ever told anything."""
@@ -101,18 +99,30 @@ def pressure(limits: Limits, tokens: int, now: float) -> tuple[bool, float]:
     rises as a bucket drains: from nothing, with three seconds' worth or twenty requests in it, to ``STRAIN_S`` when it is empty
     (the square of what is missing; found by simulating three limited providers near their joint limit).
     """
-    limit = limits.max_concurrency
+    limit, requests, bucket = limits.max_concurrency, limits.requests, limits.tokens
     is_tight, strain_s = limit is not None and limits.in_flight > TIGHT_SHARE * limit, 0.0
-    for bucket, amount in ((limits.requests, 1.0), (limits.tokens, float(tokens))):
-        if bucket is None:
-            continue
-        level, size = bucket.level_at(now), bucket.size
-        is_tight = is_tight or level < (1.0 - TIGHT_SHARE) * size
-        ample = min(size, AMPLE_S * bucket.rate_per_s, AMPLE_REQUESTS * amount)
-        # Who takes nothing, as for an empty prompt, leaves others what there was.
-        if 0.0 < ample > level:
-            strain_s = max(strain_s, STRAIN_S * (1.0 - level / ample) ** 2)
+    # The level as it was last written is a lower bound, and mostly enough.
+    if requests is not None and requests.level < requests.ease:
+        is_tight, strain_s = _drained(requests, 1.0, now, is_tight, strain_s)
+    if bucket is not None and bucket.level < bucket.ease:
+        is_tight, strain_s = _drained(bucket, float(tokens), now, is_tight, strain_s)
     return is_tight, strain_s
+
+
+def _drained(bucket: Bucket, amount: float, now: float, is_tight: bool, strain_s: float) -> tuple[bool, float]:
+    """``pressure`` so far, and that of one bucket more."""
+    level, size = bucket.level_at(now), bucket.size
+    ample = AMPLE_S * bucket.rate_per_s
+    if ample > size:
+        ample = size
+    if ample > AMPLE_REQUESTS * amount:
+        ample = AMPLE_REQUESTS * amount
+    # Who takes nothing, as for an empty prompt, leaves others what there was.
+    if 0.0 < ample > level:
+        missing = 1.0 - level / ample
+        if STRAIN_S * missing * missing > strain_s:
+            strain_s = STRAIN_S * missing * missing
+    return is_tight or level < (1.0 - TIGHT_SHARE) * size, strain_s
 
 
 def room_of(standing: Standing, limits: Limits) -> int | None:

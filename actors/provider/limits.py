@@ -142,7 +142,7 @@ class Limits(Rates):
 
     def see(self, seen: LimitsSeen, now: float, drawn: Drawn | None = None) -> None:
         """Lower our buckets to what the provider said was left when it took the call of ``drawn``. It never raises them."""
-        taken = drawn or _NOTHING
+        taken = _NOTHING if drawn is None else drawn
         for bucket, taking, remaining, reset_s in (
             (self.requests, taken.requests, seen.remaining_requests, seen.reset_requests_s),
             (self.tokens, taken.tokens, seen.remaining_tokens, seen.reset_tokens_s),

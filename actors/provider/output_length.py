@@ -6,7 +6,7 @@ deviated less lately is used (some clients ask for exactly what they get, some a
 Source: ROUTING.md, "Output length"; mean and 1.25 x mean absolute deviation as in Jacobson's round-trip estimator, 1988.
 """
 
-from math import exp, floor, log, log2
+from math import exp, floor, log
 
 FIRST_GUESS = 300.0
 """Tokens expected before anything was seen."""
@@ -15,7 +15,6 @@ FIRST_RESERVATION = 1000
 GAIN = 0.03
 STEADY = 34
 """Values after which every gain is ``GAIN``; then one value changes so little that every fourth finishes the guess."""
-_LN_2 = log(2.0)
 _P90 = 1.2816
 """Standard deviations from mean to p90 of a normal distribution."""
 
@@ -70,10 +69,10 @@ class OutputLength:
     def learn(self, output_tokens: int, max_tokens: int | None) -> None:
         """An answer ended well with so many tokens."""
         by_length, by_ratio = self._length, self._ratio
-        length = log2(output_tokens) * _LN_2 if output_tokens > 1 else 0.0
+        length = log(output_tokens) if output_tokens > 1 else 0.0
         by_length.learn(length)
         if max_tokens is not None and max_tokens > 0:
-            ratio = length - log2(max_tokens) * _LN_2
+            ratio = length - log(max_tokens)
             by_ratio.learn(ratio if ratio < 0.0 else 0.0)
         if by_length.count <= STEADY or by_length.count % 4 == 0:
             self._finish()

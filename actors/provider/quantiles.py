@@ -17,9 +17,8 @@ Sources: Cormode, Shkapenyuk, Srivastava, Xu, "Forward Decay: A Practical Time D
 Peak EWMA: Finagle's load balancers, ``PeakEwma`` (there tau is 10 s, for calls of milliseconds).
 """
 
-from bisect import bisect
 from collections.abc import Sequence
-from math import exp, log
+from math import exp, floor, log
 
 SMALLEST_S = 0.001
 STEP = log(1.12)
@@ -36,9 +35,15 @@ PEAK_STILL_S = 1.0
 
 _RESCALE_AT = 50.0
 """In units of tau: exp(50) squared is far from overflow."""
-_BOUNDS = tuple(SMALLEST_S * exp((index + 1) * STEP) for index in range(BUCKETS - 1))
-"""Where one bucket ends and the next begins; finding a time among them costs less than its logarithm."""
 _VALUES = tuple(SMALLEST_S * exp((index + 0.5) * STEP) for index in range(BUCKETS))
+
+
+def _bucket_of(seconds: float) -> int:
+    """Bucket ``i`` is from SMALLEST_S x e^(i x STEP) on; the first and the last have what is beyond them too."""
+    if seconds <= SMALLEST_S:
+        return 0
+    index = floor(log(seconds / SMALLEST_S) / STEP)
+    return index if index < BUCKETS else BUCKETS - 1
 
 
 class _Pointer:
@@ -134,7 +139,7 @@ class Quantiles:
         weights, p50, p95 = self._weights, self._p50, self._p95
         weight = exp((self._since - self._landmark) / TAU_S)
         for seconds in pending:
-            index = bisect(_BOUNDS, seconds)
+            index = _bucket_of(seconds)
             weights[index] += weight
             if index < p95.index:
                 p95.below += weight

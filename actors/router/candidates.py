@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from random import Random
-from typing import Any
 
 from actors.router.pending import Pending
 from actors.router.policy import Policy
@@ -44,7 +43,8 @@ def select(pending: Pending, policy: Policy, fanout: int, rng: Random) -> tuple[
 
 def _sample(pending: Pending, policy: Policy, count: int, rng: Random) -> list[Entry]:
     """Of more candidates than are asked at once, those to ask first: whom policy and request put first, then by strategy."""
-    course, sure, group = pending.course, list[Entry](), pending.kept
+    course, group = pending.course, pending.kept
+    sure: list[Entry] = []
     if not course.is_plain and (course.chain is not None or course.outside or _prefers(pending)):
         for _, level in groupby(sorted(group, key=lambda entry: _level(pending, entry)), lambda entry: _level(pending, entry)):
             group = tuple(level)
@@ -71,10 +71,10 @@ def _drawn(pending: Pending, policy: Policy, kept: tuple[Entry, ...], count: int
     if kept is not course.entries:
         places = {entry.id for entry in kept}
         order = [entry for entry in order if entry.id in places]
-    leaders = memory.leaders if strategy.keeps_leaders else ()
+    leaders = [bid.provider for _, bid in memory.ranking] if strategy.keeps_leaders else []
     if leaders and kept is not pending.route.entries:
         allowed = {entry.id for entry in kept}
-        leaders = tuple([name for name in leaders if name in allowed])
+        leaders = [name for name in leaders if name in allowed]
     wanted = max(1, count // 4, count - len(leaders)) if leaders else count
     if strategy.is_foreign:
         first, why = guarded_narrow(strategy, order, memory, rng, wanted)
@@ -95,7 +95,7 @@ def _drawn(pending: Pending, policy: Policy, kept: tuple[Entry, ...], count: int
     return first
 
 
-def _lead(pending: Pending, leaders: tuple[str, ...], first: list[Entry], count: int) -> None:
+def _lead(pending: Pending, leaders: list[str], first: list[Entry], count: int) -> None:
     """Fill ``first`` up to ``count`` with the best of the last sample."""
     places, entries = pending.route.places, pending.route.entries
     # Whoever is drawn and leads leaves a place to one more leader.
@@ -116,11 +116,11 @@ def remember(pending: Pending, ranked: Ranked) -> None:
     if len(asked) == len(kept):
         return
     if pending.strategy.keeps_leaders:
-        memory.leaders = tuple([bid.provider for _, bid in ranked])
+        memory.ranking = ranked
     if memory.window and len(asked) == pending.seen == len(ranked) and pending.course.is_plain:
         if memory.asked is not asked:
             memory.asked, memory.asked_of = asked, kept
-            memory.asked_places = {entry.id: place for place, entry in enumerate(asked)}
+            memory.asked_refs = tuple([entry.ref for entry in asked])
     else:
         memory.asked = memory.asked_of = ()
 
@@ -197,13 +197,9 @@ def all_ready(pending: Pending, answers: tuple[Bid | NoBid, ...], planned: dict[
     route, asked = pending.route, pending.asked
     if pending.kept is not route.entries or not len(asked) == len(answers) == len(pending.answers):
         return None
-    places, is_weighted = route.places, pending.strategy.is_weighted
-    if asked is pending.memory.asked:
-        places = pending.memory.asked_places
-    elif asked is not route.entries:
-        places = {entry.id: place for place, entry in enumerate(asked)}
-    ready: list[Any] = list(answers)
-    for answer in answers:
+    is_weighted, is_in_order = pending.strategy.is_weighted, True
+    ready: list[Bid] = []
+    for place, answer in enumerate(answers):
         if type(answer) is not Bid or not answer.healthy or (is_weighted and not answer.weight):
             return None
         bid = answer
@@ -212,7 +208,12 @@ def all_ready(pending: Pending, answers: tuple[Bid | NoBid, ...], planned: dict[
         room = bid.room
         if room is not None and room <= 0:
             return None
-        ready[places[bid.provider]] = bid
+        # They are asked in order, and answer so but for who has other mail to read first.
+        if bid.provider != asked[place].id:
+            is_in_order = False
+        ready.append(bid)
+    if not is_in_order:
+        ready.sort(key=lambda bid: route.places[bid.provider])
     return ready
 
 

@@ -24,7 +24,9 @@ _SUCCESS, _FAILED, _NOT_SENT = Outcome.SUCCESS, Outcome.FAILED, Outcome.NOT_SENT
 class Recorder:
     """Keeps the records and the counts. ``seed`` is what the records name as the source of chance."""
 
-    __slots__ = ("_durations", "_failed", "_hits", "_log", "_seed", "_succeeded", "strategy_errors", "total")
+    __slots__ = (
+        "_durations", "_failed", "_hits", "_id_count", "_ids", "_log", "_seed", "_succeeded", "strategy_errors", "total",
+    )  # fmt: skip
 
     def __init__(self, limit: int, seed: str) -> None:
         self._log = DecisionLog(limit)
@@ -32,6 +34,7 @@ class Recorder:
         self._durations = Histogram()
         self._succeeded = self._failed = self.total = self.strategy_errors = 0
         self._hits: dict[str, int] = {}
+        self._ids, self._id_count = "", 0
 
     def plan(self, pending: Pending, ranked: Ranked, now: float, context: Context) -> str:
         """Record a plan; returns the decision's id."""
@@ -39,7 +42,7 @@ class Recorder:
         kept = self._log.by_query.get(query.query_id)
         took_s = now - pending.began_at
         if kept is None:
-            kept = Kept(_new_id(context), query, context.wall(), 1, pending, took_s, ranked)
+            kept = Kept(self._new_id(context), query, context.wall(), 1, pending, took_s, ranked)
             self._log.add(kept)
         else:
             kept.at = context.wall()
@@ -92,7 +95,7 @@ class Recorder:
         query_id = query.query_id
         kept = self._log.by_query.get(query_id)
         if kept is None:
-            kept = Kept(_new_id(context), query)
+            kept = Kept(self._new_id(context), query)
             self._log.add(kept)
         kept.at = context.wall()
         kept.round += 1
@@ -157,7 +160,9 @@ class Recorder:
         """None while the records hold together."""
         return self._log.fault()
 
-
-def _new_id(context: Context) -> str:
-    # A third quicker than a format does it.
-    return "dec-" + context.rng.getrandbits(64).to_bytes(8, "big").hex()
+    def _new_id(self, context: Context) -> str:
+        """An id for a record: chance tells this router from others and from those before it, a count its records."""
+        if not self._ids:
+            self._ids = f"dec-{context.rng.getrandbits(48):012x}-"
+        self._id_count += 1
+        return f"{self._ids}{self._id_count}"

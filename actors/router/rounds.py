@@ -27,7 +27,9 @@ class Rounds:
         key = str(self._count)
         self._by_key[key] = pending
         route, query = pending.route, pending.query
-        refs = route.refs if entries is route.entries else [entry.ref for entry in entries]
+        memory, refs = pending.memory, route.refs
+        if entries is not route.entries:
+            refs = memory.asked_refs if entries is memory.asked else tuple([entry.ref for entry in entries])
         context.gather(refs, CallForBids(query.query_id, query.profile, route.model), key, pending.slot, within_s)
 
     def home(self, key: str) -> Pending | None:

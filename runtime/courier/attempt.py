@@ -188,7 +188,9 @@ class Attempt:
         # Only calls beside the first one have a task of their own.
         task = client.task if self._race is None or self._race.is_first(self) else None
         left_s = client.deadline - self._begun_at
-        limit_s = min(first_s if is_stream else times.total_s, times.total_s, left_s)
+        limit_s = min(times.total_s, left_s)
+        if is_stream and first_s < limit_s:
+            limit_s = first_s
         try:
             with Limit(self._house.system.deadlines, self._begun_at + limit_s, task) as limit:
                 answer = await self._house.upstream.call(request)
@@ -235,7 +237,9 @@ class Attempt:
         trace: Headers = ()
         if track.spec.trusted:
             trace = outgoing_headers(self._span.context if self._span is not None else None, client.baggage)
-        headers = request_headers(track.headers, client.request.headers, is_stream=read.stream, trace=trace)
+        headers = track.stream_headers if read.stream else track.whole_headers
+        if client.passing or trace:
+            headers = request_headers(track.headers, client.passing, is_stream=read.stream, trace=trace)
         times = track.spec.timeouts
         url = track.urls[client.endpoint]
         transport = track.spec.transport

@@ -1,9 +1,7 @@
 """A client's request as its courier has it, and what all couriers share."""
 
 from asyncio import Task
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import count
 from random import Random
 from typing import Any
 
@@ -18,7 +16,7 @@ from runtime.courier.reservations import Reservations, ReservationTable
 from runtime.courier.retries import RetryBudgets
 from runtime.dialects.affinity import affinity_of
 from runtime.dialects.request import Endpoint, ReadRequest
-from runtime.ports import EdgeRequest, Upstream
+from runtime.ports import EdgeRequest, Headers, Upstream
 from runtime.system.clock import Clock
 from runtime.system.system import ActorSystem
 
@@ -38,11 +36,13 @@ class CourierHouse:
     router: Ref[Any] = field(default_factory=lambda: Ref[Any]("router"))
     aggregator: Ref[Any] = field(default_factory=lambda: Ref[Any]("aggregator"))
     reservations: ReservationTable = field(default_factory=ReservationTable)
-    serials: Iterator[int] = field(default_factory=lambda: count(1))
+    serial: int = 0
+    """Of the last query."""
 
     def next_query_id(self) -> str:
         """An id no other request of this daemon has."""
-        return f"q{next(self.serials):x}"
+        self.serial += 1
+        return f"q{self.serial}"
 
 
 @dataclass(slots=True)
@@ -62,6 +62,8 @@ class ClientCall:
     baggage: str = ""
     agent: str = ""
     """The client's ``User-Agent``, shortened."""
+    passing: Headers = ()
+    """Headers of the client's that may go upstream."""
     span: ServerSpan | None = None
     trace: TraceContext | None = None
     """The position of ``span``, if the request is sampled."""

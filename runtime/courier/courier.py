@@ -21,6 +21,7 @@ from runtime.courier.race import Finish, Race
 from runtime.courier.reservations import Reservations, tokens_wanted
 from runtime.courier.results import Failed, Relayed, Whole
 from runtime.courier.retries import WAITED_S, Refusals, Tries, last_word_at
+from runtime.courier.words import dollars, header_safe
 from runtime.dialects.errors import error_body
 from runtime.facts import fact
 from runtime.ports import ClientGone, EdgeSink
@@ -335,7 +336,7 @@ class Courier:
             headers = result.headers
             headers += ours
             if result.cost_nusd is not None:
-                headers.append(("x-pointsman-cost", f"{result.cost_nusd / 1e9:.9f}".rstrip("0").rstrip(".")))
+                headers.append(("x-pointsman-cost", dollars(result.cost_nusd)))
             await self._send(result.status, headers, result.body)
             return _DONE if result.status == 200 else Ended(result.status, "" if result.status < 400 else str(result.status))
         if result.failure.code == "deadline":
@@ -360,7 +361,7 @@ class Courier:
         return [
             ("x-request-id", self.client.request_id),
             ("x-pointsman-provider", provider),
-            ("x-pointsman-model", _header_safe(plan.model)),
+            ("x-pointsman-model", header_safe(plan.model)),
             ("x-pointsman-strategy", plan.strategy),
             ("x-pointsman-attempts", str(self._attempts)),
             ("x-pointsman-decision", plan.decision_id),
@@ -391,10 +392,3 @@ class Courier:
         await self.sink.start(status, headers, len(body))
         await self.sink.write(body)
         await self.sink.end()
-
-
-def _header_safe(text: str) -> str:
-    """Text as it may stand in a header: names of models can hold anything."""
-    if text.isascii() and text.isprintable() and len(text) <= 256:
-        return text
-    return "".join(char if " " <= char <= "~" else "?" for char in text)[:256]

@@ -13,7 +13,7 @@ from messages.control import ConfigSnapshot, ModelSpec, ProviderSpec, RoutingSpe
 from otel import names
 from runtime.config.quotas import pool_quota, tenant_quota
 from runtime.config.settings import Credential
-from runtime.dialects.headers import base_headers
+from runtime.dialects.headers import base_headers, request_headers
 from runtime.ports import Headers
 
 PATHS = {"chat": "/chat/completions", "completions": "/completions", "embeddings": "/embeddings"}
@@ -29,6 +29,10 @@ class Track:
     """By endpoint."""
     headers: Headers
     """Of every call there, the key among them."""
+    stream_headers: Headers
+    """Those of a call for a stream, where there is nothing to add; the same object each time, which is soon recognised."""
+    whole_headers: Headers
+    """The same, of a call for a whole answer."""
     models: Mapping[str, ModelSpec]
     host: str
     port: int | None
@@ -95,6 +99,8 @@ class Directory:
             spec,
             {endpoint: base + path for endpoint, path in PATHS.items()},
             headers,
+            request_headers(headers, (), is_stream=True),
+            request_headers(headers, ()),
             {model.name: model for model in spec.models},
             parts.hostname or "",
             parts.port,

@@ -33,8 +33,10 @@ class PermitTable:
 
     def end(self, permit_id: str) -> None:
         """It was refused, or its ``CallEnded`` has been told."""
-        if self._noted.pop(permit_id, None) is not None:
-            self._granted.pop(permit_id, None)
+        if permit_id in self._noted:
+            del self._noted[permit_id]
+            if permit_id in self._granted:
+                del self._granted[permit_id]
 
     def granted_to(self, provider: str) -> tuple[Permit, ...]:
         """The permits that are out at a provider."""

@@ -26,9 +26,10 @@ _TO_CLIENT = {
     "openai-version": "openai-version",
     "x-request-id": UPSTREAM_REQUEST_ID,
 }
-_TO_UPSTREAM_LENGTHS = frozenset(map(len, _TO_UPSTREAM))
-_TO_CLIENT_LENGTHS = frozenset(map(len, _TO_CLIENT))
-"""Most names have another length than any that passes, and so need not be looked at."""
+_NAMES_SEEN: dict[str, str] = {}
+"""Names as upstreams spell them, and what they are for the client, empty: nothing. They spell the same few again and again."""
+NAMES_SEEN_MAX = 1024
+NAME_CHARACTERS_SEEN_MAX = 64
 _ACCEPT_JSON = ("Accept", "application/json")
 _ACCEPT_STREAM = ("Accept", "text/event-stream")
 _NEVER_CONFIGURED = frozenset({"host", "content-length", "transfer-encoding", "connection", "accept-encoding"})
@@ -71,6 +72,11 @@ def base_headers(key: str, configured: Headers = ()) -> tuple[tuple[str, str], .
     return tuple(made.values())
 
 
+def passes_upstream(name: str) -> bool:
+    """Whether a client's header of that name goes to the provider."""
+    return name.lower() in _TO_UPSTREAM
+
+
 def request_headers(
     base: Headers, client: Headers, *, is_stream: bool = False, trace: Headers = ()
 ) -> tuple[tuple[str, str], ...]:
@@ -81,10 +87,8 @@ def request_headers(
     """
     made = (*base, _ACCEPT_STREAM if is_stream else _ACCEPT_JSON)
     for name, value in client:
-        if len(name) in _TO_UPSTREAM_LENGTHS:
-            lower = name.lower()
-            if lower in _TO_UPSTREAM and not any(lower == other.lower() for other, _ in base):
-                made += (checked(lower, value),)
+        if passes_upstream(name) and not any(name.lower() == other.lower() for other, _ in base):
+            made += (checked(name.lower(), value),)
     if trace:
         made += tuple(checked(name, value) for name, value in trace)
     return made
@@ -94,15 +98,14 @@ def response_headers(upstream: Headers) -> list[tuple[str, str]]:
     """What of the upstream's headers the client gets. What would not stay a header is left out."""
     made: list[tuple[str, str]] = []
     for name, value in upstream:
-        if len(name) in _TO_CLIENT_LENGTHS:
-            renamed = _TO_CLIENT.get(name.lower())
-            # What is printable has nothing bad in it, and that is quicker to find out.
-            if (
-                renamed is not None
-                and (value.isprintable() or not _BAD_VALUE.search(value))
-                and len(value) <= VALUE_CHARACTERS_MAX
-            ):
-                made.append((renamed, value))
+        renamed = _NAMES_SEEN.get(name)
+        if renamed is None:
+            renamed = _TO_CLIENT.get(name.lower(), "")
+            if len(_NAMES_SEEN) < NAMES_SEEN_MAX and len(name) <= NAME_CHARACTERS_SEEN_MAX:
+                _NAMES_SEEN[name] = renamed
+        # What is printable has nothing bad in it, and that is quicker to find out.
+        if renamed and len(value) <= VALUE_CHARACTERS_MAX and (value.isprintable() or not _BAD_VALUE.search(value)):
+            made.append((renamed, value))
     return made
 
 

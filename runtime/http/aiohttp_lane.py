@@ -273,7 +273,9 @@ class AiohttpLane(web.Server):
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request for a model. The same as the other lane does, in the same order."""
         edge = self.edge
-        refusal = edge.admit()
+        task = asyncio.current_task()
+        assert task is not None
+        refusal = edge.admit(task)
         if refusal is not None:
             return _response(error_answer(refusal, is_last=True))
         try:
@@ -282,13 +284,13 @@ class AiohttpLane(web.Server):
                 edge.refused(body.status)
                 return _response(error_answer(body, is_last=True))
             sink = AiohttpSink(request, self)
-            await edge.serve(_edge_request(request, body), sink)
+            await edge.serve(_edge_request(request, body), sink, task)
         except asyncio.CancelledError:
             if not edge.is_cut:
                 raise
             return _response(error_answer(problems.shutting_down(), is_last=True))
         finally:
-            edge.leave()
+            edge.leave(task)
         if not sink.is_whole:
             sink.abort()
         # Without an answer the client is gone or was cut: nobody will read this.

@@ -25,6 +25,7 @@ from runtime.courier.problems import Problem
 from runtime.dialects.errors import error_body
 from runtime.dialects.request import BadRequest, Endpoint, read_request
 from runtime.http.hints import BadHint, read_hints
+from runtime.http.notes import Notes, noted
 from runtime.ports import ClientGone, EdgeRequest, EdgeSink
 
 log = logging.getLogger("pointsman.edge")
@@ -36,6 +37,8 @@ ROUTES: dict[str, Endpoint] = {
     "/v1/embeddings": "embeddings",
 }
 
+
+Task = asyncio.Task[Any]
 
 _GONE = Ended(STATUS_CLIENT_GONE, "client_gone")
 
@@ -65,10 +68,11 @@ class Edge:
     def __init__(self, house: CourierHouse, settings: ServerSettings, rng: Random) -> None:
         self._house = house
         self._settings = settings
-        self._rng = rng
-        self._under_way: dict[asyncio.Task[Any], ClientCall | None] = {}
+        self._under_way: dict[Task, ClientCall | None] = {}
         """By task; None while the body is still to come."""
         self._count = 0
+        self._own_id, self._own_ids = f"req-{rng.getrandbits(48):012x}-", 0
+        """Of requests without an id: chance tells this daemon's from others', a count one from another."""
         self._idle: asyncio.Event | None = None
         self.counters = EdgeCounters()
         self.is_draining = False
@@ -85,8 +89,8 @@ class Edge:
         """Where spans are made."""
         return self._house.tracing
 
-    def admit(self) -> Problem | None:
-        """Count a request in, before its body is read. None: taken, and ``leave`` is owed."""
+    def admit(self, task: Task) -> Problem | None:
+        """Count a request in that ``task`` serves, before its body is read. None: taken, and ``leave`` is owed."""
         self.counters.requests += 1
         if self.is_draining:
             self.refused(503)
@@ -96,13 +100,13 @@ class Edge:
             text = f"Pointsman has {self._count} requests under way, its limit (server.max_requests)."
             return Problem(503, "overloaded", text, None, 1.0)
         self._count += 1
-        self._under_way[_this_task()] = None
+        self._under_way[task] = None
         return None
 
-    def leave(self) -> None:
+    def leave(self, task: Task) -> None:
         """Count a request out."""
         self._count -= 1
-        del self._under_way[_this_task()]
+        del self._under_way[task]
         if self._idle is not None and not self._count:
             self._idle.set()
 
@@ -122,16 +126,16 @@ class Edge:
             "by_status": {str(status): number for status, number in sorted(counters.by_status.items())},
         }
 
-    async def serve(self, request: EdgeRequest, sink: EdgeSink) -> None:
-        """Answer one admitted request. Raises only ``asyncio.CancelledError``, when the client left."""
+    async def serve(self, request: EdgeRequest, sink: EdgeSink, task: Task) -> None:
+        """Answer one request, admitted for ``task``, in it. Raises only ``asyncio.CancelledError``, when the client left."""
         span = None
-        tracing = self._house.tracing
+        tracing, notes = self._house.tracing, noted(request.headers)
         if tracing.is_on:
-            span = tracing.server_request(_incoming(request), request.method, request.path)
-        request_id = self._request_id(request)
+            span = tracing.server_request(_incoming(notes), request.method, request.path)
+        request_id = self._request_id(notes.request_id)
         ended = _GONE
         try:
-            call = self._read(request, request_id)
+            call = self._read(request, notes, request_id)
             if isinstance(call, Problem):
                 self.counters.refused += 1
                 ended = await refuse(sink, call, request_id)
@@ -142,7 +146,7 @@ class Edge:
                     span.set(names.TENANT, call.tenant)
                 if call.hints.priority != NORMAL:
                     span.set(names.PRIORITY, PRIORITIES[call.hints.priority])
-            task = call.task = _this_task()
+            call.task = task
             self._under_way[task] = call
             ended = await Courier(self._house, call, sink).carry()
         finally:
@@ -151,11 +155,11 @@ class Edge:
                 # A client's own 4xx is no error of ours (HTTP conventions); a stream that broke is, whatever its status was.
                 span.end(ended.status, None if 400 <= ended.status < 500 else ended.error or None)
 
-    def _read(self, request: EdgeRequest, request_id: str) -> ClientCall | Problem:
+    def _read(self, request: EdgeRequest, notes: Notes, request_id: str) -> ClientCall | Problem:
         endpoint = ROUTES[request.path]
         try:
             read = read_request(endpoint, request.body)
-            said = read_hints(request.headers)
+            said = read_hints(notes)
         except BadRequest as error:
             return Problem(400, "invalid_request", error.message, error.param)
         except BadHint as wrong:
@@ -175,16 +179,17 @@ class Edge:
             now + deadline_s,
             said.tenant,
             said.user,
-            parse_baggage(request.header("baggage")) if self._house.tracing.is_on else "",
+            parse_baggage(notes.baggage) if self._house.tracing.is_on else "",
             said.agent,
+            notes.passing,
         )
 
-    def _request_id(self, request: EdgeRequest) -> str:
+    def _request_id(self, given: str) -> str:
         """The client's own id if it may stand in a header and a log line, else one of ours."""
-        given = request.header("x-request-id")
         if given and len(given) <= REQUEST_ID_CHARACTERS_MAX and given.isascii() and given.isprintable():
             return given
-        return f"req-{self._rng.getrandbits(64):016x}"
+        self._own_ids += 1
+        return f"{self._own_id}{self._own_ids}"
 
     async def drain(self, within_s: float) -> None:
         """Take nothing new, wait until all is done or ``within_s`` seconds are over, then end what is left.
@@ -233,12 +238,5 @@ async def refuse(sink: EdgeSink, problem: Problem, request_id: str) -> Ended:
     return Ended(problem.status, problem.code)
 
 
-def _this_task() -> asyncio.Task[Any]:
-    task = asyncio.current_task()
-    assert task is not None
-    return task
-
-
-def _incoming(request: EdgeRequest) -> IncomingTrace | None:
-    given = request.header("traceparent")
-    return parse_traceparent(given, request.header("tracestate")) if given else None
+def _incoming(notes: Notes) -> IncomingTrace | None:
+    return parse_traceparent(notes.traceparent, notes.tracestate) if notes.traceparent else None

@@ -9,6 +9,7 @@ import orjson
 from messages.routing import RequestProfile
 from runtime.courier.problems import Problem
 from runtime.http.hints import BadHint, ClientHints, read_hints
+from runtime.http.notes import noted
 
 LABELS_MAX = 64
 
@@ -103,7 +104,7 @@ def _hints(given: Mapping[str, Any]) -> ClientHints:
     fields = {f"x-pointsman-{name}": name for name in ("strategy", "tenant", "user") if given.get(name)}
     headers += [(header, given[name]) for header, name in fields.items()]
     try:
-        return read_hints(headers)
+        return read_hints(noted(headers))
     except BadHint as error:
         is_field = error.header in fields and not any(name.lower() == error.header for name in given.get("headers") or {})
         raise BadQuestion(str(error), fields[error.header] if is_field else "headers") from error

@@ -10,9 +10,8 @@ from typing import Any
 from messages.policy import PRIORITIES
 from messages.routing import NO_HINTS, Hints
 from runtime.facts import fact
-from runtime.ports import Headers
+from runtime.http.notes import PREFIX, Notes
 
-PREFIX = "x-pointsman-"
 VALUE_CHARACTERS_MAX = 1024
 LIST_ITEMS_MAX = 64
 AGENT_CHARACTERS_MAX = 200
@@ -41,27 +40,18 @@ class ClientHints:
 _NOTHING = ClientHints(NO_HINTS, None, "")
 
 
-def read_hints(headers: Headers) -> ClientHints:
+def read_hints(notes: Notes) -> ClientHints:
     """Read the ``x-pointsman-*`` headers of a request, and its ``User-Agent``. Raises ``BadHint``."""
-    found: dict[str, str] | None = None
-    agent = ""
-    for name, value in headers:
-        # Few names begin with an x or a u, and that is quicker to find out.
-        first = name[:1]
-        if first in "xX":
-            if name[:12].lower() == PREFIX:
-                found = found or {}
-                lower = name.lower()
-                if lower in found:
-                    # Which of the two was meant cannot be told.
-                    raise BadHint(_shown(lower), "is given more than once")
-                found[lower] = value
-        elif first in "uU" and len(name) == 10 and name.lower() == "user-agent":
-            agent = value[:AGENT_CHARACTERS_MAX]
-            if not agent.isprintable():
-                agent = _shown(agent)
+    agent, found = notes.agent, notes.hints
+    if len(agent) > AGENT_CHARACTERS_MAX:
+        agent = agent[:AGENT_CHARACTERS_MAX]
+    if not agent.isprintable():
+        agent = _shown(agent)
     if found is None:
         return ClientHints(NO_HINTS, None, "", "", agent) if agent else _NOTHING
+    if notes.twice:
+        # Which of the two was meant cannot be told.
+        raise BadHint(_shown(notes.twice), "is given more than once")
     said: dict[str, Any] = {}
     for name, text in found.items():
         known = _READERS.get(name[12:])

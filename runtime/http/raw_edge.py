@@ -138,7 +138,8 @@ class RawConnection(RawWire):
         self._is_client_last = head.is_last
         self._problem = None
         self._state = _BODY
-        self._task = lane.loop.create_task(self._serve(head))
+        # As the loop makes it, but with a name that is not made anew for each.
+        self._task = asyncio.Task(self._serve(head), loop=lane.loop, name="request")
         if head.length > lane.max_body_bytes:
             self._spoil(too_large(lane.max_body_bytes))
         elif len(data) >= head.length and not head.is_chunked:
@@ -192,7 +193,9 @@ class RawConnection(RawWire):
     async def _serve(self, head: Head) -> None:
         """Answer one request. The same as the other lane does, in the same order."""
         edge = self._lane.edge
-        refusal = edge.admit()
+        task = self._task
+        assert task is not None
+        refusal = edge.admit(task)
         if refusal is not None:
             self._task = None
             self._refuse(refusal)
@@ -205,7 +208,7 @@ class RawConnection(RawWire):
                 self._refuse(problem)
                 return
             body, self._content = self._content, b""
-            await edge.serve(EdgeRequest(head.method, head.path, head.headers, body, self._peer), sink)
+            await edge.serve(EdgeRequest(head.method, head.path, head.headers, body, self._peer), sink, task)
         except asyncio.CancelledError:
             if not edge.is_cut:
                 self._cut()
@@ -218,7 +221,7 @@ class RawConnection(RawWire):
             return
         finally:
             self._task = None
-            edge.leave()
+            edge.leave(task)
         self._answered(sink)
 
     async def _whole_body(self, head: Head) -> Problem | None:

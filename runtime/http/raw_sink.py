@@ -43,7 +43,7 @@ class Wire(Protocol):
 
 
 class _Preambles:
-    """The first lines of answers by status: all that changes in them, once a second, is the date."""
+    """The first lines of answers by status, without the last one's end: once a second their date changes."""
 
     def __init__(self) -> None:
         self._second = 0
@@ -58,25 +58,44 @@ class _Preambles:
         if found is None:
             phrase = HTTPStatus(status).phrase if status in _STATUSES else ""
             date = formatdate(second, usegmt=True)
-            found = self._lines[status] = f"HTTP/1.1 {status} {phrase}\r\nServer: pointsman\r\nDate: {date}\r\n"
+            found = self._lines[status] = f"HTTP/1.1 {status} {phrase}\r\nServer: pointsman\r\nDate: {date}"
         return found
 
 
 _STATUSES = frozenset(status.value for status in HTTPStatus)
 _PREAMBLES = _Preambles()
+_TITLES: dict[str, str] = {}
+"""By the header's name: few, and the same again and again."""
+TITLES_MAX = 1024
+TITLE_CHARACTERS_MAX = 64
 
 
 def answer_head(status: int, headers: Headers, framing: str) -> bytes:
     """Status line and headers to the empty line. ``framing``: the lines about length and connection."""
-    text = "".join([f"{name}: {value}\r\n" for name, value in headers])
-    count = len(headers)
-    if text.count("\n") != count or text.count("\r") != count or "\0" in text:
-        text = "".join([f"{name.translate(_UNFIT)}: {value.translate(_UNFIT)}\r\n" for name, value in headers])
-    whole = f"{_PREAMBLES.line(status)}{text}{framing}\r\n"
+    values = [value for _, value in headers]
+    parts = [_PREAMBLES.line(status)]
+    for name, value in headers:
+        parts.append(_TITLES.get(name) or _title(name))
+        parts.append(value)
+    text = "".join(values)
+    if "\n" in text or "\r" in text or "\0" in text:
+        parts[2::2] = [value.translate(_UNFIT) for value in values]
+    parts.append("\r\n")
+    parts.append(framing)
+    parts.append("\r\n")
+    whole = "".join(parts)
     try:
         return whole.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return whole.encode("utf-8", "replace")
+
+
+def _title(name: str) -> str:
+    """The end of the line before, and the beginning of a header's."""
+    title = f"\r\n{name.translate(_UNFIT)}: "
+    if len(_TITLES) < TITLES_MAX and len(name) <= TITLE_CHARACTERS_MAX:
+        _TITLES[name] = title
+    return title
 
 
 def problem_answer(problem: Problem) -> bytes:

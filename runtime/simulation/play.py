@@ -132,14 +132,16 @@ class Play:
         """What the listener does with a request."""
         visitor = Visitor(self._loop, arrival.tenant, arrival.is_stream)
         edge = self.house.edge
-        refusal = edge.admit()
+        task = asyncio.current_task()
+        assert task is not None
+        refusal = edge.admit(task)
         if refusal is not None:
             visitor.refuse(refusal.status, refusal.code)
         else:
             try:
-                await edge.serve(arrival.request, visitor)
+                await edge.serve(arrival.request, visitor, task)
             finally:
-                edge.leave()
+                edge.leave(task)
         self.tally.add(visitor)
 
 

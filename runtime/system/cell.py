@@ -35,8 +35,9 @@ class CellState(Enum):
     STOPPED = "stopped"
 
 
-Effect = tuple[Callable[[Any, Any], None], Any, Any]
-"""What an actor said, to be called when its turn closes, and the two things it is called with."""
+Effect = tuple[int, Any, Any]
+"""What an actor said, to be done when its turn closes: a number of those below, and what it is done with."""
+_SEND, _ANSWER, _OPEN, _SETTLE, _FAN_OUT, _SET_TIMER, _CANCEL_TIMER = 0, 1, 2, 3, 4, 5, 6
 
 
 class Cell:
@@ -109,12 +110,28 @@ class Cell:
             reply_to.answer(self.name, self.reply_kept)
         if outbox:
             self.outbox = []
-            for effect, first, second in outbox:
+            for kind, first, second in outbox:
                 try:
-                    effect(first, second)
+                    self._do(kind, first, second)
                 except Exception as error:
                     # The handler has returned: what else it said must leave all the same.
                     self._dispatcher.report_failed_effect(self.name, error)
+
+    def _do(self, kind: int, first: Any, second: Any) -> None:
+        if kind == _SEND:
+            self._send(first, second)
+        elif kind == _ANSWER:
+            first.answer(self.name, second)
+        elif kind == _OPEN:
+            self._open(first)
+        elif kind == _SETTLE:
+            self.settle(first, second)
+        elif kind == _FAN_OUT:
+            self._fan_out(first, second)
+        elif kind == _SET_TIMER:
+            self._set_timer(first, second)
+        else:
+            self._cancel_timer(first)
 
     def drop(self) -> None:
         """Close the turn; nothing that was said leaves."""
@@ -125,7 +142,7 @@ class Cell:
 
     def tell(self, to: Ref[Any], message: Any) -> None:
         """Send a message when the turn closes."""
-        self.outbox.append((self._send, to.name, message))
+        self.outbox.append((_SEND, to.name, message))
 
     def reply(self, message: Message) -> None:
         """Answer the question of this turn."""
@@ -134,7 +151,7 @@ class Cell:
             raise RuntimeError(f"{self.name}: {type(message).__name__} answers no question, or one answered already")
         self.question = None
         if self.outbox:
-            self.outbox.append((question.answer, self.name, message))
+            self.outbox.append((_ANSWER, question, message))
         else:
             self.reply_kept = message
             self.reply_to = question
@@ -146,12 +163,12 @@ class Cell:
             raise RuntimeError(f"{self.name}: there is no open question to put aside")
         self.question = None
         slot = Slot(envelope, question)
-        self.outbox.append((self._open, slot, None))
+        self.outbox.append((_OPEN, slot, None))
         return slot
 
     def answer(self, slot: ReplySlot, message: Message) -> None:
         """Answer a question put aside."""
-        self.outbox.append((self.settle, slot, message))
+        self.outbox.append((_SETTLE, slot, message))
 
     def gather(
         self,
@@ -162,18 +179,18 @@ class Cell:
         within_s: float | None = None,
     ) -> None:
         """Put one question to many when the turn closes."""
-        self.outbox.append((self._fan_out, [ref.name for ref in to], (message, key, on_behalf, within_s)))
+        self.outbox.append((_FAN_OUT, [ref.name for ref in to], (message, key, on_behalf, within_s)))
 
     def after(self, delay_s: float, message: Message) -> TimerId:
         """Set a timer when the turn closes."""
         self._next_timer += 1
         timer = TimerId(self._next_timer)
-        self.outbox.append((self._set_timer, timer, (delay_s, message)))
+        self.outbox.append((_SET_TIMER, timer, (delay_s, message)))
         return timer
 
     def cancel(self, timer: TimerId) -> None:
         """Call off a timer when the turn closes."""
-        self.outbox.append((self._cancel_timer, timer, None))
+        self.outbox.append((_CANCEL_TIMER, timer, None))
 
     # Effects. A port that is told something runs at once and may end this very actor, so those that
     # leave something behind look first whether the incarnation that spoke is still there.
@@ -183,7 +200,7 @@ class Cell:
         posted_at = self.now() if trace is not None else 0.0
         self._dispatcher.post(to, Envelope(message, self.name, None, trace, None, posted_at))
 
-    def _open(self, slot: Slot, _: None) -> None:
+    def _open(self, slot: Slot) -> None:
         if self._speaking != self.incarnation:
             slot.reply_to.answer(self.name, unanswered(slot.question, self.name, Fault.STOPPED))
             return
@@ -208,7 +225,7 @@ class Cell:
             delay_s, message = what
             self.timers[timer] = self._dispatcher.call_later(delay_s, self._fire, timer, message)
 
-    def _cancel_timer(self, timer: TimerId, _: None) -> None:
+    def _cancel_timer(self, timer: TimerId) -> None:
         handle = self.timers.pop(timer, None)
         if handle is not None:
             handle.cancel()

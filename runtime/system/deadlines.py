@@ -49,7 +49,8 @@ class Deadlines:
 
     def discard(self, item: Expiring) -> None:
         """Forget ``item``; the timer may stay set, it will find nothing to do."""
-        self._waiting.pop(item, None)
+        if item in self._waiting:
+            del self._waiting[item]
 
     def close(self, fault: Fault) -> None:
         """Call the timer off and let nobody wait any longer."""

@@ -139,9 +139,6 @@ def _error(actor: str, fault: str) -> AskError:
     return ActorGone(actor, fault)
 
 
-_NOT_ASKED = object()
-
-
 class Collector:
     """Takes one answer from each of a fan-out's addressees, then hands them all on together."""
 
@@ -177,9 +174,10 @@ class Collector:
     def answer(self, actor: str, reply: Any) -> None:
         """Keep ``actor``'s answer; the last one completes the round."""
         missing = self.missing
-        if missing.pop(actor, _NOT_ASKED) is _NOT_ASKED:
+        if actor not in missing:
             self._counters.late_replies += 1
             return
+        del missing[actor]
         self._answers.append(reply)
         if not missing:
             self._on_complete(self)

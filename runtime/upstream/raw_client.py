@@ -22,24 +22,37 @@ from runtime.upstream.failures import BrokenAnswer, Closed, TooLarge, failure_of
 from runtime.upstream.raw_connection import RawConnection, State
 from runtime.upstream.raw_dial import Dialer
 from runtime.upstream.raw_pool import Pool
-from runtime.upstream.raw_request import HeadWriter, Origin, parse_url
+from runtime.upstream.raw_request import HeadWriter, Origin, parse_url, whole_head
 
 STALE_WITHIN_S = 1.0
 CLOSED_WITHIN_S = 5.0
 CACHED_MAX = 1024
+STARTS_KEPT = 4
 
 _HEAD, _BODY, _WHOLE = State.HEAD, State.BODY, State.WHOLE
 
 
-class _Target:
-    """A URL, taken apart."""
+class _Start:
+    """The start of a head, and what it was made of."""
 
-    __slots__ = ("origin", "path", "pool")
+    __slots__ = ("headers", "method", "start")
+
+    def __init__(self, headers: Headers, method: str, start: bytes) -> None:
+        self.headers = headers
+        self.method = method
+        self.start = start
+
+
+class _Target:
+    """A URL, taken apart, and the starts of the last heads that went there, the latest first."""
+
+    __slots__ = ("origin", "path", "pool", "starts")
 
     def __init__(self, origin: Origin, path: str, pool: Pool) -> None:
         self.origin = origin
         self.path = path
         self.pool = pool
+        self.starts: list[_Start] = []
 
 
 class RawUpstream:
@@ -58,7 +71,7 @@ class RawUpstream:
             if self._is_closed:
                 raise Closed
             target = self._targets.get(request.url) or self._target(request.url)
-            head = self._heads.head(request.method, target.origin, target.path, request.headers, len(request.body))
+            head = whole_head(self._start(request, target), request.method, len(request.body))
             connection = target.pool.take() or await self._connect(target, request.connect_s)
             if not await self._exchange(connection, head, request):
                 connection = await self._connect(target, request.connect_s)
@@ -112,6 +125,17 @@ class RawUpstream:
             connection.cut(Closed())
             raise Closed
         return connection
+
+    def _start(self, request: UpstreamRequest, target: _Target) -> bytes:
+        """The start of the head. Mostly the headers are the very object of a call before: one for streams, one for others."""
+        headers, method = request.headers, request.method
+        for kept in target.starts:
+            if kept.headers is headers and kept.method == method:
+                return kept.start
+        start = self._heads.start(method, target.origin, target.path, headers)
+        if type(headers) is tuple:
+            target.starts = [_Start(headers, method, start), *target.starts[: STARTS_KEPT - 1]]
+        return start
 
     def _dial(self) -> Dialer:
         if self._dialer is None:

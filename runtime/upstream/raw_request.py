@@ -73,14 +73,16 @@ class HeadWriter:
 
     def head(self, method: str, origin: Origin, target: str, headers: Headers, body_bytes: int) -> bytes:
         """The head of a request. A ``Host`` among the headers takes the place of ours. Raises ``Unsendable``."""
+        return whole_head(self.start(method, origin, target, headers), method, body_bytes)
+
+    def start(self, method: str, origin: Origin, target: str, headers: Headers) -> bytes:
+        """A head without what depends on the body. Raises ``Unsendable``."""
         # Looked up by value, for the tuples are made anew for each call.
         is_kept = type(headers) is tuple
         block, has_host = (self._blocks.get(headers) or self._remember(headers)) if is_kept else _block(headers)
         line = self._line(method, target)
         host = b"" if has_host else b"Host: %b\r\n" % origin.authority.encode("ascii")
-        if body_bytes or method not in _WITHOUT_BODY:
-            return b"%b%b%bContent-Length: %d\r\n\r\n" % (line, host, block, body_bytes)
-        return b"%b%b%b\r\n" % (line, host, block)
+        return b"%b%b%b" % (line, host, block)
 
     def _line(self, method: str, target: str) -> bytes:
         found = self._lines.get((method, target))
@@ -98,6 +100,13 @@ class HeadWriter:
             self._blocks.clear()
         self._blocks[headers] = block
         return block
+
+
+def whole_head(start: bytes, method: str, body_bytes: int) -> bytes:
+    """A head from its start, with the length of the body."""
+    if body_bytes or method not in _WITHOUT_BODY:
+        return b"%bContent-Length: %d\r\n\r\n" % (start, body_bytes)
+    return start + b"\r\n"
 
 
 def _block(headers: Headers) -> tuple[bytes, bool]:

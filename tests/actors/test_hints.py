@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from messages.policy import CRITICAL, HIGH, LOW, NORMAL
 from messages.routing import NO_HINTS, Hints
-from runtime.http.hints import HEADERS, PREFIX, BadHint, ClientHints, read_hints
+from runtime.http import hints
+from runtime.http.hints import HEADERS, BadHint, ClientHints
+from runtime.http.notes import PREFIX, noted
+from runtime.ports import Headers
+
+
+def read_hints(headers: Headers) -> ClientHints:
+    return hints.read_hints(noted(headers))
 
 
 def test_other_headers_say_nothing() -> None:

@@ -97,7 +97,7 @@ class House:
     async def decide(self) -> float:
         """One decision in seconds; then, not timed, the call it leads to."""
         self._count += 1
-        query_id = f"q{self._count:x}"
+        query_id = f"q{self._count}"
         now = self._clock.now()
         query = RouteQuery(query_id, PROFILE, now + 600.0, now)
         started = perf_counter()

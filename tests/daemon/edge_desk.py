@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 from runtime.config.settings import ServerSettings, TlsFiles
 from runtime.courier.problems import Problem
 from runtime.http.admin import Admin
-from runtime.http.edge import Edge
+from runtime.http.edge import Edge, Task
 from runtime.http.lines import Lines
 from runtime.http.raw_edge import RawConnection
 from runtime.http.raw_lane import RawLane
@@ -55,12 +55,12 @@ class Desk:
         self.ends: list[str] = []
         self.count = 0
 
-    def admit(self) -> Problem | None:
+    def admit(self, task: Task) -> Problem | None:
         if self.refusal is None:
             self.count += 1
         return self.refusal
 
-    def leave(self) -> None:
+    def leave(self, task: Task) -> None:
         self.count -= 1
 
     def refused(self, status: int) -> None:
@@ -69,7 +69,7 @@ class Desk:
     def shown(self) -> dict[str, Any]:
         return {}
 
-    async def serve(self, request: EdgeRequest, sink: EdgeSink) -> None:
+    async def serve(self, request: EdgeRequest, sink: EdgeSink, task: Task) -> None:
         self.requests.append(request)
         try:
             await self.behave(request, sink)

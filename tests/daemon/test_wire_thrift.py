@@ -27,6 +27,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return making
 
     monkeypatch.setattr(loop, "create_task", noted("task", loop.create_task))
+    monkeypatch.setattr(asyncio, "Task", noted("task", asyncio.Task))
     monkeypatch.setattr(loop, "call_at", noted("timer", loop.call_at))
     return found
 

@@ -157,6 +157,25 @@ class Plain:
     assert expand(source, {}) == source
 
 
+def test_what_is_written_in_capitals_is_declared_final_where_it_stands_and_other_names_are_not() -> None:
+    source = """from enum import Enum
+
+class Kind(Enum):
+    A = 1
+
+LIMIT_S = 2.0
+_TABLE: dict[str, int] = {
+    "é": 1,
+}
+_ONE, _TWO = Kind.A, 2
+KEEPALIVE_S = 5.0
+log = M = 3
+"""
+    wanted = source.replace("LIMIT_S =", "LIMIT_S: Final =").replace("dict[str, int]", "Final[dict[str, int]]")
+    wanted = wanted.replace("_ONE, _TWO = Kind.A, 2", "_ONE: Final[Kind] = Kind.A; _TWO: Final = 2")
+    assert expand(source, {}) == "from typing import Final\n" + wanted
+
+
 @pytest.mark.parametrize("name", MODULES, ids=str)
 def test_a_module_written_out_is_still_python_and_keeps_its_remarks(name: Path) -> None:
     source = (ROOT / name).read_text()

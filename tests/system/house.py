@@ -296,15 +296,17 @@ class World:
         """What the listener does with a request."""
         edge = self.house.edge
         client.has_arrived = True
-        refusal = edge.admit()
+        task = asyncio.current_task()
+        assert task is not None
+        refusal = edge.admit(task)
         if refusal is not None:
             client.status, client.is_whole = refusal.status, True
             client.done_at = self.now
             return
         try:
-            await edge.serve(request, client)
+            await edge.serve(request, client, task)
         finally:
-            edge.leave()
+            edge.leave(task)
 
     async def ask(self, **how: Any) -> Client:
         """Send a request and wait until it is over."""

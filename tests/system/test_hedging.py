@@ -57,7 +57,7 @@ class Ends:
 
     def of(self, client: Client) -> list[tuple[str, AttemptKind, Outcome]]:
         """Provider, kind and outcome of each call of a client, in order of their ends."""
-        query_id = f"q{client.number:x}"
+        query_id = f"q{client.number}"
         return [(end.provider, end.kind, end.outcome) for end in self.all if end.query_id == query_id]
 
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from actors.kernel import Ref
 from actors.router.table import Entry
-from messages.routing import Bid, RequestProfile
+from messages.routing import Bid, CallForBids, RequestProfile
 
 Ranked = list[tuple[float, Bid]]
 
@@ -47,8 +48,8 @@ class Memory:
     """What a strategy's ``learn`` keeps for each provider. Bounded as ``served`` is."""
     mark: int = 0
     """Another number for ``learn``: the turn at whose end something began anew."""
-    leaders: tuple[str, ...] = ()
-    """Of a strategy that keeps them: those of the last sample, best first."""
+    ranking: Ranked = field(default_factory=list)
+    """Of a strategy that keeps leaders: the last sample, best first."""
     window: list[int] = field(default_factory=list)
     """Of those asked last by a strategy that draws them: their places in ``drawn_from``, the oldest first."""
     drawn_from: Sequence[Entry] = ()
@@ -58,7 +59,7 @@ class Memory:
     """The last sample, where all of it bid; asked again while nothing is drawn anew."""
     asked_of: tuple[Entry, ...] = ()
     """All that might have been asked then."""
-    asked_places: dict[str, int] = field(default_factory=dict)
+    asked_refs: tuple[Ref[CallForBids], ...] = ()
     fresh: int = 0
     """So many of the next sample are drawn anew; the router says so (``freshen``)."""
     fresh_at: float = 0.0
