@@ -11,6 +11,8 @@ class RefusalReason(StrEnum):
     """Why an ``Award`` got no permit."""
 
     EXPIRED = "expired"
+    CRASHED = "crashed"
+    """The provider fell over this very question: a request that does so twice is odd itself."""
     RESTARTING = "restarting"
     AT_CAPACITY = "at_capacity"
     RATE_LIMITED = "rate_limited"
@@ -78,6 +80,8 @@ class Award(Message):
 
 _SILENCE: dict[str, RefusalReason] = {
     Fault.EXPIRED: RefusalReason.EXPIRED,
+    Fault.CRASHED: RefusalReason.CRASHED,
+    Fault.SILENT: RefusalReason.CRASHED,
     Fault.OUT: RefusalReason.OUT,
     Fault.STOPPED: RefusalReason.OUT,
     Fault.MISSING: RefusalReason.OUT,

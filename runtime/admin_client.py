@@ -37,10 +37,18 @@ def ask(method: str, url: str, path: str, admin_key: str, body: Mapping[str, Any
         text = f"{address} answered {error.code}: {_message(error.read(ANSWER_BYTES_MAX))}"
         raise CannotAsk(text, error.code) from error
     except (OSError, ValueError) as error:
-        raise CannotAsk(f"{address}: {error}") from error
+        raise CannotAsk(f"{address}: {_reason(error)}") from error
     if not isinstance(told, dict):
         raise CannotAsk(f"{address} gave no object")
     return told
+
+
+def _reason(error: Exception) -> str:
+    """Why there was no answer, without the names of Python's classes."""
+    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
+        error = error.reason
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return f"{text}; is the daemon running there?" if isinstance(error, ConnectionRefusedError) else text
 
 
 def _message(body: bytes) -> str:

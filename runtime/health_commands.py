@@ -45,7 +45,7 @@ def probe(provider: Identity = None, /, *, url: Url = HERE, json: AsJson = False
 
 
 def reset(provider: Identity = None, /, *, url: Url = HERE, json: AsJson = False) -> int:
-    """Close the circuits of a provider of a live daemon, or of all, and forget their failures.
+    """Close the circuits of a provider of a live daemon, or of all, forget their failures, and bring back who is out.
 
     The key of the admin API is taken from POINTSMAN_ADMIN_KEY.
     """
@@ -90,7 +90,8 @@ def _health(url: str, json: bool) -> int:
 def _standing(one: Told) -> list[Any]:
     latency = _part(one, "latency_ms")
     head = [one.get("id"), one.get("status"), one.get("circuit"), one.get("health")]
-    return [*head, *(latency.get(name) for name in ("ewma", "p50", "p95")), one.get("in_flight"), one.get("reason")]
+    seen = [_ms(latency.get(name)) for name in ("ewma", "p50", "p95")]
+    return [*head, *seen, one.get("in_flight"), one.get("reason")]
 
 
 def _health_of(url: str, provider: str, json: bool) -> int:
@@ -106,7 +107,7 @@ def _health_of(url: str, provider: str, json: bool) -> int:
         circuit = _part(report, name)
         rows.append([name, circuit.get("state")])
         rows += [[f"  {key}", value] for key, value in circuit.items() if key != "state" and value]
-    rows += [[f"latency {name} ms", value] for name, value in _part(report, "latency_ms").items()]
+    rows += [[f"latency {name} ms", _ms(value)] for name, value in _part(report, "latency_ms").items()]
     rows += [[name, report.get(name)] for name in _COUNTS]
     for past in report.get("last_failures") or ():
         rows.append([f"failed {past.get('ago_s')} s ago", f"{past.get('code')} {past.get('model')} {past.get('detail')}"])
@@ -139,6 +140,11 @@ def _reset(url: str, providers: list[str], json: bool) -> int:
 def _part(told: Told, name: str) -> Mapping[str, Any]:
     found = told.get(name)
     return found if isinstance(found, dict) else {}
+
+
+def _ms(latency: Any) -> Any:
+    """A latency; 0 means that none was seen, and nobody is that quick."""
+    return "–" if latency == 0 else latency
 
 
 def _print_json(told: Any) -> None:

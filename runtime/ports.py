@@ -58,7 +58,10 @@ class EdgeSink(Protocol):
         """Send a chunk; waits while the client is slow. Raises ``ClientGone``."""
 
     async def end(self) -> None:
-        """The answer is whole."""
+        """The answer is whole, and counts as given once this has come back. Waits for nobody, so that nothing can come between.
+
+        Raises ``ClientGone`` if the client left before.
+        """
 
     def abort(self) -> None:
         """Close the connection at once: the answer is not whole and the client must notice."""

@@ -72,8 +72,8 @@ class Quotas:
             predecessor = before if isinstance(before, QuotaActor) else None
             return QuotaActor(name, self._limits[name], self._generation, predecessor)
 
-        def first_mail() -> Sequence[ReservationsRestored]:
-            return (ReservationsRestored(self._table.held_of(name)),)
+        def first_mail() -> Sequence[ReservationsRestored | QuotaReconfigured]:
+            return ReservationsRestored(self._table.held_of(name)), QuotaReconfigured(self._limits[name], self._generation)
 
         self._system.spawn(_address(name), make, self._spec, first_mail=first_mail)
 

@@ -44,10 +44,11 @@ class Reloaded:
 
 
 class ReloadFailed(Exception):
-    """Nothing has changed; ``problems`` say why."""
+    """Nothing has changed; ``problems`` say why. ``source``: the file they are about, as far as they are about one."""
 
-    def __init__(self, problems: tuple[ConfigProblem, ...]) -> None:
+    def __init__(self, problems: tuple[ConfigProblem, ...], source: str = "") -> None:
         self.problems = problems
+        self.source = source
         super().__init__("; ".join(str(problem) for problem in problems))
 
 
@@ -106,7 +107,7 @@ class Reloader:
             except ConfigError as error:
                 self.sources = error.sources or self.sources
                 log.error("reload failed, nothing has changed: %s", error.text().replace("\n", "; "))
-                raise ReloadFailed(error.problems) from error
+                raise ReloadFailed(error.problems, error.source) from error
             return self._told(loaded, snapshot)
 
     async def _propose(self, loaded: Loaded) -> ConfigSnapshot:

@@ -86,13 +86,22 @@ class Tree:
         def router(before: Actor | None) -> Actor:
             return RouterActor(self._snapshot, strategies=all_strategies())
 
+        def in_force() -> Sequence[Configured]:
+            # The message that told it may be the one that was skipped.
+            return (Configured(self._snapshot),)
+
         spawn("registry", registry, CORE)
         self._quotas.publish(snapshot)
-        spawn("router", router, CORE)
+        spawn("router", router, CORE, first_mail=in_force)
         for spec in snapshot.providers:
             self._spawn_provider(spec)
         spawn("aggregator", lambda before: AggregatorActor(_same(AggregatorActor, before)), OBSERVER)
-        spawn("prober", lambda before: ProberActor(Ref("probes"), Ref("registry"), _same(ProberActor, before)), OBSERVER)
+        spawn(
+            "prober",
+            lambda before: ProberActor(Ref("probes"), Ref("registry"), _same(ProberActor, before)),
+            OBSERVER,
+            first_mail=in_force,
+        )
 
     def lines(self) -> list[str]:
         """Names and states of all actors, for people."""
@@ -169,9 +178,9 @@ class Tree:
             predecessor = _same(ProviderActor, before)
             return ProviderActor(part.spec, part.health, part.generation, predecessor, Ref("router"))
 
-        def first_mail() -> Sequence[Restored]:
+        def first_mail() -> Sequence[Restored | Drain | Reconfigure]:
             permits: tuple[Permit, ...] = self._permits.granted_to(provider)
-            return (Restored(permits),)
+            return Restored(permits), Drain() if provider in self._draining else self._part(self._specs[provider])
 
         self._system.spawn(f"provider:{provider}", make, PROVIDER, first_mail=first_mail)
 

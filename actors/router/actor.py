@@ -370,7 +370,7 @@ class RouterActor:
     def _on_configured(self, message: Configured, context: Context) -> None:
         """Swap the table; those who wait are asked for anew, in order."""
         snapshot = message.snapshot
-        if snapshot.generation < self._table.generation:
+        if snapshot.generation <= self._table.generation:
             return
         self._adopt(snapshot)
         self._record.shrink(snapshot.routing.decisions_kept)

@@ -26,7 +26,7 @@ async def copy(courier: "Courier", race: Race, plan: RoutePlan, choice: Choice) 
 
 async def hedge(courier: "Courier", race: Race) -> Finish | None:
     """Make a second call where the router says. None: there was nobody to make it to, or it is over the share of hedges."""
-    if courier.attempts_left < 1:
+    if courier.attempts_left < 1 or courier.refusals.is_odd(None):
         return None
     plan = await _ask(courier, race)
     return None if plan is None else await _call(courier, race, plan, plan.choices[0], AttemptKind.HEDGE)
@@ -55,12 +55,14 @@ async def _call(courier: "Courier", race: Race, plan: RoutePlan, choice: Choice,
     is_granted = False
     try:
         try:
-            is_granted = await attempt.award() is None
+            refusal = await attempt.award()
+            is_granted = refusal is None
         finally:
             if kind is AttemptKind.HEDGE:
                 claimed = Claimed(plan.query_id, choice.provider, is_granted)
                 courier.house.system.tell(courier.house.router, claimed, None, "courier")
-        if not is_granted:
+        if refusal is not None:
+            courier.refusals.is_odd(refusal)
             return None
         headers = courier.granted(plan, attempt)
         race.join(attempt)

@@ -54,21 +54,9 @@ class Courier:
     """Carries one request. ``carry`` once."""
 
     __slots__ = (
-        "_attempts",
-        "_awards",
-        "_decision_id",
-        "_failed",
-        "_has_rested",
-        "_is_known_to_router",
-        "_must_wait",
-        "_plan",
-        "_queue_until",
-        "_refused",
-        "client",
-        "hedges",
-        "house",
-        "sink",
-    )
+        "_attempts", "_awards", "_decision_id", "_failed", "_has_rested", "_is_known_to_router", "_must_wait", "_plan",
+        "_queue_until", "_refused", "_status", "client", "hedges", "house", "sink",
+    )  # fmt: skip
 
     def __init__(self, house: CourierHouse, call: ClientCall, sink: EdgeSink) -> None:
         self.house = house
@@ -93,6 +81,8 @@ class Courier:
         """True: the back-off is over, and whoever was not tried is asked once more before who failed."""
         self._decision_id = ""
         """Of the last round."""
+        self._status = 200
+        """What the client is told, if it is told anything; a stream is begun with nothing else."""
 
     @property
     def _tries(self) -> Tries:
@@ -101,7 +91,8 @@ class Courier:
         return self._failed
 
     @property
-    def _refusals(self) -> Refusals:
+    def refusals(self) -> Refusals:
+        """Awards that were refused."""
         if self._refused is None:
             self._refused = Refusals()
         return self._refused
@@ -155,15 +146,14 @@ class Courier:
                 return await self._answer(problem)
             attempts_before, awards_before = self._attempts, self._awards
             self.client.is_waiting = False
-            ended = await self._follow(routed)
-            if ended is not None:
+            if (ended := await self._follow(routed)) is not None:
                 return ended
             if self._attempts > attempts_before:
                 if self._refused is not None:
                     self._refused.granted()
                 continue
             max_wait_s = house.directory.routing.queue_max_wait_s
-            if self._awards == awards_before or self._refusals.have_lasted(max_wait_s, clock.now()):
+            if self._awards == awards_before or self.refusals.have_lasted(max_wait_s, clock.now()):
                 full = Problem(503, "overloaded", "Every provider that bid was full when it was asked.", None, 1.0)
                 return await self._answer(self._spent() if self._tries.failed else full)
 
@@ -177,14 +167,13 @@ class Courier:
     async def _route(self) -> RoutePlan | NoRoute | Problem:
         """Ask the router. A question it crashed on is put once more, then the request has failed."""
         house, client = self.house, self.client
-        tried = self.tried
         refused = self._refused.providers if self._refused is not None else ()
         may_wait, until = self._failed is None or self._must_wait, client.deadline
         if self._failed is None:
             self._queue_until = until = last_word_at(until, house.clock.now())
         elif self._must_wait and self._queue_until is not None and self._queue_until < until:
             until = self._queue_until
-        query = RouteQuery(client.query_id, client.profile(), until, client.arrived_at, tried, refused, may_wait)
+        query = RouteQuery(client.query_id, client.profile(), until, client.arrived_at, self.tried, refused, may_wait)
         for is_last in (False, True):
             try:
                 self._is_known_to_router = True
@@ -253,8 +242,10 @@ class Courier:
         for choice in plan.choices:
             provider = choice.provider
             is_repeat = self._failed is not None and self._failed.is_repeat(provider)
-            if is_repeat and not self.house.budgets.has_any(provider):
+            # Paid before it is asked for: others ask at the same time.
+            if is_repeat and not self.house.budgets.spend(provider):
                 continue
+            is_owed = is_repeat
             is_lead = plan.is_led and choice is plan.choices[0]
             kind = _EXPLORE if is_lead else _FAILOVER if self._attempts else _FIRST
             attempt = self.attempt_at(plan, choice, kind)
@@ -263,9 +254,8 @@ class Courier:
                 refusal = await attempt.award()
                 self._claim(is_granted=refusal is None)
                 if refusal is None:
-                    if is_repeat:
-                        self.house.budgets.spend(provider)
-                    else:
+                    is_owed = False
+                    if not is_repeat:
                         self.house.budgets.earn(provider)
                     headers = self.granted(plan, attempt)
                     if plan.hedge_after_s is not None or plan.explore is not None:
@@ -277,9 +267,13 @@ class Courier:
                         finish = Finish(result, attempt, headers)
             finally:
                 attempt.end()
+                if is_owed:
+                    self.house.budgets.give_back(provider)
             if finish is not None:
                 return await self._conclude(finish.result, plan, finish.attempt.provider, finish.headers)
-            self._refusals.add(provider, self.house.clock.now())
+            self.refusals.add(provider, self.house.clock.now())
+            if self.refusals.is_odd(refusal):
+                return await self._answer(problems.internal_error())
             if refusal is RefusalReason.RATE_LIMITED and not self.house.directory.routing.failover.on_rate_limit:
                 break
         self._claim(is_granted=False)
@@ -342,15 +336,14 @@ class Courier:
         if result.failure.code == "deadline":
             return await self._answer(self._out_of_time())
         self.note_failure(plan, provider, result.failure)
-        if result.failure.retry is Retry.NEVER or not self._tries.may_go_on:
+        if result.failure.retry is Retry.NEVER or not self._tries.may_go_on or self.refusals.is_odd(None):
             return await self._answer(self._spent())
         await self._let_back()
         return None
 
     async def _let_back(self) -> None:
         """``with_replacement``: pause, and let those that failed for now compete with those not tried."""
-        house = self.house
-        now = house.clock.now()
+        house, now = self.house, self.house.clock.now()
         wait_s = self._tries.replacement_s(now, house.budgets, house.rng)
         if wait_s is not None and now + wait_s < self.client.deadline:
             self.client.is_waiting = True
@@ -368,6 +361,8 @@ class Courier:
         ]
 
     def _spent(self) -> Problem:
+        if self.refusals.is_odd(None):
+            return problems.internal_error()
         return problems.attempts_spent(self.client.read.model, self._tries, self.house.clock.now())
 
     def _out_of_time(self, left_out: tuple[LeftOut, ...] = ()) -> Problem:
@@ -378,7 +373,7 @@ class Courier:
         """Send an error of our own, or cut the connection if the client has been told otherwise already."""
         if self.sink.has_started:
             self.sink.abort()
-            return Ended(problem.status, problem.code)
+            return Ended(self._status, problem.code)
         body = error_body(problem.message, problem.kind, problem.code, problem.param)
         headers = [("content-type", "application/json"), *problem.headers(), ("x-request-id", self.client.request_id)]
         if self._attempts:
@@ -389,6 +384,7 @@ class Courier:
         return Ended(problem.status, problem.code)
 
     async def _send(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self._status = status
         await self.sink.start(status, headers, len(body))
         await self.sink.write(body)
         await self.sink.end()

@@ -89,14 +89,23 @@ class Race:
         self._stop_watching()
         self._hedge = None  # It knows this race: a ring, as with an attempt.
         ended, is_cancelled = await self._call_off()
-        if isinstance(broken, asyncio.CancelledError) and self._first.is_drained:
+        if isinstance(broken, asyncio.CancelledError) and self._stands(ended):
             found = ended
-        # At shutdown who has an answer by now still gives it.
-        if is_cancelled and (found is None or isinstance(found.result, Failed) or not self._first.is_drained):
+        if is_cancelled and not self._stands(found):
             raise asyncio.CancelledError
         if found is None:
             raise broken or AssertionError("the first call was called off, and nobody has won")
         return found
+
+    def _stands(self, end: Finish | None) -> bool:
+        """Whether ``end`` is the request's although its task is cancelled.
+
+        A stream has been told to its last byte: its client may leave with it before this task is on again, and is answered
+        all the same. Another answer has still to be given, which is done at shutdown only.
+        """
+        if end is None:
+            return False
+        return isinstance(end.result, Relayed) or (self._first.is_drained and isinstance(end.result, Whole))
 
     async def _run(self, sink: EdgeSink, headers: list[tuple[str, str]], copy: Beside | None) -> Finish | None:
         """All the calls; whatever comes of it, those beside the winner are still to be called off."""

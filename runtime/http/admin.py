@@ -177,9 +177,13 @@ class Admin:
         return render.health(report, self.snapshot.health)
 
     async def reset(self, provider: str) -> dict[str, Any]:
-        """Close a provider's circuits and forget its failures; the health report that is left. Raises a 404."""
+        """Close a provider's circuits and forget its failures; the health report that is left. Raises a 404.
+
+        One that crashed too often and is out of service comes back at once.
+        """
         if self._directory.track(provider) is None:
             raise not_found("provider", provider)
+        self._system.revive(f"provider:{provider}")
         self._tell(f"provider:{provider}", Reset())
         return await self.health(provider)
 

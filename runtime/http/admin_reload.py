@@ -13,6 +13,7 @@ async def reload(reloader: Reloader | None) -> dict[str, Any]:
     try:
         done = await reloader.reload()
     except ReloadFailed as error:
-        told = [f"{problem.path}: {problem.message}" if problem.path else problem.message for problem in error.problems]
-        raise bad("; ".join(told), error.problems[0].path or None) from error
+        # One file, named once.
+        source = f"{error.source}: " if error.source else ""
+        raise bad(source + "; ".join(map(str, error.problems)), error.problems[0].path or None) from error
     return {"generation": done.generation, "needs_restart": list(done.needs_restart)}

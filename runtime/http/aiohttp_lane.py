@@ -12,11 +12,13 @@ OpenAI's shape, also where aiohttp finds that what came is not HTTP. ``tests/dae
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, cast
 
 from aiohttp import HttpVersion10, HttpVersion11, StreamReader, web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.http_parser import RawRequestMessage
+from aiohttp.http_writer import StreamWriter
 
 from runtime.courier import problems
 from runtime.courier.problems import Problem
@@ -41,7 +43,6 @@ class AiohttpSink:
     def __init__(self, request: web.BaseRequest, lane: "AiohttpLane") -> None:
         self._request = request
         self._lane = lane
-        self._idle_s = lane.idle_s
         self._length: int | None = None
         self._status = 0
         self._headers: Headers = ()
@@ -71,29 +72,45 @@ class AiohttpSink:
 
     async def write(self, chunk: bytes) -> None:
         """Send a chunk, or take a part of a whole answer."""
-        if self._stream is None:
-            self._pieces.append(chunk)
-        elif chunk:
-            await self._guarded(self._stream.write(chunk))
+        if self._stream is not None:
+            if chunk:
+                await self._guarded(self._stream.write(chunk))
+            return
+        self._pieces.append(chunk)
+        size = sum(map(len, self._pieces))
+        if size == self._length and size > WRITE_HIGH_WATER_BYTES and self._status not in (204, 304):
+            # Here and now, at the client's pace but within its bounds.
+            whole = self._whole(b"".join(self._pieces))
+            await self._guarded(whole.prepare(self._request))
+            await self._guarded(whole.write_eof())
 
     async def end(self) -> None:
-        """Nothing more comes. An answer with more or less than was announced is broken off."""
+        """Nothing more comes; waits for nobody. An answer with more or less than was announced is broken off."""
         if self._stream is not None:
-            await self._guarded(self._stream.write_eof())
-            self.is_whole = True
-            return
-        body = b"".join(self._pieces) if self._status not in (204, 304) else b""
-        if len(body) != self._length and body:
-            self.abort()
-            return
+            try:
+                cast(StreamWriter, self._request.writer).set_eof()
+            except ConnectionError:
+                raise ClientGone("closed the connection") from None
+        else:
+            body = b"".join(self._pieces) if self._status not in (204, 304) else b""
+            if len(body) != self._length and body:
+                self.abort()
+                return
+            if self.response is None:
+                self._whole(body)
+        self.is_whole = True
+
+    async def taken(self) -> None:
+        """Wait until the client has taken the most of a stream that has ended, within its bounds."""
+        if self._stream is not None:
+            with suppress(ClientGone):
+                await self._guarded(self._request.writer.drain())
+
+    def _whole(self, body: bytes) -> web.Response:
         self.response = whole = web.Response(status=self._status, headers=[*self._headers, NAME], body=body or None)
         if self._lane.ends_with(self._request):
             whole.force_close()
-        if len(body) > WRITE_HIGH_WATER_BYTES:
-            # Here and now, at the client's pace but within its bounds.
-            await self._guarded(whole.prepare(self._request))
-            await self._guarded(whole.write_eof())
-        self.is_whole = True
+        return whole
 
     def abort(self) -> None:
         """Close the connection after what was written, without the end that would make it look whole."""
@@ -101,14 +118,14 @@ class AiohttpSink:
         if transport is not None:
             transport.close()
             # A client that does not read would keep it, and what is still to be sent, for ever.
-            asyncio.get_running_loop().call_later(self._idle_s, transport.abort)
+            asyncio.get_running_loop().call_later(self._lane.idle_s, transport.abort)
 
     async def _guarded(self, writing: Awaitable[Any]) -> None:
         transport = self._request.transport
         if transport is None:
             raise ClientGone("closed the connection")
         try:
-            await Watch(transport, self._idle_s).over(writing)
+            await Watch(transport, self._lane.idle_s).over(writing)
         except TimeoutError:
             transport.abort()
             raise ClientGone("took no byte in time") from None
@@ -258,8 +275,7 @@ class AiohttpLane(web.Server):
         return self.is_draining or "Transfer-Encoding" in request.headers
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        problem = _problem_of(request)
-        if problem is not None:
+        if (problem := _problem_of(request)) is not None:
             self.edge.refused(problem.status)
             return _response(error_answer(problem, is_last=True))
         if request.method == "POST" and request.rel_url.raw_path in ROUTES:
@@ -272,26 +288,34 @@ class AiohttpLane(web.Server):
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request for a model. The same as the other lane does, in the same order."""
-        edge = self.edge
-        task = asyncio.current_task()
+        edge, task = self.edge, asyncio.current_task()
         assert task is not None
-        refusal = edge.admit(task)
-        if refusal is not None:
+        if (refusal := edge.admit(task)) is not None:
             return _response(error_answer(refusal, is_last=True))
+        sink = AiohttpSink(request, self)
         try:
-            body = await _body(request, self.max_body_bytes, self.idle_s)
+            try:
+                body = await _body(request, self.max_body_bytes, self.idle_s)
+            except asyncio.CancelledError:
+                edge.left(is_here=request.transport is not None)
+                raise
             if isinstance(body, Problem):
                 edge.refused(body.status)
                 return _response(error_answer(body, is_last=True))
-            sink = AiohttpSink(request, self)
             await edge.serve(_edge_request(request, body), sink, task)
         except asyncio.CancelledError:
             if not edge.is_cut:
                 raise
             return _response(error_answer(problems.shutting_down(), is_last=True))
+        except Exception as error:
+            log.error("%s %s failed", request.method, request.rel_url.raw_path, exc_info=error)
+            if not sink.has_started:
+                return _response(error_answer(problems.internal_error(), is_last=True))
         finally:
             edge.leave(task)
-        if not sink.is_whole:
+        if sink.is_whole:
+            await sink.taken()
+        else:
             sink.abort()
         # Without an answer the client is gone or was cut: nobody will read this.
         return sink.response or web.Response(status=499)

@@ -1,8 +1,9 @@
 """The edge without its wire: reads a request, sends a courier with it, and knows what is under way.
 
 Owns: the count of requests and the couriers' tasks.
-Always: a request is counted from before its body is read until its answer is over. While draining nothing new is taken; at
-the end of the drain what is left is told so and ended.
+Always: a request is counted from before its body is read until its answer is over, and once by how it ended: by its status if
+all of its answer was given to the sink, be the client gone in the next moment; as gone if it left before. While draining
+nothing new is taken; at the end of the drain what is left is told so and ended.
 """
 
 import asyncio
@@ -41,6 +42,7 @@ ROUTES: dict[str, Endpoint] = {
 Task = asyncio.Task[Any]
 
 _GONE = Ended(STATUS_CLIENT_GONE, "client_gone")
+_BROKEN = Ended(500, "internal_error")
 
 
 @dataclass(slots=True)
@@ -115,6 +117,13 @@ class Edge:
         self.counters.refused += 1
         self.counters.ended(status)
 
+    def left(self, *, is_here: bool) -> None:
+        """Count a request that ended before its body: its client left or, if it ``is_here``, is told that the daemon ends."""
+        if self.is_cut and is_here:
+            self.refused(503)
+        else:
+            self.counters.ended(STATUS_CLIENT_GONE)
+
     def shown(self) -> dict[str, Any]:
         """The counts as ``GET /admin/stats`` shows them."""
         counters = self.counters
@@ -127,13 +136,13 @@ class Edge:
         }
 
     async def serve(self, request: EdgeRequest, sink: EdgeSink, task: Task) -> None:
-        """Answer one request, admitted for ``task``, in it. Raises only ``asyncio.CancelledError``, when the client left."""
+        """Answer one request, admitted for ``task``, in it. Raises ``asyncio.CancelledError``, when the client left."""
         span = None
         tracing, notes = self._house.tracing, noted(request.headers)
         if tracing.is_on:
             span = tracing.server_request(_incoming(notes), request.method, request.path)
         request_id = self._request_id(notes.request_id)
-        ended = _GONE
+        ended = _BROKEN
         try:
             call = self._read(request, notes, request_id)
             if isinstance(call, Problem):
@@ -149,6 +158,9 @@ class Edge:
             call.task = task
             self._under_way[task] = call
             ended = await Courier(self._house, call, sink).carry()
+        except asyncio.CancelledError:
+            ended = _GONE
+            raise
         finally:
             self.counters.ended(ended.status)
             if span is not None:

@@ -230,7 +230,11 @@ class RawConnection(RawWire):
             if head.expects_continue:
                 self.send(CONTINUE)
             self._set_deadline(self._lane.idle_s)
-            await self._wait()
+            try:
+                await self._wait()
+            except asyncio.CancelledError:
+                self._lane.edge.left(is_here=not self.is_gone)
+                raise
         return self._problem
 
     def _answered(self, sink: RawSink) -> None:

@@ -181,12 +181,12 @@ class RawSink:
         await self._send(chunk)
 
     async def end(self) -> None:
-        """Nothing more comes. An answer with more or less than was announced is broken off."""
+        """Nothing more comes; waits for nobody. An answer with more or less than was announced is broken off."""
         if self._head:
             head, self._head = self._head, b""
-            await self._send(head)
+            self._give(head)
         if self._is_chunked:
-            await self._send(LAST_CHUNK)
+            self._give(LAST_CHUNK)
         elif self._missing_bytes:
             self.abort()
             return
@@ -195,6 +195,12 @@ class RawSink:
     def abort(self) -> None:
         """Close after what was written, without the end that would make it look whole."""
         self._wire.break_off()
+
+    def _give(self, data: bytes) -> None:
+        """Send without waiting."""
+        if self._wire.is_gone:
+            raise ClientGone("closed the connection")
+        self._wire.send(data)
 
     async def _send(self, data: bytes) -> None:
         wire = self._wire

@@ -74,10 +74,11 @@ def won_beyond(strategy: str, turns: int, found: Sequence[Entry], fanout: int, p
     chosen = STRATEGIES[strategy]
     index = found if chosen.index is None else chosen.index(found, "m")
     counted: Counter[str] = Counter()
+    bids = {entry.id: bid(entry.id, weight=entry.spec.weight) for entry in found}
     for turn in range(turns):
         memory.freshen((turn + 1) * pause_s)
         asked = sorted(chosen.narrow(index, memory, rng, fanout), key=lambda entry: entry.id)
-        counted[plan(strategy, [bid(entry.id, weight=entry.spec.weight) for entry in asked], memory, rng)] += 1
+        counted[plan(strategy, [bids[entry.id] for entry in asked], memory, rng)] += 1
     return counted
 
 

@@ -99,6 +99,7 @@ def test_more_than_64_kib_without_content_commit() -> None:
         sent += filler
         out = reader.feed(filler)
     assert out == sent
+    assert HELD_BYTES_MAX == 65_536
 
 
 @pytest.mark.parametrize(

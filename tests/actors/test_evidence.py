@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from actors.provider.evidence import SAMPLES_TAU_S, ModelEvidence
 from actors.provider.models import MODELS_MAX, Evidence
 from actors.provider.output_length import OutputLength
+from actors.provider.overdue import late_and_early
 from actors.provider.quantiles import PEAK_TAU_S, TAU_S, Quantiles
 
 
@@ -94,6 +95,17 @@ def test_counts_and_risks_fade_with_time_and_reading_them_changes_nothing() -> N
     assert ModelEvidence().faded(1e9) == (0.0, 0.0, 0.0, 0.0)
 
 
+def test_what_is_counted_after_a_silence_is_added_to_what_has_faded_by_then() -> None:
+    evidence, now = trained(calls=40)
+    for _ in range(10):
+        failed(evidence, now)
+    successes, failures, samples = evidence.successes, evidence.failures, evidence.samples
+    stream(evidence, now + SAMPLES_TAU_S, 0.2)
+    assert evidence.successes == pytest.approx(successes * exp(-1.0) + 1.0, rel=0.01)
+    assert evidence.failures == pytest.approx(failures * exp(-1.0), rel=0.01)
+    assert evidence.samples == pytest.approx(samples * exp(-1.0) + 1.0, rel=0.01)
+
+
 def test_first_content_and_token_rate_are_learned_from_streams() -> None:
     evidence, now = trained(first_s=0.2)
     assert evidence.first_s == pytest.approx(0.2, rel=0.1)
@@ -107,6 +119,8 @@ def test_answers_that_are_no_streams_feed_total_time_only() -> None:
     evidence = ModelEvidence()
     for number in range(30):
         whole(evidence, 2.0 * number, 1.5)
+    early = evidence.sent(False, 100, 60.0)
+    evidence.content(early, 0.1, 60.1, 0.3)
     assert evidence.streams.count == 0
     assert evidence.wholes.p50_s == pytest.approx(1.5, rel=0.07)
     assert evidence.expected_s(100.0, 100.0) == pytest.approx(1.5, rel=0.15)
@@ -118,6 +132,20 @@ def test_a_surprise_is_learned_quickly() -> None:
         stream(evidence, now + 5.0 * number, 4.0, 5.0)
     assert evidence.first_s > 2.0
     assert evidence.slowness > 5.0
+
+
+def test_a_call_that_explores_brings_the_first_news_for_a_while_and_is_believed_the_more() -> None:
+    plain, explored = trained(first_s=4.0)[0], trained(first_s=4.0)[0]
+    for evidence in (plain, explored):
+        sending = evidence.sent(True, 100, 200.0, explores=evidence is explored)
+        evidence.content(sending, 0.2, 200.2, 0.3)
+    assert plain.idle_s == pytest.approx(4.0**0.5 * 0.2**0.5, rel=0.05)
+    assert explored.idle_s == pytest.approx(4.0**0.1 * 0.2**0.9, rel=0.05)
+
+
+def test_a_call_is_late_after_two_and_a_half_deviations_and_may_be_taken_for_it_after_1_65() -> None:
+    assert late_and_early(1.0, 0.2) == pytest.approx((exp(0.5), exp(0.33)))
+    assert late_and_early(0.01, 0.1) == pytest.approx((0.04, 0.04)), "never before so much longer"
 
 
 def test_an_overdue_call_is_evidence_before_it_ends_until_a_later_one_does_well() -> None:

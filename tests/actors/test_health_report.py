@@ -108,6 +108,26 @@ def test_C3_the_report_says_when_the_next_probe_is_due() -> None:
     assert report_of(world).next_probe_s is None
 
 
+def test_C3_while_a_circuit_is_open_the_next_probe_is_due_at_the_end_of_its_wait_however_short_the_interval() -> None:
+    world = World(probe=ProbeSpec("models", 5.0))
+    world.open_circuit()
+    world.context.advance(1.0)
+    assert report_of(world).next_probe_s == 29.0
+    world.context.advance(29.0)
+    assert report_of(world).next_probe_s == 0.0
+
+
+def test_A3_of_a_refused_key_and_an_open_circuit_the_key_is_told() -> None:
+    world = World(circuit=CircuitSpec(failures=1))
+    for name in ("p1", "p2"):
+        world.award(name)
+    world.fail("p1", Scope.CREDENTIAL)
+    assert world.report().status is Status.AUTH_FAILED
+    world.fail("p2", Scope.PROVIDER)
+    assert world.report().circuit is CircuitState.OPEN
+    assert (world.report().status, report_of(world).status) == (Status.AUTH_FAILED, Status.AUTH_FAILED)
+
+
 def test_pain_20_the_report_sums_what_probes_have_cost_also_over_a_crash() -> None:
     world = World(probe=ProbeSpec("chat"))
     for _ in range(2):

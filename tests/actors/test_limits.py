@@ -92,7 +92,17 @@ def test_a_retry_after_blocks_until_then_and_ten_minutes_at_most() -> None:
     assert hold == Hold(Hindrance.RATE, 107.0, "it said so itself")
     assert free.hold(1, 107.0) is None
     free.block(1e9, 100.0)
-    assert free.hold(1, 100.0 + BLOCK_S_MAX) is None
+    assert (BLOCK_S_MAX, free.blocked_until) == (600.0, 700.0)
+    assert free.hold(1, 700.0) is None
+
+
+def test_of_two_waits_that_a_provider_names_the_later_end_counts() -> None:
+    free = limits()
+    free.block(7.0, 100.0)
+    free.block(1.0, 102.0)
+    assert free.blocked_until == 107.0
+    free.see(LimitsSeen(remaining_requests=0, reset_requests_s=0.5), 103.0)
+    assert free.blocked_until == 107.0
 
 
 def test_refusals_that_name_no_wait_back_off_until_a_call_is_answered() -> None:

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from messages.calls import Award, ContentStarted, Granted, Outcome, Permit, RefusalReason, Restored
-from messages.control import CircuitSpec
+from messages.control import CircuitSpec, HealthSpec, ProbeSpec, Reconfigure
 from messages.failures import Scope
-from messages.health import CircuitState, Status
+from messages.health import CircuitState, GetHealth, ProbeCheck, Probed, Status
 from messages.routing import Bid, NoBid
 from tests.actors.test_provider import World, failure, no_bid, refusal
 
@@ -34,6 +34,33 @@ def test_an_end_of_an_earlier_epoch_moves_statistics_and_not_the_state() -> None
     assert (world.report().successes, world.report().latency_p50_ms) == (1, pytest.approx(500.0, rel=0.1))
     assert no_bid(world.bid())[1] == world.context.now() + 29.0
     assert world.report().circuit is CircuitState.OPEN
+
+
+@pytest.mark.parametrize("scope", [Scope.CREDENTIAL, Scope.MODEL, Scope.BUCKET])
+def test_pain_07_what_is_the_keys_a_models_or_a_limits_never_is_the_circuits_nor_healths(scope: Scope) -> None:
+    world = World(circuit=CircuitSpec(failures=1))
+    for number in range(10):
+        world.award(f"p{number}")
+    for number in range(10):
+        world.fail(f"p{number}", scope)
+
+    report = world.report()
+    assert (report.circuit, report.health, report.failures) == (CircuitState.CLOSED, 1.0, 10)
+    world.reconfigure(credential="key-2")
+    world.context.advance(700.0)
+    assert isinstance(world.bid("n"), Bid), "another model, with another key, after the wait"
+
+
+def test_a_stream_that_breaks_after_content_is_a_cut_and_no_failure_before_it() -> None:
+    told, untold = World(), World()
+    for world in (told, untold):
+        world.award("p1", stream=True)
+        if world is told:
+            world.give(ContentStarted("p1", 0.2))
+        world.end("p1", Outcome.FAILED, stream=True, failure=failure(Scope.PROVIDER), after_content=world is untold)
+        bid = world.bid()
+        assert bid.cut_p > 0.05
+        assert bid.failure_p == 0.0
 
 
 @pytest.mark.parametrize("outcome", [Outcome.SUCCESS, Outcome.FAILED, Outcome.CANCELLED])
@@ -104,6 +131,41 @@ def test_a_bad_key_is_not_explored() -> None:
     assert isinstance(asked, NoBid)
     assert asked.exploring is None
     assert refusal(explore(world, "explorer"))[0] is RefusalReason.AUTH_FAILED
+
+
+def test_D5_with_max_p95_who_is_slower_than_that_is_unhealthy_until_it_is_quicker() -> None:
+    world = World()
+    world.give(Reconfigure(world.spec, HealthSpec(max_p95_s=2.0), 2))
+    for number in range(20):
+        world.call(f"quick{number}", duration_s=1.0)
+    assert (world.bid().healthy, world.give(GetHealth()).is_healthy) == (True, True)
+    for number in range(5):
+        world.context.advance(5.0)
+        world.call(f"slow{number}", duration_s=2.5)
+    assert (world.bid().healthy, world.give(GetHealth()).is_healthy) == (False, False)
+    world.context.advance(3600.0)
+    for number in range(100):
+        world.call(f"again{number}", duration_s=1.0)
+    assert world.bid().healthy
+
+
+def test_D5_a_good_probe_lifts_the_score_that_bids_tell() -> None:
+    world = World(probe=ProbeSpec("models", 30.0))
+    world.open_circuit()
+    world.context.advance(30.0)
+    before = world.report().health
+    world.give(Probed(True, False, 0.1, ""))
+    assert world.report().health > before
+    assert world.bid().health == world.report().health
+
+
+def test_before_its_wait_is_over_an_open_circuit_is_not_probed_however_silent_it_is() -> None:
+    world = World(probe=ProbeSpec("models", 5.0))
+    world.open_circuit()
+    world.context.advance(29.0)
+    assert not world.give(ProbeCheck()).wanted
+    world.context.advance(1.0)
+    assert world.give(ProbeCheck()).why == "circuit_open"
 
 
 def test_D5_what_is_slow_is_told_by_what_is_normal_for_the_model() -> None:

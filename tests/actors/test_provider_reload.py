@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from messages.calls import ContentStarted, Granted, Outcome
+from messages.calls import ContentStarted, Granted, Outcome, RefusalReason, Restored
 from messages.control import CircuitSpec, Drain, LimitsSpec, ProbeSpec, Reset
 from messages.failures import Scope
 from messages.health import CircuitState, Status
 from messages.routing import Bid, NoBidReason
-from tests.actors.test_provider import World, failure, no_bid
+from tests.actors.test_provider import World, failure, no_bid, refusal
 
 
 def test_B9_a_key_rotation_keeps_calls_buckets_health_and_circuit() -> None:
@@ -119,3 +119,29 @@ def test_a_reset_of_our_limits_is_none() -> None:
     world.give(Reset())
 
     assert no_bid(world.bid())[0] is NoBidReason.RATE_LIMITED
+
+
+def test_B9_who_met_a_limit_that_came_down_to_what_was_out_is_told_when_there_is_room() -> None:
+    world = World(limits=LimitsSpec(max_concurrency=10))
+    for name in ("p1", "p2"):
+        world.award(name)
+    world.reconfigure(limits=LimitsSpec(max_concurrency=2))
+    assert no_bid(world.bid())[0] is NoBidReason.AT_CAPACITY
+    assert world.freed() == []
+    world.end("p1")
+    assert world.freed() == [1]
+
+
+def test_an_award_is_checked_for_its_tokens_anew() -> None:
+    world = World(limits=LimitsSpec(tokens_per_minute=1000))
+    assert isinstance(world.bid(max_tokens=600), Bid)
+    world.award("p1", tokens=600)
+    assert refusal(world.award("p2", tokens=600)) == (RefusalReason.RATE_LIMITED, world.context.now() + 12.0)
+
+
+def test_whose_end_was_lost_in_a_crash_leaves_its_place_to_whoever_waits() -> None:
+    world = World(limits=LimitsSpec(max_concurrency=1))
+    world.award("lost")
+    assert no_bid(world.bid())[0] is NoBidReason.AT_CAPACITY
+    world.give(Restored(()))
+    assert world.freed() == [1]

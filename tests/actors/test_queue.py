@@ -249,8 +249,9 @@ def test_a_client_that_leaves_before_its_first_round_is_home_never_waits() -> No
 def test_after_as_many_refusals_as_candidates_all_are_asked_again_once_at_once() -> None:
     desk = Desk(A, B)
     desk.decide(bid("a"), bid("b"), query_id="q")
+    rounds = len(desk.context.fans)
     desk.ask(query_id="q", refused=("a", "b"))
-    assert desk.asked() == ("a", "b")
+    assert (len(desk.context.fans), desk.asked()) == (rounds + 1, ("a", "b"))
     desk.gathered(full("a"), full("b"))
     assert desk.is_waiting("q")
 
@@ -309,6 +310,16 @@ def test_a_new_generation_asks_anew_for_those_who_wait() -> None:
     desk.gathered(full("a"), bid("b"), fan=-2)
     plan = desk.plan("q1")
     assert (plan.generation, chain(plan)) == (2, ["b"])
+
+
+def test_a_generation_that_is_told_again_asks_nobody_anew() -> None:
+    desk = Desk(A)
+    waiting(desk, "q1", "q2")
+    rounds = len(desk.context.fans)
+    desk.give(Configured(snapshot(A, generation=1)))
+    assert len(desk.context.fans) == rounds
+    assert desk.is_waiting("q1")
+    assert desk.is_waiting("q2")
 
 
 def test_a_new_generation_without_the_model_ends_the_wait() -> None:

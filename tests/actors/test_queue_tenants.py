@@ -92,6 +92,14 @@ def test_pain_25_a_full_queue_makes_room_for_others_at_the_cost_of_who_fills_it(
     assert desk.is_waiting(come(desk, "third")[0])
 
 
+def test_pain_25_in_a_full_queue_of_an_odd_length_two_tenants_do_not_crowd_each_other_out_in_turns() -> None:
+    desk = Desk(A, queue_max_length=3)
+    flood, quiet = come(desk, "flood", 3), come(desk, "quiet", 2)
+    assert [desk.is_waiting(query_id) for query_id in (*flood, *quiet)] == [True, True, False, True, False]
+    for tenant in ("quiet", "flood"):
+        assert desk.refusal(come(desk, tenant)[0]).error == RouteError.QUEUE_FULL
+
+
 def test_nobody_is_crowded_out_in_the_middle_of_a_turn() -> None:
     desk = Desk(A, queue_max_length=2)
     first, second = come(desk, "flood", 2)

@@ -125,6 +125,11 @@ def test_pain_12_every_error_that_passes_says_when_to_come_back(reason: R) -> No
     assert answer.retry_after_s > 0
 
 
+def test_pain_12_where_nobody_knows_a_time_full_providers_are_worth_a_second_and_those_that_are_down_ten() -> None:
+    assert refused(no("a", R.AT_CAPACITY), no("b", R.AT_CAPACITY)).retry_after_s == 1.0
+    assert refused(no("a", R.UNAVAILABLE), no("b", R.DISABLED)).retry_after_s == 10.0
+
+
 @pytest.mark.parametrize("reason", [R.AUTH_FAILED, R.CONTEXT_TOO_LONG, R.MISSING_CAPABILITY, R.MODEL_UNAVAILABLE])
 def test_an_error_that_stays_promises_nothing(reason: R) -> None:
     assert refused(no("a", reason), no("b", reason)).retry_after_s is None

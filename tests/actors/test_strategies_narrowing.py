@@ -2,8 +2,9 @@
 
 from collections import Counter
 from itertools import pairwise
+from math import sqrt
 from random import Random
-from statistics import mean
+from statistics import NormalDist, mean
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.router.strategies import STRATEGIES
-from actors.router.strategies.base import Memories, Memory, sampled
+from actors.router.strategies.base import FRESH_TURNS, Memories, Memory, sampled
 from actors.router.table import Entry, RoutingTable
 from messages.control import ModelSpec, ProviderSpec
 from tests.actors.router_kit import snapshot
@@ -106,11 +107,50 @@ def test_equals_get_equal_shares_beyond_the_fan_out_and_nobody_starves(strategy:
     assert all(60 < count < 145 for count in counted.values())
 
 
+FALSE_ALARM = 1e-6
+"""How often each of the two bounds on shares in a burst would be passed, were chance drawn anew, by a window that is right."""
+
+
+def variance_in_a_burst(strategy: str, decisions: int, size: int, count: int) -> float:
+    """Of the decisions that one of ``size`` equals wins where ``count`` are asked, by the law of the window.
+
+    In one decision of four the window drops its oldest and draws one of those it does not keep. So who is drawn stays for
+    ``count`` moves, and is drawn again after a number of moves that is geometric with p = 1 / (size - count + 1): a renewal
+    process of cycles of ``size`` moves in the mean, with the variance (1 - p) / p². Over m moves there are stays with the
+    variance m x that / size³ (Feller, *Probability Theory* II, XI.1).
+
+    Where one is drawn by weight beside the window, he is another one after each move, and in 1 - count / size of the moves
+    the newest of the window has no place: a stay counts for one move less, and who is asked differs by one draw for each move.
+
+    Who is asked wins one in ``count`` of the four decisions, by a draw; smooth round robin draws nothing and owes nobody.
+    """
+    moves, p = decisions / FRESH_TURNS, 1 / (size - count + 1)
+    stays = moves * (1 - p) / p**2 / size**3
+    asked = count**2 * stays
+    if strategy != "random":
+        newest, outside = count / size, 1 / size
+        asked = (count - 1) ** 2 * stays + moves * (newest * (1 - newest) + (size - count) * outside * (1 - outside)) / size
+    won = 0.0 if strategy == "smooth_weighted_round_robin" else moves * count / size * FRESH_TURNS / count * (1 - 1 / count)
+    return (FRESH_TURNS / count) ** 2 * asked + won
+
+
 @pytest.mark.parametrize("strategy", ["random", "weighted_random", "smooth_weighted_round_robin", "least_connections"])
 def test_in_a_burst_equals_get_equal_shares_too_though_samples_change_by_one_in_four_decisions(strategy: str) -> None:
-    counted = won_beyond(strategy, 10_000, entries(40), 6, pause_s=0.0)
-    assert len(counted) == 40
-    assert all(100 < count < 420 for count in counted.values())
+    """The shares are as equal as the law of the window lets them be.
+
+    All together: their squared deviations, of the variance that it gives them, are chi-square with 39 degrees of freedom (they
+    add up to 0); the bound is passed in one of a million runs (Wilson and Hilferty's approximation). Each alone: none is
+    further from the mean than one of 40 normal ones is in one of a million runs, which is five and a half deviations.
+    """
+    decisions, size, count = 40_000, 40, 6
+    counted, mean_wins = won_beyond(strategy, decisions, entries(size), count, pause_s=0.0), decisions / size
+    variance, normal, free = variance_in_a_burst(strategy, decisions, size, count), NormalDist(), size - 1
+    together = free * (1 - 2 / (9 * free) + normal.inv_cdf(1 - FALSE_ALARM) * sqrt(2 / (9 * free))) ** 3
+    alone = normal.inv_cdf(1 - FALSE_ALARM / (2 * size)) * sqrt(variance)
+
+    assert len(counted) == size
+    assert sum((wins - mean_wins) ** 2 for wins in counted.values()) * free / size / variance < together
+    assert max(abs(wins - mean_wins) for wins in counted.values()) < alone < 0.35 * mean_wins
 
 
 SAMPLING = [name for name, strategy in STRATEGIES.items() if strategy.narrow is sampled]

@@ -66,6 +66,9 @@ class Desk:
     def refused(self, status: int) -> None:
         self.refusals.append(status)
 
+    def left(self, *, is_here: bool) -> None:
+        self.ends.append("cut" if is_here else "left")
+
     def shown(self) -> dict[str, Any]:
         return {}
 

@@ -256,6 +256,7 @@ def test_C3_pointsman_health_shows_all_with_latency_and_fails_if_one_takes_no_ca
     fine = pointsman(gateway, "health")
     assert (fine.code, fine.err) == (0, "")
     assert all(word in fine.out for word in ("well", "other", "ready", "p95 ms", "closed"))
+    assert [line.split().count("–") for line in fine.out.splitlines() if "closed" in line] == [0, 3], "one was called"
 
     break_down(gateway, switched)
 

@@ -376,7 +376,7 @@ def test_explain_asks_a_live_daemon(gateway: Gateway) -> None:
     ("url", "said"),
     [
         ("GATEWAY", "answered 401"),
-        ("http://127.0.0.1:1", "refused"),
+        ("http://127.0.0.1:1", "/admin/explain: Connection refused; is the daemon running there?\n"),
         ("file:///etc/passwd", "no http"),
         ("nonsense", "no http"),
     ],

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.daemon.lane_kit import LANES, MAX_BODY, LaneName, Lanes, Line, both_lanes, replies, turns
+from tests.daemon.lane_kit import MAX_BODY, Lanes, both_lanes, turns
+from tests.lines import LANES, LaneName, Line, replies
 
 HOST = b"Host: 127.0.0.1\r\n"
 POST = b"POST /v1/chat/completions HTTP/1.1\r\n"

@@ -10,7 +10,8 @@ from itertools import pairwise
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.daemon.lane_kit import LANES, LaneName, Lanes, both_lanes, replies
+from tests.daemon.lane_kit import Lanes, both_lanes
+from tests.lines import LANES, LaneName, replies
 
 METHODS = ["POST"] * 8 + ["GET", "PUT", "OPTIONS", "DELETE", "PATCH", "TRACE", "QUERY", "post", "CONNECT", "LINK"]
 MODELS = "/v1/chat/completions"

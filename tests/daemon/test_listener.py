@@ -13,9 +13,9 @@ from runtime.courier import problems
 from runtime.http import patience
 from runtime.ports import EdgeRequest, EdgeSink
 from tests.daemon.edge_desk import MAX_BODY, Desk, Peer, echo, hangs, listening, pours, speaking, until
-from tests.daemon.lane_kit import LANES, LaneName
 from tests.daemon.test_lanes import CHUNKED, GET, LINE, REFUSED, post
 from tests.daemon.upstream_tls import client_side, files
+from tests.lines import LANES, LaneName
 
 
 @pytest.fixture(params=LANES)

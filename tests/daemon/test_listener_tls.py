@@ -16,9 +16,9 @@ from tests.daemon.config_files import load
 from tests.daemon.edge_desk import MAX_BODY, Desk, listening, speaking, until
 from tests.daemon.gateway import Gateway, chat_body, provider
 from tests.daemon.gateway_upstreams import ScriptedUpstream, answers
-from tests.daemon.lane_kit import LANES, LaneName
 from tests.daemon.test_lanes import CHUNKED, GET, REFUSED, post
 from tests.daemon.upstream_tls import CERTIFICATE, KEY, client_side, files
+from tests.lines import LANES, LaneName
 
 FILE = "providers: [{id: a, kind: openai}]\nserver: {tls: {certificate: certificate.pem, key: key.pem}}\n"
 

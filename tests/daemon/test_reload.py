@@ -92,10 +92,11 @@ def test_pain_21_the_admin_api_says_what_is_wrong_with_a_file_and_where(upstream
             answer = reload(gateway, file)
             assert (answer.status, answer.error["code"], answer.error["param"]) == (400, "invalid_request", path)
             assert reason in answer.error["message"]
+            assert str(gateway.file) in answer.error["message"]
             assert (generation(gateway), list(gateway.providers())) == (1, ["a"])
         assert gateway.chat("m").status == 200
         gateway.file.unlink()
-        assert "cannot be read" in reload(gateway).error["message"]
+        assert reload(gateway).error["message"] == f"{gateway.file}: cannot be read: No such file or directory"
         gateway.write(file_of(upstream, "a"))
 
 

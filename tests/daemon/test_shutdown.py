@@ -1,4 +1,7 @@
-"""The end of the daemon: calls in flight are finished, nothing new is taken, and what is left at the end is told so."""
+"""The end of the daemon: calls in flight are finished, nothing new is taken, and what is left at the end is told so.
+
+How long it waits for whom, to the moment, is in ``tests/system/test_shutdown_times.py``; here a busy machine may take its time.
+"""
 
 import http.client
 import signal

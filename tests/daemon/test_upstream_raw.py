@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 from messages.failures import Retry
 from runtime.ports import CallFailed, UpstreamRequest
+from runtime.system.virtual_loop import VirtualLoop
 from runtime.upstream import raw_dial, raw_pool
 from runtime.upstream.failures import ConnectTimeout, NoConnection
 from runtime.upstream.raw_client import RawUpstream
@@ -19,6 +20,7 @@ from runtime.upstream.raw_dial import Dialer
 from runtime.upstream.raw_pool import Pool
 from runtime.upstream.raw_request import Origin
 from runtime.upstream.raw_tls import ClientContext
+from tests.daemon.edge_desk import Wire
 from tests.daemon.upstream_server import CHUNKED, OK, Reader, Server, Writer, failing, one_answer, request, serving
 from tests.daemon.upstream_tls import server_side
 
@@ -109,19 +111,57 @@ async def test_connections_that_rest_too_long_are_closed(
     await server.until(lambda: server.open == 0)
 
 
-async def test_the_connection_used_last_is_used_next_so_that_those_not_needed_are_closed(
-    server: Server, upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(raw_pool, "KEEPALIVE_S", 0.4)
-    await asyncio.gather(*(hello(upstream, server.url) for _ in range(4)))
-    made = server.connections
-    async with asyncio.timeout(5):
-        while server.open > 1:
-            await hello(upstream, server.url)
-            # At rest for a moment, so that it is there when the others are closed.
-            await asyncio.sleep(0.005)
-    await hello(upstream, server.url)
-    assert (server.connections, server.open) == (made, 1)
+async def test_calls_one_after_the_other_share_the_connection_that_was_used_last(server: Server, upstream: RawUpstream) -> None:
+    served: list[int] = []
+
+    async def behave(server: Server, reader: Reader, writer: Writer) -> None:
+        number = server.connections
+        while True:
+            await server.take_request(reader)
+            served.append(number)
+            writer.write(OK)
+
+    server.behave = behave
+    answers = [await upstream.call(request(server.url)) for _ in range(4)]
+    for answer in answers:
+        assert await answer.read(5) == b"hello"
+    for _ in range(20):
+        await hello(upstream, server.url)
+    assert served == [1, 2, 3, 4] + [4] * 20
+
+
+def exchange(pool: Pool) -> RawConnection:
+    """A request and its whole answer, on a connection that rested or a new one."""
+    connection = pool.take()
+    if connection is None:
+        connection = pool.made()
+        connection.connection_made(Wire())
+    connection.send(b"GET / HTTP/1.1\r\n\r\n", b"", has_no_body=False)
+    connection.data_received(OK)
+    assert connection.take() == b"hello"
+    return connection
+
+
+def test_connections_that_are_not_needed_are_closed_when_they_have_rested_for_half_a_minute() -> None:
+    async def calls() -> list[tuple[float, int]]:
+        loop = asyncio.get_running_loop()
+        pool = Pool(loop)
+        made = [exchange(pool) for _ in range(4)]
+        for connection in made:
+            await asyncio.sleep(0.25)
+            pool.give_back(connection)
+        open_at: list[tuple[float, int]] = []
+        while loop.time() < 40.0:
+            pool.give_back(exchange(pool))
+            found = loop.time(), sum(connection.is_ready for connection in made)
+            if not open_at or open_at[-1][1] != found[1]:
+                open_at.append(found)
+            await asyncio.sleep(0.125)
+        assert made[-1].is_ready, "the one in use"
+        return open_at
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        assert runner.run(calls()) == [(1.0, 4), (30.25, 3), (30.5, 2), (30.75, 1)]
 
 
 async def test_no_more_than_so_many_connections_rest(
@@ -417,16 +457,60 @@ async def test_where_one_address_refuses_or_says_nothing_the_next_is_taken(
     await emptied(pool)
 
 
-async def test_the_families_of_addresses_take_turns_so_that_a_broken_one_costs_little(
+async def test_the_families_of_addresses_take_turns_so_that_a_broken_one_costs_one_try(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(raw_dial, "HAPPY_EYEBALLS_S", 0.01)
+    monkeypatch.setattr(raw_dial, "HAPPY_EYEBALLS_S", 1000.0)  # It is the refusal that lets the next one be tried.
     origin, pool = origin_of(server), Pool(asyncio.get_running_loop())
-    broken = [(f"fd00::{number}", 80) for number in (1, 2, 3)]
-    names = Names([*broken, ("127.0.0.1", origin.port)], silent=("fd00::1", "fd00::2", "fd00::3"))
-    assert (await dialled(names, origin, pool)).is_ready
-    assert names.tried[:2] == ["fd00::1", "127.0.0.1"]
+    refusing = [(f"fd00::{number}", 1) for number in (1, 2, 3)]
+    names = Names([*refusing, ("127.0.0.1", origin.port)])
+    assert (await dialled(names, origin, pool, connect_s=60.0)).is_ready
+    assert names.tried == ["fd00::1", "127.0.0.1"]
     await emptied(pool)
+
+
+class VirtualNames(Names):
+    """Under virtual time: an address takes the connection at once or says nothing."""
+
+    def __init__(self, addresses: list[tuple[str, int]], silent: tuple[str, ...] = ()) -> None:
+        super().__init__(addresses, silent)
+        self.tried_at: list[tuple[str, float]] = []
+
+    async def sock_connect(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        self.tried_at.append((address[0], self._loop.time()))
+        if address[0] in self._silent:
+            await self._loop.create_future()
+
+    async def create_connection(self, made: Callable[[], Any], *, sock: socket.socket, **_: Any) -> tuple[None, Any]:
+        sock.close()
+        return None, made()
+
+
+V6, V4 = tuple(f"fd00::{number}" for number in (1, 2, 3)), tuple(f"10.0.0.{number}" for number in (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("silent", "tried"),
+    [
+        (V6, [("fd00::1", 0.0), ("10.0.0.1", 0.25)]),
+        (V6 + V4[:1], [("fd00::1", 0.0), ("10.0.0.1", 0.25), ("fd00::2", 0.5), ("10.0.0.2", 0.75)]),
+        (
+            V6[:2] + V4,
+            [("fd00::1", 0.0), ("10.0.0.1", 0.25), ("fd00::2", 0.5), ("10.0.0.2", 0.75), ("fd00::3", 1.0)],
+        ),
+    ],
+    ids=["one family is silent", "and one of the other", "all but the last"],
+)
+def test_each_address_has_a_quarter_of_a_second_before_the_next_of_the_other_family_is_tried_beside_it(
+    silent: tuple[str, ...], tried: list[tuple[str, float]]
+) -> None:
+    async def dial() -> list[tuple[str, float]]:
+        names = VirtualNames([(address, 80) for address in (*V6, *V4)], silent)
+        await Dialer(names).dial(Origin("http", "provider", 80), asyncio.Protocol, 10.0)  # type: ignore[arg-type] # stands in for a loop
+        return names.tried_at
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        assert runner.run(dial()) == tried
 
 
 async def test_what_a_name_resolved_to_is_not_believed_for_ever(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -257,6 +257,7 @@ class World:
         """Ends the aggregator fell over before it counted them."""
         self.house = House(config, self.wire, Tracing.off(), loop_clock(self.loop), seed, self.fatal.append, self._journal)
         self.watch.follow(self.house)
+        self.books.follow(self.house.budgets)
 
     def _journal(self, to: str, envelope: Envelope) -> None:
         self.watch.see(to, envelope)

@@ -6,7 +6,7 @@ calls than it may, and what the aggregator and the edge have counted is what hap
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from messages.envelope import Envelope
 from messages.failures import Blame, Retry
 from messages.routing import RouteQuery
 from messages.stats import Stats, UsageLine
-from runtime.courier.retries import BUDGET_FLOOR
+from runtime.courier.retries import BUDGET_FLOOR, RetryBudgets
 
 _HAIR = _HAIR_S = 1e-6
 _DOCUMENTED = re.compile(r"^\| (\d{3}) `(\w+)`", re.MULTILINE)
@@ -52,16 +52,29 @@ class Books:
         """What the aggregator was told, by permit."""
         self._firsts: Counter[str] = Counter()
         self._repeats: Counter[str] = Counter()
-        self._asked = 0
-        """Requests that came to the router, each once."""
+        self._budgets: Counter[str] = Counter()
+        """Budgets for repeats that a provider has had beside its first one."""
+        self._asked: dict[str, None] = {}
+        """Requests that came to the router, each once: after a crash of its a question may be put again."""
         self._hedges = 0
+
+    def follow(self, budgets: RetryBudgets) -> None:
+        """See who is taken out: it begins with a new budget for repeats if it comes back."""
+        reconfigure = budgets.reconfigure
+
+        def seen(share: float, providers: Container[str]) -> None:
+            self._budgets.update(name for name in budgets._tokens if name not in providers)
+            reconfigure(share, providers)
+
+        vars(budgets)["reconfigure"] = seen
 
     def see(self, to: str, envelope: Envelope, now: float) -> None:
         """An envelope is posted."""
         message = envelope.message
         if isinstance(message, RouteQuery):
             self._of(message.query_id).tried = message.tried
-            self._asked += not (message.hedge or message.tried or message.refused)
+            if not (message.hedge or message.tried or message.refused):
+                self._asked[message.query_id] = None
         elif isinstance(message, Award):
             self._awarded(to.removeprefix("provider:"), message, now)
         elif isinstance(message, CallEnded) and to == "aggregator":
@@ -100,11 +113,11 @@ class Books:
         """What is wrong with the attempts when all is over."""
         failover, hedge = routing.failover, routing.hedge
         wrongs, most = list(self.wrongs), failover.max_attempts if failover.enabled else 1
-        if self._hedges > hedge.max_share * self._asked + _HAIR:
-            wrongs.append(f"{self._hedges} hedges of {self._asked} requests, a share of {hedge.max_share} may be")
+        if self._hedges > hedge.max_share * len(self._asked) + _HAIR:
+            wrongs.append(f"{self._hedges} hedges of {len(self._asked)} requests, a share of {hedge.max_share} may be")
         wrongs += [f"{query} made {one.calls} calls, {most} may be" for query, one in self.requests.items() if one.calls > most]
         for provider, repeats in self._repeats.items():
-            share = BUDGET_FLOOR + failover.retry_share * self._firsts[provider]
+            share = BUDGET_FLOOR * (1 + self._budgets[provider]) + failover.retry_share * self._firsts[provider]
             if repeats > share:
                 wrongs.append(f"{provider} was called again {repeats} times, {share} may be")
         return wrongs

@@ -189,6 +189,9 @@ class PermitWatch:
         self._terms.setdefault(name, Terms()).change(self._now(), limits)
 
     def _note_trials(self, actor: ProviderActor, permit_id: str) -> None:
+        if self.permits[permit_id].ends:
+            # Its courier has left and said so: that lies behind the award in the mailbox, and nothing will be sent.
+            return
         permit, most = actor.permits[permit_id], max(1, actor.spec.circuit.half_open_calls)
         for circuit, ticket in (("circuit", permit.circuit), ("credential", permit.credential)):
             if ticket.is_trial:

@@ -268,17 +268,16 @@ class Aftermath:
         """Where the edge or the books have not what the clients saw."""
         edge, found = self.world.house.edge.counters, []
         arrived = [client for client in self.world.clients if client.has_arrived]
+        left = sum(client.fate == "left" for client in arrived)
         told = [client for client in arrived if client.fate in ("answer", "error", "frame")]
         answered = Counter(client.provider for client in told if client.fate == "answer")
         others = len(arrived) - len(told)
-        ended = sum(edge.by_status.values()) + edge.client_gone
-        if not edge.requests == ended == len(arrived):
-            found.append(f"the edge counted {edge.requests} requests and {ended} ends of {len(arrived)}")
-        # Whoever leaves in the moment in which its answer is whole may be counted either way.
-        either = Counter(client.status for client in told if client.has_left)
-        for status, count in Counter(client.status for client in told).items():
-            if not -either[status] <= edge.by_status.get(status, 0) - count <= others:
-                found.append(f"the edge counted {edge.by_status.get(status, 0)} of {status}, {count} clients saw one")
+        seen = Counter(client.status for client in arrived if client.fate != "left")
+        if (edge.requests, edge.client_gone) != (len(arrived), left):
+            counted = f"{edge.requests} requests and {edge.client_gone} gone"
+            found.append(f"the edge counted {counted}, {len(arrived)} came and {left} left")
+        if edge.by_status != seen:
+            found.append(f"the edge counted {edge.by_status}, clients saw {dict(seen)}")
         successes = self.world.books.successes()
         for name in sorted({*successes, *answered}):
             if not 0 <= successes[name] - answered[name] <= others:

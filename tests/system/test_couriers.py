@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from actors.router.actor import RouterActor
 from messages.control import BackoffSpec, FailoverSpec
 from messages.failures import Blame, Failure, Retry, Scope
 from runtime.config.settings import Loaded
@@ -30,6 +31,22 @@ def config(names: str = "abc", backoff: Any = STILL, max_attempts: int = 3, retr
 def sent(world: World) -> str:
     """Providers of all calls upstream, in order."""
     return "".join(permit.provider for permit in world.watch.permits.values() if permit.granted_at is not None)
+
+
+def test_a_plan_counts_as_open_until_its_award_is_answered_and_no_longer() -> None:
+    async def scene(world: World) -> None:
+        router = world.cell("router").actor
+        assert isinstance(router, RouterActor)
+        world.fault("a", FaultKind.OUTAGE)
+        clients = [world.send(max_tokens=100) for _ in range(3)]
+        await asyncio.sleep(0.5)
+
+        assert (await world.report("b")).in_flight == 3
+        assert len(router._plans) == 0, "what is in flight is in the bids, and would be counted twice"
+        await world.all_done()
+        assert {client.provider for client in clients} == {"b"}
+
+    run(loaded([provider("a"), provider("b")], strategy="first"), scene)
 
 
 FAILING = (FaultKind.OUTAGE, FaultKind.ERRORS, FaultKind.AUTH, FaultKind.GARBAGE, FaultKind.RATE_LIMIT, FaultKind.CUT)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from messages.calls import CallEnded
+from messages.calls import Award, CallEnded
 from messages.control import Configured, GetSnapshot
 from messages.health import GetReport, ProbeTick
 from messages.routing import CallForBids, Gathered, RoutePlan, RouteQuery
@@ -41,6 +41,55 @@ def test_a_query_that_crashes_two_providers_is_answered_500_and_tried_no_further
         assert (await world.ask()).status == 200
 
     run(THREE, scene)
+
+
+@pytest.mark.parametrize("is_broken", [True, False])
+def test_a_request_whose_awards_crash_two_providers_is_answered_500_and_takes_no_pool_out(is_broken: bool) -> None:
+    async def scene(world: World) -> None:
+        for name in ("a", "b", "c"):
+            world.crash(
+                f"provider:{name}", lambda mail: isinstance(mail, Award) and mail.query_id == "q1", 100, is_broken=is_broken
+            )
+        client = await world.ask()
+
+        assert (client.status, client.code) == (500, "internal_error")
+        assert client.headers["x-should-retry"] == "false"
+        assert world.house.system.counters.crashes == 2
+        assert [permit.refusal for permit in world.watch.permits.values()] == ["crashed", "crashed"]
+        assert (await world.ask()).status == 200
+
+    run(THREE, scene)
+
+
+def test_awards_beside_a_call_that_crash_two_handlers_are_the_last_and_the_call_goes_on() -> None:
+    async def scene(world: World) -> None:
+        for _ in range(20):
+            await world.ask(stream=True)
+        for name in ("b", "c"):
+            world.crash(f"provider:{name}", Award, 100, is_broken=False)
+        world.fault("a", FaultKind.SLOW, factor=100.0)
+        client = await world.ask(stream=True)
+
+        assert (client.fate, client.provider, client.attempts) == ("answer", "a", 1)
+        assert world.house.system.counters.crashes == 2
+        assert not any(world.is_out(f"provider:{name}") for name in ("b", "c"))
+
+    run(loaded([provider("a"), provider("b"), provider("c")], strategy="first", hedge={"max_share": 0.5}), scene)
+
+
+def test_when_a_call_fails_beside_which_awards_crashed_two_handlers_its_request_is_tried_no_further() -> None:
+    async def scene(world: World) -> None:
+        for _ in range(20):
+            await world.ask(stream=True)
+        for name in ("b", "c"):
+            world.crash(f"provider:{name}", Award, 100, is_broken=False)
+        world.fault("a", FaultKind.HANG)
+        client = await world.ask(stream=True)
+
+        assert (client.status, client.code, client.attempts) == (500, "internal_error", 1)
+        assert world.house.system.counters.crashes == 2
+
+    run(loaded([provider("a"), provider("b"), provider("c")], strategy="first", hedge={"max_share": 0.5}), scene)
 
 
 @pytest.mark.parametrize("on", [RouteQuery, Gathered])
@@ -151,6 +200,33 @@ def test_a_provider_beyond_its_restart_limit_is_out_its_ends_are_taken_and_it_is
 
     slow = replace(PLAIN, tokens_per_second=20)
     run(loaded([provider("a", timeouts={"total": "2000s"}), provider("b")], strategy="first"), scene, {"a": slow})
+
+
+def test_pain_08_a_provider_that_is_out_is_shown_as_that_and_back_at_once_by_a_reset() -> None:
+    async def scene(world: World) -> None:
+        admin = world.house.admin
+        long = world.send(stream=True, max_tokens=300)
+        await asyncio.sleep(1.0)
+        world.crash("provider:a", GetReport, times=6)
+        for _ in range(6):
+            await world.report("a")
+        assert world.is_out("provider:a")
+        shown = (await admin.providers())["providers"]
+        assert [(one["status"], one["available"], one["reason"]) for one in shown] == [
+            ("out", False, "out"),
+            ("unchecked", True, ""),
+        ]
+        assert (await world.ask()).provider == "b"
+
+        health = await admin.reset("a")
+
+        assert (health["status"], health["circuit"]["state"]) == ("ready", "closed")
+        assert (await world.report("a")).in_flight == 1
+        assert (await world.ask()).provider == "a"
+        assert (await long.wait()).fate == "answer"
+        assert (await world.report("a")).in_flight == 0
+
+    run(loaded([provider("a"), provider("b")], strategy="first"), scene)
 
 
 def test_a_router_beyond_its_limit_ends_the_daemon_and_everybody_gets_an_answer() -> None:

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from actors.router.actor import RouterActor
+from messages.calls import RefusalReason
 from messages.control import LimitsSpec
 from runtime.config.loading import load_bytes
 from runtime.config.settings import Loaded
+from runtime.courier.attempt import Attempt
 from runtime.courier.retries import BUDGET_FLOOR
 from runtime.simulation.behaviour import Behaviour
 from runtime.simulation.faults import FaultKind
@@ -224,6 +226,54 @@ def test_pain_13_with_replacement_repeats_are_a_share_of_the_calls_too() -> None
         assert len(world.calls("a")) <= 100 + 10 + 0.1 * 100 + 1
 
     run(again("ab", retry_share=0.1), scene)
+
+
+def test_pain_13_repeats_that_are_asked_for_at_once_stay_within_their_share_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    award = Attempt.award
+
+    async def slowly(attempt: Attempt) -> RefusalReason | None:
+        # All have been let through before anybody has a permit.
+        await asyncio.sleep(0.01)
+        return await award(attempt)
+
+    monkeypatch.setattr(Attempt, "award", slowly)
+
+    async def scene(world: World) -> None:
+        world.fault("a", FaultKind.ERRORS)
+        for _ in range(20):
+            world.send()
+        await world.all_done()
+
+        assert {client.status for client in world.clients} == {502}
+        assert len(world.calls("a")) == 20 + BUDGET_FLOOR
+
+    run(again("a", with_replacement=False, max_attempts=2, retry_share=0), scene)
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["its client leaves", "it is refused"])
+def test_pain_13_a_repeat_that_gets_no_permit_is_not_paid_for(leaves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    award = Attempt.award
+
+    async def scene(world: World) -> None:
+        async def first_only(attempt: Attempt) -> RefusalReason | None:
+            if not world.calls("a"):
+                return await award(attempt)
+            assert world.house.budgets._tokens["a"] == BUDGET_FLOOR - 1
+            if leaves:
+                client.leave()
+                await asyncio.sleep(1.0)
+            return RefusalReason.RATE_LIMITED
+
+        monkeypatch.setattr(Attempt, "award", first_only)
+        world.fault("a", FaultKind.ERRORS)
+        client = world.send(headers={"x-pointsman-deadline": "2000"})
+        await client.wait()
+
+        assert client.fate == ("left" if leaves else "error")
+        assert len(world.calls("a")) == 1
+        assert world.house.budgets._tokens["a"] == BUDGET_FLOOR
+
+    run(again("a", with_replacement=False, max_attempts=2), scene)
 
 
 # -- on_rate_limit

@@ -85,6 +85,22 @@ def test_pain_05_a_hanging_provider_costs_a_fraction_of_a_second_and_the_first_c
     run(two(), scene, journal=ends)
 
 
+@pytest.mark.parametrize("failover", [{"enabled": False}, {"max_attempts": 1}])
+def test_without_failover_or_with_one_attempt_nothing_is_made_beside_an_overdue_call(failover: dict[str, Any]) -> None:
+    ends = Ends()
+
+    async def scene(world: World) -> None:
+        await warmed(world)
+        world.fault("a", FaultKind.SLOW, factor=20.0)
+        client = await world.ask(stream=True)
+
+        assert (client.provider, client.attempts, client.fate) == ("a", 1, "answer")
+        assert ends.of(client) == [("a", AttemptKind.FIRST, Outcome.SUCCESS)]
+        assert world.calls("b") == []
+
+    run(two(failover=failover), scene, journal=ends)
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_an_overdue_call_that_answers_before_its_hedge_wins_and_the_hedge_is_called_off(stream: bool) -> None:
     ends = Ends()

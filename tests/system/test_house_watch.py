@@ -9,6 +9,7 @@ from messages.control import FailoverSpec, LimitsSpec, RoutingSpec
 from messages.envelope import Envelope
 from messages.failures import Blame, Failure, Retry, Scope
 from messages.routing import RequestProfile, RouteQuery
+from runtime.courier.retries import RetryBudgets
 from tests.system.house_books import Books, documented_errors
 from tests.system.house_watch import Draw, Terms, over_rate, over_tokens
 
@@ -159,11 +160,26 @@ def test_pain_13_calls_beyond_the_attempts_and_repeats_beyond_their_share_are_se
     assert books.at_the_end(RoutingSpec(failover=FailoverSpec(max_attempts=13, retry_share=2.0))) == []
 
 
+def test_who_was_taken_out_and_came_back_has_a_new_budget_for_repeats() -> None:
+    books, budgets = Books(), RetryBudgets(0.0)
+    books.follow(budgets)
+    for number in range(1, 22):
+        told(books, *failed(number, "a", FOR_NOW), 10.0 * number)
+    budgets.spend("a")
+    routing = RoutingSpec(failover=FailoverSpec(max_attempts=99, retry_share=0.0))
+
+    budgets.reconfigure(0.0, {"a"})
+    assert books.at_the_end(routing) == ["a was called again 20 times, 10.0 may be"]
+    budgets.reconfigure(0.0, {"b"})
+    assert books.at_the_end(routing) == []
+
+
 def test_hedges_beyond_their_share_of_requests_are_seen() -> None:
     books = Books()
     for number in range(30):
-        # A request each, but for those that were tried before.
-        told(books, "router", RouteQuery(f"q{number}", RequestProfile("m"), 9.0, 0.0, ("a",) * (number % 3 == 0)), 0.0)
+        # A request each, but for those that were tried before; the router crashed on it, so that it was asked again.
+        for _ in range(2):
+            told(books, "router", RouteQuery(f"q{number}", RequestProfile("m"), 9.0, 0.0, ("a",) * (number % 3 == 0)), 0.0)
     to, end = failed(1, "b", FOR_NOW)
     told(books, to, replace(end, kind=AttemptKind.HEDGE), 0.0)
     assert books.at_the_end(RoutingSpec()) == []

@@ -41,6 +41,26 @@ def test_a_client_that_leaves_between_award_and_answer_leaves_no_permit_behind()
     run(ONE, scene)
 
 
+def test_a_trial_whose_client_left_before_its_award_was_read_takes_nobody_elses_slot() -> None:
+    async def scene(world: World) -> None:
+        world.crash("provider:a", GetReport)
+        await world.report("a")
+        circuit = world.provider_actor("a").standing.circuit
+        assert (circuit.name, circuit.room()) == ("half_open", 1)
+        mail = world.freeze("provider:a", on=Award)
+        client = world.send()
+        await asyncio.sleep(1.0)
+        client.leave()
+        await client.wait()
+        mail.thaw()
+
+        assert (await world.ask()).fate == "answer"
+        assert outcomes(world) == ["not_sent", "success"]
+        assert world.watch.most_trials == 1
+
+    run(loaded([provider("a", circuit={"half_open_calls": 1})]), scene)
+
+
 @pytest.mark.parametrize("turns", range(6))
 def test_a_hundred_clients_that_leave_in_the_same_turn_of_the_loop_leave_no_permit_behind(turns: int) -> None:
     async def scene(world: World) -> set[str]:
@@ -138,7 +158,7 @@ def test_an_award_that_met_a_crash_is_refused_and_leaves_nothing_behind(mode: st
         client = await world.ask()
 
         assert (client.status, client.provider, client.attempts) == (200, "b", 1)
-        assert outcomes(world) == ["restarting", "success"]
+        assert outcomes(world) == ["crashed", "success"]
         assert (await world.report("a")).in_flight == 0
 
     run(TWO, scene)

@@ -52,6 +52,9 @@ class Disk:
     world: World
     file: File | bytes
     reads: int = 0
+    reading: int = 0
+    """Readings under way."""
+    most_reading: int = 0
     reloader: Reloader = field(init=False)
 
     def __post_init__(self) -> None:
@@ -60,8 +63,12 @@ class Disk:
 
     async def _read(self) -> Loaded:
         self.reads += 1
+        self.reading += 1
+        self.most_reading = max(self.most_reading, self.reading)
+        file = self.file
         await asyncio.sleep(0.01)
-        return loaded_of(self.file)
+        self.reading -= 1
+        return loaded_of(file)
 
     async def put(self, file: File | bytes) -> Reloaded:
         """Write a file and have it reloaded."""
@@ -406,6 +413,21 @@ def test_B9_the_retry_budget_and_its_share_follow_the_file() -> None:
         assert budgets.share == 0.7
 
     run(loaded_of(shared(0.2)), scene)
+
+
+def test_pain_21_one_reload_at_a_time_and_who_asks_meanwhile_gets_what_was_written_before_the_question() -> None:
+    async def scene(world: World) -> None:
+        disk = Disk(world, file_of(provider("a")))
+        first = asyncio.create_task(disk.put(file_of(provider("a", weight=2))))
+        await asyncio.sleep(0.005)
+        later = [asyncio.create_task(disk.put(file_of(provider("a", weight=weight)))) for weight in (3, 4)]
+
+        assert (await first).generation == 2
+        assert [(await one).generation for one in later] == [3, 3], "one reading is enough for both"
+        assert (disk.reads, disk.most_reading) == (2, 1)
+        assert world.house.directory.snapshot.providers[0].weight == 4
+
+    run(loaded_of(file_of(provider("a"))), scene)
 
 
 def test_without_a_file_a_reload_is_refused_and_says_why() -> None:

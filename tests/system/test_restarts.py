@@ -190,7 +190,7 @@ def test_first_mail_is_asked_for_after_what_met_the_crash_was_answered() -> None
 
         system.spawn("a", always(Puppet(crash, broken="always")), SupervisionSpec(limit=9), first_mail=first_mail)
         answer = await system.ask("a", award("p"), on_answer=lambda refused: permits.pop(refused.permit_id))
-        assert answer == Refused("p", RefusalReason.RESTARTING)
+        assert answer == Refused("p", RefusalReason.CRASHED)
         assert restored == [[]]
 
     run(body)

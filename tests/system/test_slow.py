@@ -144,6 +144,16 @@ def test_the_first_byte_time_of_a_stream_lasts_until_its_first_content() -> None
     run(pair(first_byte="1s"), scene, {"a": slow})
 
 
+def test_after_its_first_content_a_stream_may_take_longer_than_its_first_byte_time() -> None:
+    async def scene(world: World) -> None:
+        client = await world.ask(stream=True, max_tokens=60)
+
+        assert (client.provider, client.attempts, client.fate) == ("a", 1, "answer")
+        assert client.took_s == pytest.approx(3.0, abs=0.2)
+
+    run(pair(first_byte="1s", total="20s"), scene, {"a": BRISK})
+
+
 def test_pain_05_a_pause_within_a_stream_longer_than_idle_ends_it_with_an_error_frame() -> None:
     async def scene(world: World) -> None:
         client = await world.ask(stream=True, max_tokens=50)
