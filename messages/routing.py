@@ -111,8 +111,8 @@ class Hints(Message):
     """What the client said about the choice, in headers."""
 
     strategy: str = ""
-    prefer: str = ""
-    """A provider to prefer."""
+    prefer: tuple[str, ...] = ()
+    """Providers to prefer, the first before the others."""
     exclude: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     """All of them are required."""

@@ -103,7 +103,7 @@ def _table(candidates: Sequence[Record], chosen: Sequence[str]) -> Table:
 
 def _row(candidate: Record, rank: str) -> list[str]:
     bid, score = candidate.get("bid"), candidate.get("score")
-    why = ": ".join(str(part) for name in ("stage", "reason", "detail") if (part := candidate.get(name)))
+    why = _why_not(candidate)
     inputs = ["", "", "", ""]
     if bid:
         inputs = [
@@ -113,6 +113,14 @@ def _row(candidate: Record, rank: str) -> list[str]:
             f"{bid.get('health', 0):.2f}",
         ]
     return [candidate.get("provider", ""), rank, "" if score is None else f"{score:.4g}", *inputs, why]
+
+
+def _why_not(candidate: Record) -> str:
+    """Stage, reason and detail; nothing twice: a detail may begin with the word that the reason is."""
+    stage, reason, detail = (str(candidate.get(name) or "") for name in ("stage", "reason", "detail"))
+    if detail.startswith(f"{reason} "):
+        reason = ""
+    return ": ".join(part for part in (stage, reason, detail) if part)
 
 
 def _expected(bid: Record, unknown: str) -> str:

@@ -13,6 +13,8 @@ from messages.control import ConfigSnapshot
 
 TRIALS_MAX = 200
 """Entries of the overlay that are looked at for the one to blame."""
+TOLD_MAX = 20
+"""Faults told one by one."""
 
 Path = tuple[str | int, ...]
 
@@ -20,7 +22,7 @@ Path = tuple[str | int, ...]
 def change_refusal(together: ConfigSnapshot, strategies: Sequence[str]) -> ChangeRefused | None:
     """Why a change is refused that would lead to ``together``; None: it holds."""
     faults = faults_of(together, strategies)
-    return _refused(faults[0].path, _reason(faults)) if faults else None
+    return _refused(faults[0].path, _each(faults)) if faults else None
 
 
 def file_refusal(file: ConfigSnapshot, overlay: Overlay, strategies: Sequence[str]) -> ChangeRefused | None:
@@ -38,13 +40,20 @@ def file_refusal(file: ConfigSnapshot, overlay: Overlay, strategies: Sequence[st
         return None
     alone = faults_of(file, strategies)
     if alone:
-        return _refused(alone[0].path, _reason(alone))
+        return _refused(alone[0].path, _each(alone))
     entry = _to_blame(file, overlay, strategies, len(faults))
     return _refused(_in_file(faults[0].path, file, overlay, together), f"{_reason(faults)}; does not go with {entry}")
 
 
 def _refused(path: Path, reason: str) -> ChangeRefused:
     return ChangeRefused(ChangeFault.INVALID, path_text(path), reason)
+
+
+def _each(faults: Sequence[Fault]) -> str:
+    """The reason of the first fault, and all others with their paths."""
+    told = [f"{path_text(fault.path)}: {fault.reason}" for fault in faults[1:TOLD_MAX]]
+    more = [f"and {len(faults) - TOLD_MAX} more"] if len(faults) > TOLD_MAX else []
+    return "; ".join((faults[0].reason, *told, *more))
 
 
 def _reason(faults: Sequence[Fault]) -> str:

@@ -188,7 +188,7 @@ class RouterActor:
             self._refuse(pending, context, RouteError.SELECTION_FAILED)
         elif found:
             self._plan(pending, rank(pending, found, ask, context.rng), context)
-        elif batch := next_batch(pending, self._routing.fanout):
+        elif batch := next_batch(pending, self._policy, self._routing.fanout):
             self._fan_out(pending, batch, context.now(), context)
         else:
             self._no_bids(pending, context.now(), context)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from random import Random
 
 from actors.router.pending import Pending
@@ -41,21 +42,39 @@ def select(pending: Pending, policy: Policy, fanout: int, rng: Random) -> tuple[
 
 
 def _sample(pending: Pending, policy: Policy, count: int, rng: Random) -> list[Entry]:
-    """Of more candidates than are asked at once, those to ask first."""
-    strategy, memory, kept, course = pending.strategy, pending.memory, pending.kept, pending.course
-    if course.chain is not None:
-        return course.chain.first(kept, count)
-    if course.outside:
-        named = [entry for entry in kept if entry.id not in course.outside]
-        if 0 < len(named) <= count:
-            others = [entry for entry in kept if entry.id in course.outside]
-            return named + others[: count - len(named)]
-        kept = tuple(named) or kept
+    """Of more candidates than are asked at once, those to ask first: whom policy and request put first, then by strategy."""
+    course, group = pending.course, pending.kept
+    sure: list[Entry] = []
+    if not course.is_plain and (course.chain is not None or course.outside or _prefers(pending)):
+        for _, level in groupby(sorted(group, key=lambda entry: _level(pending, entry)), lambda entry: _level(pending, entry)):
+            group = tuple(level)
+            if len(sure) + len(group) > count:
+                break
+            sure += group
+    left = count - len(sure)
+    if course.chain is not None or not left:
+        return [*sure, *group[:left]]
+    return [*sure, *_drawn(pending, policy, group, left, rng)] if sure else _drawn(pending, policy, group, left, rng)
+
+
+def _level(pending: Pending, entry: Entry) -> tuple[bool, int, int, bool, int]:
+    """Of two candidates the one with the lower level is asked first, whatever the strategy says."""
+    course = pending.course
+    step = 0 if course.chain is None else course.chain.place(entry.id) or 0
+    return entry.id in course.outside, *_preference(pending, entry.id), step
+
+
+def _drawn(pending: Pending, policy: Policy, kept: tuple[Entry, ...], count: int, rng: Random) -> list[Entry]:
+    """Of ``kept``, which are more than ``count``, those to ask first by the strategy."""
+    strategy, memory, course = pending.strategy, pending.memory, pending.course
     order, pending.failure = policy.order(course)
     if kept is not course.entries:
         places = {entry.id for entry in kept}
         order = [entry for entry in order if entry.id in places]
     leaders = [bid.provider for _, bid in memory.ranking] if strategy.keeps_leaders else []
+    if leaders and kept is not pending.route.entries:
+        allowed = {entry.id for entry in kept}
+        leaders = [name for name in leaders if name in allowed]
     wanted = max(1, count // 4, count - len(leaders)) if leaders else count
     if strategy.is_foreign:
         first, why = guarded_narrow(strategy, order, memory, rng, wanted)
@@ -77,17 +96,15 @@ def _sample(pending: Pending, policy: Policy, count: int, rng: Random) -> list[E
 
 
 def _lead(pending: Pending, leaders: list[str], first: list[Entry], count: int) -> None:
-    """Fill ``first`` up to ``count`` with the best of the last sample that may be asked for this request too."""
-    route, kept = pending.route, pending.kept
-    places, entries = route.places, route.entries
-    allowed = None if kept is entries else {entry.id for entry in kept}
+    """Fill ``first`` up to ``count`` with the best of the last sample."""
+    places, entries = pending.route.places, pending.route.entries
     # Whoever is drawn and leads leaves a place to one more leader.
     names = [entry.id for entry in first]
     free = count - len(first)
     for name in leaders:
         if free <= 0:
             return
-        if name not in names and name in places and (allowed is None or name in allowed):
+        if name not in names and name in places:
             first.append(entries[places[name]])
             free -= 1
 
@@ -108,13 +125,16 @@ def remember(pending: Pending, ranked: Ranked) -> None:
         memory.asked = memory.asked_of = ()
 
 
-def next_batch(pending: Pending, count: int) -> tuple[Entry, ...]:
+def next_batch(pending: Pending, policy: Policy, count: int) -> tuple[Entry, ...]:
     """Those to ask after the ones who were: none of them could take the call. Empty: all were asked."""
     kept = pending.kept
     if pending.seen >= len(kept):
         return ()
-    answered = pending.by_provider()
-    found = tuple(entry for entry in kept if entry.id not in answered)[:count]
+    answered, may_be_asked = pending.by_provider(), {entry.id for entry in kept}
+    order, _ = policy.order(pending.course)
+    others = [entry for entry in order if entry.id in may_be_asked and entry.id not in answered]
+    others.sort(key=lambda entry: _level(pending, entry))
+    found = in_place(pending, others[:count])
     pending.seen += len(found)
     return found
 
@@ -280,8 +300,8 @@ def rank(pending: Pending, found: Offers, ask: Ask, rng: Random) -> Ranked:
     Whom request, tenant, region and zone prefer goes first in its tier: a preference, not a cage. The strategy that has chosen
     the winner is the query's from here on.
     """
-    hints, chain, steps = ask.profile.hints, pending.course.chain, pending.course.steps
-    is_partial = bool(pending.course.preferred or hints.regions or hints.zone)
+    chain, steps = pending.course.chain, pending.course.steps
+    is_partial = _prefers(pending)
     ranked: Ranked = []
     for tier in found.tiers:
         part: Ranked = []
@@ -298,6 +318,12 @@ def rank(pending: Pending, found: Offers, ask: Ask, rng: Random) -> Ranked:
         winner = steps[chain.place(ranked[0][1].provider) or 0]
         pending.strategy, pending.memory = winner.strategy, winner.memory
     return ranked
+
+
+def _prefers(pending: Pending) -> bool:
+    """Whether request or tenant prefer somebody."""
+    hints = pending.query.profile.hints
+    return bool(pending.course.preferred or hints.regions or hints.zone)
 
 
 def _preference(pending: Pending, provider: str) -> tuple[int, int, bool]:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from actors.router.strategies.base import Memory, Ranked, Strategy
-from actors.router.table import Entry
 from messages.policy import ChainStep
 from messages.routing import Bid
 
@@ -51,10 +50,6 @@ class Chain:
             found = tuple(Step(self._within(place, chosen)) for place, chosen in enumerate(own))
             self._steps[strategy.name, is_said] = found
         return found
-
-    def first(self, entries: Iterable[Entry], count: int) -> list[Entry]:
-        """Of more candidates than may be asked, those to ask first."""
-        return sorted(entries, key=lambda entry: self.place(entry.id) or 0)[:count]
 
     def split(self, bids: Iterable[Bid]) -> list[tuple[int, list[Bid]]]:
         """Bids by the step they belong to, in the order of the chain; steps without one are left out."""

@@ -231,7 +231,7 @@ class Policy:
             course.steps = course.chain.steps(strategy, bool(said), self._strategies.get)
         course.rules, course.selective, course.allow_fallback = tuple(chain.names), chain.selective, chain.allow_fallback
         course.note = f"redirected: {' → '.join(way)}" if len(way) > 1 else ""
-        course.preferred = ((hints.prefer,) if hints.prefer else ()) + tenant.preferred_providers
+        course.preferred = hints.prefer + tenant.preferred_providers
         course.ceiling_usd = _lower(hints.max_cost_usd, tenant.max_cost_usd)
         if chain.reject is not None:
             course.error, course.reject = RouteError.REJECTED, chain.reject

@@ -131,13 +131,14 @@ def _wait_s(error: RouteError, left_out: Sequence[LeftOut], now: float, queue_s:
 def _sentence(model: str, left_out: Sequence[LeftOut], now: float) -> str:
     if not left_out:
         return f"nobody can take {model!r}"
-    return f"nobody can take {model!r} now: " + "; ".join(_clause(left, now) for left in left_out)
+    return f"nobody can take {model!r} now: " + "; ".join(clause(left, now) for left in left_out)
 
 
-def _clause(left: LeftOut, now: float) -> str:
-    clause = f"{left.provider} {_WORDS.get(left.reason, left.reason)}"
+def clause(left: LeftOut, now: float | None = None) -> str:
+    """Who was left out and why, in words. ``now`` (monotonic s): and for how long yet, where that is known."""
+    told = f"{left.provider} {_WORDS.get(left.reason, left.reason)}"
     if left.detail:
-        clause += f" ({left.detail})"
-    if left.retry_at is not None and left.retry_at > now:
-        clause += f", for {left.retry_at - now:.1f} s yet"
-    return clause
+        told += f" ({left.detail})"
+    if now is not None and left.retry_at is not None and left.retry_at > now:
+        told += f", for {left.retry_at - now:.1f} s yet"
+    return told

@@ -109,6 +109,10 @@ def notes(loaded: Loaded) -> Iterator[str]:
                 yield f"{spec.id}: price of {model.name} is not known"
         if spec.probe.kind == "chat" and not spec.lists_models and paid_model(spec) is None:
             yield f"{spec.id}: probes call no model, for its price is not known; the free endpoint alone is asked"
+    listed = listing(loaded)
+    for alias, _ in loaded.snapshot.aliases:
+        if alias in listed:
+            yield f"alias {alias}: has no effect, for a provider lists a model of that name"
     for tenant in loaded.snapshot.tenants:
         if tenant.allowed_providers == ():
             yield f"tenant {tenant.name}: no provider is allowed, so all its requests are rejected"
@@ -164,7 +168,8 @@ def _aliases(loaded: Loaded) -> Iterator[str]:
     width, listed = max(len(alias) for alias, _ in loaded.snapshot.aliases), listing(loaded)
     for alias, target in loaded.snapshot.aliases:
         providers = leads_to(loaded, alias, listed)
-        yield f"  {alias:<{width}}  → {target}  ({', '.join(providers) if providers else 'no provider here'})"
+        reached = ", ".join(providers) if providers else "no provider here"
+        yield f"  {alias:<{width}}  → {target}  ({'a model of that name goes first' if alias in listed else reached})"
 
 
 def _limits(loaded: Loaded) -> Iterator[str]:

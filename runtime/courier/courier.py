@@ -12,7 +12,7 @@ from functools import partial
 from messages.calls import AttemptKind, RefusalReason
 from messages.envelope import Fault
 from messages.failures import Failure, Retry
-from messages.routing import Choice, Claimed, NoRoute, RouteError, RoutePlan, RouteQuery, Withdraw
+from messages.routing import Choice, Claimed, LeftOut, NoRoute, RouteError, RoutePlan, RouteQuery, Withdraw
 from runtime.courier import beside, problems
 from runtime.courier.attempt import Attempt
 from runtime.courier.call import ClientCall, CourierHouse
@@ -20,7 +20,7 @@ from runtime.courier.problems import Problem
 from runtime.courier.race import Finish, Race
 from runtime.courier.reservations import Reservations, tokens_wanted
 from runtime.courier.results import Failed, Relayed, Whole
-from runtime.courier.retries import WAITED_S, Refusals, Tries
+from runtime.courier.retries import WAITED_S, Refusals, Tries, last_word_at
 from runtime.courier.words import dollars, header_safe
 from runtime.dialects.errors import error_body
 from runtime.facts import fact
@@ -76,7 +76,7 @@ class Courier:
         self._must_wait = False
         """True: others were tried, and this round is to wait in the queue for whoever was not ..."""
         self._queue_until: float | None = None
-        """... until then (monotonic s), when one of the others is as good as its word; None: as long as anybody may."""
+        """... until then (monotonic s), when another is as good as its word; None: as long as may be. At first the deadline."""
         self._has_rested = False
         """True: the back-off is over, and whoever was not tried is asked once more before who failed."""
         self._decision_id = ""
@@ -169,7 +169,9 @@ class Courier:
         house, client = self.house, self.client
         refused = self._refused.providers if self._refused is not None else ()
         may_wait, until = self._failed is None or self._must_wait, client.deadline
-        if self._must_wait and self._queue_until is not None and self._queue_until < until:
+        if self._failed is None:
+            self._queue_until = until = last_word_at(until, house.clock.now())
+        elif self._must_wait and self._queue_until is not None and self._queue_until < until:
             until = self._queue_until
         query = RouteQuery(client.query_id, client.profile(), until, client.arrived_at, self.tried, refused, may_wait)
         for is_last in (False, True):
@@ -185,8 +187,7 @@ class Courier:
             except ActorGone as gone:
                 if is_last or gone.fault not in (Fault.CRASHED, Fault.RESTARTING, Fault.SILENT):
                     return problems.internal_error() if is_last else problems.shutting_down()
-        self._is_known_to_router = False
-        self._decision_id = answer.decision_id
+        self._is_known_to_router, self._decision_id = False, answer.decision_id
         if isinstance(answer, RoutePlan):
             self._plan = answer
             if client.span is not None:
@@ -200,9 +201,10 @@ class Courier:
 
     async def _wait_or_give_up(self, routed: NoRoute) -> Problem | None:
         """Nobody can take it now. None: it goes on, in the queue or with some that failed before, whichever is sooner."""
-        if not self._tries.failed:
-            return problems.no_route(routed)
         house, now = self.house, self.house.clock.now()
+        if not self._tries.failed:
+            is_late = self._queue_until is not None and now >= self._queue_until
+            return self._out_of_time(routed.left_out) if is_late else problems.no_route(routed)
         if self._has_rested:
             self._has_rested = False
             self._tries.wake(now)
@@ -363,9 +365,9 @@ class Courier:
             return problems.internal_error()
         return problems.attempts_spent(self.client.read.model, self._tries, self.house.clock.now())
 
-    def _out_of_time(self) -> Problem:
+    def _out_of_time(self, left_out: tuple[LeftOut, ...] = ()) -> Problem:
         client = self.client
-        return problems.deadline_exceeded(client.read.model, client.deadline - client.arrived_at, self._tries)
+        return problems.deadline_exceeded(client.read.model, client.deadline - client.arrived_at, self._tries, left_out)
 
     async def _answer(self, problem: Problem) -> Ended:
         """Send an error of our own, or cut the connection if the client has been told otherwise already."""

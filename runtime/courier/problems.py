@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from actors.router.verdict import clause
 from messages.quota import QuotaRefused
 from messages.routing import LeftOut, NoRoute, RouteError
 from runtime.courier.retries import Tries, Try
@@ -101,9 +102,10 @@ def attempts_spent(model: str, tries: Tries, now: float, left_out: Sequence[Left
     return Problem(502, "upstream_error", message)
 
 
-def deadline_exceeded(model: str, deadline_s: float, tries: Tries) -> Problem:
-    """The problem of a request whose time is over."""
-    told = "; ".join(_told(attempt) for attempt in tries.failed) or "no attempt had failed yet"
+def deadline_exceeded(model: str, deadline_s: float, tries: Tries, left_out: Sequence[LeftOut] = ()) -> Problem:
+    """The problem of a request whose time is over; ``left_out``: whom it waited for, if it did, and others, with reasons."""
+    told = "; ".join([_told(attempt) for attempt in tries.failed] + [clause(who) for who in left_out if who.reason != "tried"])
+    told = told or "no attempt had failed yet"
     return Problem(504, "deadline_exceeded", f"The request for model '{model}' was not done within {deadline_s:g} s: {told}.")
 
 

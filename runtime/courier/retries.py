@@ -182,6 +182,8 @@ class Tries:
         return bool(self.failed) and all(attempt.failure.scope is Scope.CREDENTIAL for attempt in self.failed)
 
 
+LAST_WORD_S = 0.005
+"""Before a request's deadline: until then the router lets it wait, and then tells why nobody could take it."""
 WAITED_S = 0.005
 """A plan that took longer to come was waited for in the queue, where everybody has been asked anew."""
 CRASHES_MAX = 2
@@ -229,3 +231,8 @@ class Refusals:
     def have_lasted(self, max_wait_s: float, now: float) -> bool:
         """Whether the request has been refused for ``max_wait_s`` seconds."""
         return self._since is not None and now - self._since >= max_wait_s
+
+
+def last_word_at(deadline: float, now: float) -> float:
+    """Until when (monotonic s) the router may let a request wait: not quite until its deadline, so that it can tell why."""
+    return deadline - min(LAST_WORD_S, 0.1 * max(0.0, deadline - now))

@@ -1,7 +1,7 @@
 """The bodies of the admin API: JSON objects with known fields of known types. Every refusal names the field."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import orjson
@@ -20,6 +20,8 @@ STATUSES = ("ready", "unchecked", "unavailable", "auth_failed", "disabled")
 """What may be said of a provider."""
 NAME_CHARACTERS_MAX = 200
 TEXT_CHARACTERS_MAX = 500
+WRONG_MAX = 20
+"""Mistakes told one by one."""
 
 
 class AdminError(Exception):
@@ -89,26 +91,59 @@ def read_strategy(body: bytes) -> SetStrategy:
 
 
 def read_patch(provider: str, body: bytes) -> tuple[PatchProvider | None, PushMetrics | None]:
-    """What a ``PATCH`` of a provider changes, and what it tells of its performance. Raises ``AdminError``.
+    """What a ``PATCH`` of a provider changes, and what it tells of its performance.
 
-    All of it is looked at before any of it is done.
+    All of it is looked at before any of it is done. Raises ``AdminError`` with everything that is wrong.
     """
     given = read_object(body)
-    _only(given, ("enabled", "status", "reason", "weight", "priority", "metrics"))
+    wrong = _Wrong()
+    wrong.unknown(given, ("enabled", "status", "reason", "weight", "priority", "metrics"))
     present = {name: value for name, value in given.items() if value is not None}
     if not present:
         raise bad("The body changes nothing.")
-    enabled = read_flag(present, "enabled") if "enabled" in present else None
-    status = _status(present)
-    if "reason" in present and status is None:
-        raise bad("reason: goes with a status only", "reason")
-    reason = _text(present, "reason")
-    weight = _whole(present, "weight", 0, WEIGHT_MAX)
-    priority = _whole(present, "priority", -PRIORITY_MAX, PRIORITY_MAX)
-    metrics = _metrics(present["metrics"]) if "metrics" in present else None
+    enabled = wrong.taken(read_flag, present, "enabled") if "enabled" in present else None
+    status = wrong.taken(_status, present)
+    if "reason" in present and "status" not in present:
+        wrong.errors.append(bad("reason: goes with a status only", "reason"))
+    reason = wrong.taken(_text, present, "reason") or ""
+    weight = wrong.taken(_whole, present, "weight", 0, WEIGHT_MAX)
+    priority = wrong.taken(_whole, present, "priority", -PRIORITY_MAX, PRIORITY_MAX)
+    metrics = wrong.taken(_metrics, present["metrics"]) if "metrics" in present else None
+    wrong.tell()
     if enabled is None and status is None and weight is None and priority is None:
         return None, metrics
     return PatchProvider(provider, enabled, status, reason, weight, priority), metrics
+
+
+class _Wrong:
+    """What is wrong with a body, one after the other."""
+
+    def __init__(self) -> None:
+        self.errors: list[AdminError] = []
+
+    def taken(self, read: Callable[..., T], *arguments: Any) -> T | None:
+        """What ``read`` gives; None where that is wrong."""
+        try:
+            return read(*arguments)
+        except AdminError as error:
+            self.errors.append(error)
+            return None
+
+    def unknown(self, given: Mapping[str, Any], known: Iterable[str], before: str = "") -> None:
+        """Fields that there are not. ``before``: what stands before their names in a path."""
+        known = tuple(known)
+        for name in given:
+            if name not in known:
+                shown = "".join(char if char.isprintable() else "?" for char in name[:NAME_CHARACTERS_MAX])
+                told = f"{before}{shown}: unknown field; known are: {', '.join(known)}"
+                self.errors.append(bad(told, f"{before}{shown}"))
+
+    def tell(self) -> None:
+        """Raise one ``AdminError`` for all, if there is any, with the path of the first."""
+        if self.errors:
+            told = [error.problem.message for error in self.errors[:WRONG_MAX]]
+            more = len(self.errors) - len(told)
+            raise bad("; ".join([*told, *([f"and {more} more"] if more else [])]), self.errors[0].problem.param)
 
 
 def parsed(parse: Callable[[dict[str, Any]], T], data: dict[str, Any]) -> T:
@@ -120,11 +155,10 @@ def parsed(parse: Callable[[dict[str, Any]], T], data: dict[str, Any]) -> T:
         raise bad("; ".join(told), error.problems[0].path or None) from error
 
 
-def _only(given: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    for name in given:
-        if name not in known:
-            shown = "".join(char if char.isprintable() else "?" for char in name[:NAME_CHARACTERS_MAX])
-            raise bad(f"{shown}: unknown field; known are: {', '.join(known)}", shown)
+def _only(given: Mapping[str, Any], known: Iterable[str]) -> None:
+    wrong = _Wrong()
+    wrong.unknown(given, known)
+    wrong.tell()
 
 
 def _status(given: Mapping[str, Any]) -> str | None:
@@ -160,13 +194,13 @@ def _metrics(given: Any) -> PushMetrics:
     if not isinstance(given, dict):
         raise bad("metrics: expected a mapping", "metrics")
     bounds = {"average_latency_ms": LATENCY_MS_MAX, "error_rate": 1.0, "load": 1.0}
-    for name in given:
-        if name not in bounds:
-            shown = "".join(char if char.isprintable() else "?" for char in name[:NAME_CHARACTERS_MAX])
-            raise bad(f"metrics.{shown}: unknown field; known are: {', '.join(bounds)}", f"metrics.{shown}")
+    wrong = _Wrong()
+    wrong.unknown(given, bounds, "metrics.")
     if all(value is None for value in given.values()):
         raise bad("metrics: tells nothing", "metrics")
-    latency_ms, error_rate, load = (_number(given.get(name), f"metrics.{name}", most) for name, most in bounds.items())
+    read = [wrong.taken(_number, given.get(name), f"metrics.{name}", most) for name, most in bounds.items()]
+    wrong.tell()
+    latency_ms, error_rate, load = read
     return PushMetrics(latency_ms / 1000 if latency_ms is not None else None, error_rate, load)
 
 

@@ -132,7 +132,7 @@ def _rate(name: str, value: str) -> float:
 
 _READERS: Mapping[str, tuple[str, Callable[[str, str], Any]]] = {
     "strategy": ("strategy", _plain),
-    "provider": ("prefer", _plain),
+    "provider": ("prefer", _list),
     "region": ("regions", _list),
     "zone": ("zone", _plain),
     "exclude": ("exclude", _list),

@@ -84,7 +84,7 @@ def test_what_the_request_says_goes_before_its_home() -> None:
     one = desk()
     bids = [bid("a"), bid("b", expected_s=1.5), bid("c", expected_s=1.5)]
     assert winner(decide(one, *bids, profile=TALK)) == "a"
-    assert winner(decide(one, *bids, profile=RequestProfile("m", affinity="talk", hints=Hints(prefer="c")))) == "c"
+    assert winner(decide(one, *bids, profile=RequestProfile("m", affinity="talk", hints=Hints(prefer=("c",))))) == "c"
 
 
 @pytest.mark.parametrize("strategy", ["first", "priority", "cost"])

@@ -18,6 +18,11 @@ def test_a_chat_request_tells_its_model_size_and_needs() -> None:
     request = read_request("chat", chat(user="ada", max_tokens=7))
     assert (request.model, request.stream, request.max_tokens, request.user) == ("m", False, 7, "ada")
     assert request.prompt_tokens == 10
+    assert [read_request("completions", orjson.dumps({"model": "m", "prompt": "x" * n})).prompt_tokens for n in (1, 4, 5)] == [
+        1,
+        1,
+        2,
+    ]
     assert request.needs == ("chat",)
     assert not request.wants_usage
     assert not request.has_stream_options

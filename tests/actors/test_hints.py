@@ -49,7 +49,7 @@ def test_D9_all_that_the_contract_names_is_read_in_any_case() -> None:
 
     said = Hints(
         strategy="first",
-        prefer="a",
+        prefer=("a",),
         exclude=("b", "c"),
         tags=("cheap", "eu"),
         max_cost_usd=0.05,
@@ -68,7 +68,8 @@ def test_D9_all_that_the_contract_names_is_read_in_any_case() -> None:
     ("name", "value", "said"),
     [
         ("strategy", "cost", replace(NO_HINTS, strategy="cost")),
-        ("provider", "a", replace(NO_HINTS, prefer="a")),
+        ("provider", "a", replace(NO_HINTS, prefer=("a",))),
+        ("provider", "b, a", replace(NO_HINTS, prefer=("b", "a"))),
         ("region", "eu", replace(NO_HINTS, regions=("eu",))),
         ("zone", "z", replace(NO_HINTS, zone="z")),
         ("exclude", "a", replace(NO_HINTS, exclude=("a",))),
@@ -164,7 +165,7 @@ def test_whatever_comes_is_read_as_text_that_can_be_shown_or_refused(name: str, 
     except BadHint:
         return
     hints = found.hints
-    texts = (hints.strategy, hints.prefer, hints.zone, hints.organization, *hints.regions, *hints.exclude, *hints.tags)
+    texts = (hints.strategy, hints.zone, hints.organization, *hints.prefer, *hints.regions, *hints.exclude, *hints.tags)
     for text in (*texts, *hints.features, found.user, found.tenant, found.agent):
         assert text.isprintable()
         assert text.encode().decode() == text

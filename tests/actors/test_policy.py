@@ -113,8 +113,17 @@ def test_D2_preferred_providers_come_first_in_their_order_and_are_no_cage() -> N
 
     assert chain(router.decide(*ALL, profile=asking(tenant="acme"))) == ["c", "b", "a"]
     assert chain(router.decide(bid("a"), bid("b"), full("c"), profile=asking(tenant="acme"))) == ["b", "a"]
-    named = asking(tenant="acme", hints=Hints(prefer="a"))
+    named = asking(tenant="acme", hints=Hints(prefer=("a",)))
     assert chain(router.decide(*ALL, profile=named)) == ["a", "c", "b"]
+
+
+def test_D9_several_preferred_providers_come_first_in_their_order_before_the_tenants_and_are_no_cage() -> None:
+    router = desk(tenants=[TenantSpec("acme", preferred_providers=("a", "b"))])
+    named = asking(tenant="acme", hints=Hints(prefer=("c", "nobody", "b")))
+
+    assert chain(router.decide(*ALL, profile=named)) == ["c", "b", "a"]
+    assert chain(router.decide(bid("a"), bid("b"), full("c"), profile=named)) == ["b", "a"]
+    assert chain(router.decide(bid("a"), full("b"), full("c"), profile=named)) == ["a"]
 
 
 def test_D2_a_tenants_ceiling_and_the_requests_own_the_lower_one_counts() -> None:

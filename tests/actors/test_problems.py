@@ -139,11 +139,15 @@ def test_where_every_key_was_bad_that_is_told_and_no_retry_is_asked_for() -> Non
 
 def test_a_deadline_tells_what_was_tried_until_then() -> None:
     nothing = problems.deadline_exceeded("m", 0.3, tries())
+    left_out = (LeftOut("a", "tried"), LeftOut("b", "at_capacity"), LeftOut("c", "tags", "lacks eu"))
+    waited = problems.deadline_exceeded("m", 0.3, tries(failed(Scope.PROVIDER)), left_out)
     something = problems.deadline_exceeded("m", 0.3, tries(failed(Scope.PROVIDER)))
 
     assert (nothing.status, nothing.code) == (504, "deadline_exceeded")
     assert "within 0.3 s" in nothing.message
     assert "a failed: http_503" in something.message
+    told = "a failed: http_503 (status 503), HTTP 503: down; b is at capacity; c does not have the tags asked for (lacks eu)."
+    assert waited.message.endswith(told)
 
 
 def test_our_own_fault_tells_nothing_of_its_inside() -> None:

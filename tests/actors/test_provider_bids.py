@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.provider.catalog import CAPABILITIES_LISTED_MAX
-from actors.provider.pushed import PUSHED_FOR_S
 from actors.provider.quantiles import PEAK_TAU_S
 from messages.calls import ContentStarted, Granted, Outcome, RefusalReason, Usage
 from messages.control import LimitsSpec, ModelSpec, ProbeSpec, Reset
@@ -170,7 +169,7 @@ def test_C2_what_was_pushed_is_forgotten_in_time_and_a_new_push_replaces_it_whol
     world.give(PushMetrics(0.7, 0.5))
     world.give(PushMetrics(0.9))
     assert (world.bid().latency_p50_s, world.bid().failure_p) == (0.9, 0.0)
-    world.context.advance(PUSHED_FOR_S - 0.001)
+    world.context.advance(60.0 - 0.001)
     assert world.bid().samples == 1
     world.context.advance(0.001)
     assert (world.bid().samples, world.bid().latency_p50_s) == (0, 0.0)

@@ -417,6 +417,21 @@ def test_D7_a_rule_that_names_nobody_is_refused_at_its_place() -> None:
     assert desk.refuses(PutRule(Rule(""))).path == "rules[1].name"
 
 
+def test_D7_all_that_is_wrong_with_a_rule_is_told_each_with_its_path() -> None:
+    actions = (Action(ActionKind.PROVIDERS, ("nobody", "b", "none")), Action(ActionKind.STRATEGY, ("luck",)))
+
+    refusal = Desk().refuses(PutRule(Rule("r", then=actions)))
+
+    assert refusal.path == "rules[0].then[0].providers"
+    assert refusal.reason.split("; ") == [
+        "there is no provider 'nobody'",
+        "rules[0].then[0].providers: there is no provider 'none'",
+        "rules[0].then[1].strategy: there is no strategy 'luck'",
+    ]
+    many = tuple(f"no-{number}" for number in range(30))
+    assert Desk().refuses(PutRule(Rule("r", then=(Action(ActionKind.PROVIDERS, many),)))).reason.endswith("; and 10 more")
+
+
 # Nothing new.
 
 

@@ -90,8 +90,8 @@ def test_B5_a_fresh_choice_leaves_out_those_tried_and_those_that_refused() -> No
 
 def test_pain_10_a_preference_goes_first_but_is_no_cage() -> None:
     desk = Desk(A, B, C, strategy="first")
-    assert chain(desk.decide(bid("a"), bid("b"), bid("c"), profile=hinted(prefer="c"))) == ["c", "a", "b"]
-    assert chain(desk.decide(bid("a"), bid("b"), full("c"), profile=hinted(prefer="c"))) == ["a", "b"]
+    assert chain(desk.decide(bid("a"), bid("b"), bid("c"), profile=hinted(prefer=("c",)))) == ["c", "a", "b"]
+    assert chain(desk.decide(bid("a"), bid("b"), full("c"), profile=hinted(prefer=("c",)))) == ["a", "b"]
 
 
 def test_exclusions_and_tags_filter() -> None:

@@ -96,7 +96,7 @@ def test_a_strategy_that_somebody_narrower_names_chooses_within_the_steps_too(wh
 
 
 def test_a_preference_of_the_request_goes_before_the_chain() -> None:
-    plan = planned(desk(), *BIDS, profile=RequestProfile("m", hints=Hints(prefer="d")))
+    plan = planned(desk(), *BIDS, profile=RequestProfile("m", hints=Hints(prefer=("d",))))
 
     assert chain(plan)[0] == "d"
 

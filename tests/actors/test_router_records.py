@@ -9,6 +9,7 @@ from actors.router.recorder import WITHDRAWN
 from messages.calls import CallEnded, Outcome
 from messages.decisions import Decision, DecisionFound, Decisions, GetDecision, GetRouterStats, RecentDecisions, RouterStats
 from messages.failures import Blame, Failure, Retry, Scope
+from messages.policy import Action, ActionKind, Rule
 from messages.routing import Claimed, Exclusion, Hints, NoBidReason, RequestProfile, RouteError, Withdraw
 from tests.actors.router_kit import Desk, bid, chain, no, provider
 
@@ -57,6 +58,16 @@ def test_D12_the_record_of_a_pinned_name_tells_whom_the_pin_left_out() -> None:
     found = record(desk, answer.decision_id)
     assert (found.requested_model, found.model) == ("a:m", "m")
     assert [(c.provider, c.reason) for c in found.candidates] == [("a", ""), ("b", "pin")]
+
+
+def test_D12_the_record_of_a_rejected_pinned_name_tells_the_rule_from_the_pin() -> None:
+    desk = Desk(A, B, provider("d", "other"), rules=[Rule("closed", then=(Action(ActionKind.REJECT, ("no",)),))])
+    found = record(desk, desk.refusal(desk.ask("a:m")).decision_id)
+    assert [(c.provider, c.stage, c.reason) for c in found.candidates] == [
+        ("a", "rules", "rule"),
+        ("b", "candidates", "pin"),
+        ("d", "candidates", "model"),
+    ]
 
 
 def test_D12_the_record_counts_those_not_asked() -> None:

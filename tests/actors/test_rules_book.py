@@ -1,7 +1,11 @@
 """The index over rules is never wrong: asking those it tells finds what asking all of them finds."""
 
+import sys
+from collections.abc import Callable
 from itertools import product
+from types import FrameType
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -136,11 +140,56 @@ def test_D7_rules_for_other_models_and_tenants_are_not_asked() -> None:
     assert told(book, "unheard") == []
 
 
+TOOLS = Condition(ConditionKind.HAS_TOOLS)
+SHAPES: dict[str, Callable[[int], Condition]] = {
+    "a model": lambda n: model(f"m{n}", f"n{n}"),
+    "a tenant": lambda n: tenant(f"t{n}"),
+    "a model among much": lambda n: every(TOOLS, every(model(f"m{n}"), some(TOOLS, ALWAYS))),
+    "a tenant among much": lambda n: every(TOOLS, tenant(f"t{n}"), negated(TOOLS)),
+    "a model or a tenant": lambda n: some(model(f"m{n}"), every(TOOLS, tenant(f"t{n}"))),
+    "a model and a tenant": lambda n: every(model("common"), tenant(f"t{n}")),
+    "either of two for a tenant": lambda n: every(some(model(f"m{n}"), model(f"n{n}")), tenant("common")),
+    "not what it is not": lambda n: negated(some(negated(model(f"m{n}")), TOOLS)),
+    "none of both": lambda n: negated(every(negated(model(f"m{n}")), negated(tenant(f"t{n}")))),
+    "two tenants at once": lambda n: every(tenant("common", f"t{n}"), tenant("other", f"t{n}")),
+    "never": lambda n: some(Condition(ConditionKind.NEVER), negated(ALWAYS)),
+}
+
+
+def calls_for_a_new_name(count: int, shape: Callable[[int], Condition]) -> int:
+    """Functions called to find out which of so many rules may concern a request that none of them concerns."""
+    book = RuleBook.build([Rule(f"r{number}", when=shape(number)) for number in range(count)])
+    calls = 0
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(note)
+    try:
+        found = book.candidates("never-seen", "never-seen", "stranger")
+    finally:
+        sys.setprofile(None)
+    assert found == ()
+    return calls
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_D7_D11_rules_that_cannot_match_cost_nothing_even_for_a_name_never_seen_before(shape: str) -> None:
+    assert calls_for_a_new_name(500, SHAPES[shape]) == calls_for_a_new_name(1, SHAPES[shape])
+
+
 def test_D7_patterns_that_do_not_fit_the_name_are_asked_once_not_each_time() -> None:
     pattern = Condition(ConditionKind.MODEL_PATTERN, names=("claude-*",))
     book = RuleBook.build([Rule("claude", when=every(pattern, Condition(ConditionKind.HAS_TOOLS)))])
     assert told(book, "gpt-4o") == []
     assert told(book, "latest", public="claude-3-haiku") == ["claude"]
+
+
+def test_D7_what_a_name_leads_to_is_worked_out_once() -> None:
+    book = RuleBook.build([Rule("m", when=model("m")), Rule("tools", when=TOOLS)])
+    assert told(book, "m") == ["m", "tools"]
+    assert book.candidates("m", "m", "t") is book.candidates("m", "m", "t")
 
 
 def test_D7_two_models_demanded_at_once_are_met_by_the_two_names_of_a_request() -> None:

@@ -211,6 +211,8 @@ def test_power_of_two_tries_an_unknown_one_but_not_with_more_than_two_calls_at_o
     known = bid("known", latency_peak_s=0.2)
     assert winner("power_of_two", known, bid("new", samples=0, exploring=1, in_flight=1)) == "new"
     assert winner("power_of_two", known, bid("new", samples=0, exploring=2, in_flight=2)) == "known"
+    slow = bid("slow", latency_peak_s=9.0, in_flight=3)
+    assert winner("power_of_two", slow, bid("new", samples=0, exploring=2, in_flight=2)) == "slow"
 
 
 def test_D3_least_latency_takes_the_lowest_median() -> None:
@@ -235,6 +237,7 @@ def test_A5_D3_an_unsampled_provider_is_tried_first_while_fewer_than_two_explore
     assert winner("least_latency", known, bid("new", samples=0, exploring=0)) == "new"
     assert winner("least_latency", known, bid("new", samples=0, exploring=1)) == "new"
     assert winner("least_latency", known, bid("new", samples=0, exploring=2)) == "a"
+    assert winner("least_latency", bid("slow", latency_p50_s=9.0), bid("new", samples=0, exploring=2)) == "slow"
 
 
 def test_D3_a_median_counts_from_ten_samples_on_and_one_slow_first_call_bars_nobody() -> None:

@@ -26,6 +26,7 @@ def test_C1_equal_prices_go_to_the_less_loaded_then_to_chance() -> None:
 def test_C1_capability_leaves_generalists_free() -> None:
     bids = [bid("generalist", surplus=4), bid("specialist", surplus=0, in_flight=9), bid("middle", surplus=2)]
     assert order(rank("capability", bids)) == ["specialist", "middle", "generalist"]
+    assert scores("capability", *bids) == {"specialist": 0.0, "middle": 2.0, "generalist": 4.0}
 
 
 def test_C1_equally_capable_ones_go_by_load_then_by_definition() -> None:
@@ -77,6 +78,8 @@ def test_E1_one_never_called_counts_as_a_hundred_milliseconds_without_errors() -
     new = bid("new", samples=0, latency_ewma_s=0.0)
     assert scores("optimize_latency", new)["new"] == pytest.approx(-(0.7 * 0.5 + 0.3))
     assert scores("optimize_reliability", new)["new"] == pytest.approx(-(0.7 + 0.3 * 0.5))
+    once = bid("once", samples=1, latency_ewma_s=0.3)
+    assert scores("optimize_latency", once)["once"] == pytest.approx(-(0.7 * 0.25 + 0.3))
 
 
 def test_E1_equals_spread_by_load() -> None:

@@ -133,6 +133,29 @@ def test_A1_everything_that_is_wrong_with_an_entry_is_told_at_once(gateway: Gate
         assert f"{path}: " in answer.error["message"]
 
 
+def test_C2_everything_that_is_wrong_with_a_patch_is_told_at_once(gateway: Gateway) -> None:
+    before = everything(gateway)
+    metrics = {"average_latency_ms": -1, "error_rate": 2, "load": "x", "queue": 3}
+    body = {"weigth": 1, "enabled": 1, "status": "fine", "weight": -1, "priority": "a", "metrics": metrics}
+
+    answer = send(gateway, "PATCH", "/admin/providers/one", body)
+
+    assert (answer.status, answer.error["param"]) == (400, "weigth")
+    parts = [f"metrics.{name}" for name in ("queue", "average_latency_ms", "error_rate", "load")]
+    places = [
+        answer.error["message"].index(f"{path}: ") for path in ("weigth", "enabled", "status", "weight", "priority", *parts)
+    ]
+    assert places == sorted(places)
+    assert everything(gateway) == before
+
+
+def test_C2_a_body_full_of_mistakes_is_answered_with_some_of_them(gateway: Gateway) -> None:
+    answer = send(gateway, "PATCH", "/admin/providers/one", {f"no{number}": 1 for number in range(500)})
+
+    assert answer.status == 400
+    assert answer.error["message"].endswith("; and 480 more")
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "param"),
     [

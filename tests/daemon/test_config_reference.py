@@ -64,6 +64,13 @@ def test_check_prints_what_would_be_served() -> None:
     assert "  east: price of shared is not known" in lines
 
 
+def test_A7_an_alias_that_a_model_of_its_name_keeps_from_use_is_told() -> None:
+    lines = describe(load(TWO.replace("aliases: {", "aliases: {shared: gpt-4o, ")))
+    assert "  shared        → gpt-4o  (a model of that name goes first)" in lines
+    assert "  alias shared: has no effect, for a provider lists a model of that name" in lines
+    assert not any("alias good" in line for line in lines)
+
+
 def test_what_check_prints_is_there_as_data_too() -> None:
     loaded = load(TWO)
     data = json.loads(json.dumps(overview(loaded)))

@@ -199,6 +199,21 @@ def test_D12_every_provider_has_a_line_winner_and_chain_first_then_who_was_left_
     ]
 
 
+def test_D12_no_word_of_why_not_is_said_twice() -> None:
+    left_out = (
+        Candidate("a", None, "tenant", "tenant acme-labs", None, "tenant"),
+        Candidate("b", None, "rule", "rule 'night' rejects this request: no", None, "rules"),
+        Candidate("c", None, "rule", "ruled out", None, "rules"),
+        Candidate("d", None, "", "second tier: unhealthy", BID),
+    )
+    text = shown(replace(RECORD, candidates=left_out, chosen=()))
+
+    assert "  tenant: tenant acme-labs\n" in text
+    assert "  rules: rule 'night' rejects this request: no\n" in text
+    assert "  rules: rule: ruled out\n" in text
+    assert "  second tier: unhealthy\n" in text
+
+
 def test_E2_the_winners_latency_and_price_are_predicted() -> None:
     assert "predicted 320 ms, $0.000210\n" in shown(RECORD)
     assert "predicted latency unknown, price unknown\n" in shown(replace(RECORD, chosen=("b",)))

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from messages.calls import Award
+from messages.decisions import DecisionFound, GetDecision
 from messages.envelope import Envelope
 from messages.health import CircuitState
 from messages.routing import Bid, Gathered
@@ -118,6 +119,23 @@ def test_whoever_leaves_with_the_turn_in_hand_passes_it_on() -> None:
 
         assert third.status == 200
         assert third.done_at == pytest.approx(2 * 0.19, abs=0.01)
+
+    run(loaded([NARROW], queue=PATIENT), scene)
+
+
+def test_D12_whoever_waited_until_the_deadline_is_told_for_whom_and_why_and_where_to_look_it_up() -> None:
+    async def scene(world: World) -> None:
+        world.send(max_tokens=1000)
+        await asyncio.sleep(0.1)
+        client = await world.ask(headers={"x-pointsman-deadline": "500"})
+
+        assert (client.status, client.code) == (504, "deadline_exceeded")
+        assert "was not done within 0.5 s: a is at capacity" in client.text
+        assert client.took_s == pytest.approx(0.495)
+        found = await world.house.system.ask("router", GetDecision(client.headers["x-pointsman-decision"]))
+        assert isinstance(found, DecisionFound)
+        assert found.decision is not None
+        assert (found.decision.error, [one.reason for one in found.decision.candidates]) == ("at_capacity", ["at_capacity"])
 
     run(loaded([NARROW], queue=PATIENT), scene)
 
