@@ -8,6 +8,8 @@ from messages.failures import Blame, Failure, Retry, Scope
 
 RESERVED = 500
 TOLD = Usage(30, 12)
+UNREAD, READ = Usage(30, 0, estimated=True), Usage(30, 3, estimated=True)
+CALLED_OFF = (Outcome.CANCELLED, Outcome.LOST_HEDGE, Outcome.DRAINED)
 BROKEN = Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.LATER, "broken")
 UNREACHED = Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.LATER, CONNECT)
 LIMITED = Failure(Blame.UPSTREAM, Scope.BUCKET, Retry.LATER, "http_429", 429)
@@ -24,6 +26,13 @@ LIMITED = Failure(Blame.UPSTREAM, Scope.BUCKET, Retry.LATER, "http_429", 429)
         (Outcome.CANCELLED, TOLD, None, 42),
         (Outcome.LOST_HEDGE, TOLD, None, 42),
         (Outcome.DRAINED, None, None, RESERVED),
+        # Called off, by whomever: with nothing read of the answer nobody can tell, else what was read is what there was.
+        *((outcome, UNREAD, None, RESERVED) for outcome in CALLED_OFF),
+        *((outcome, READ, None, 33) for outcome in CALLED_OFF),
+        *((outcome, Usage(30, 0), None, 30) for outcome in CALLED_OFF),
+        # An answer with nothing in it, which was read to its end.
+        (Outcome.SUCCESS, UNREAD, None, 30),
+        (Outcome.FAILED, UNREAD, BROKEN, 30),
     ],
 )
 def test_what_was_sent_has_used_what_is_told_or_else_what_was_reserved(
