@@ -117,7 +117,7 @@ def remember(pending: Pending, ranked: Ranked) -> None:
         return
     if pending.strategy.keeps_leaders:
         memory.ranking = ranked
-    if memory.window and len(asked) == pending.seen == len(ranked) and pending.course.is_plain:
+    if not pending.strategy.is_by_turn and len(asked) == pending.seen == len(ranked) and pending.course.is_plain:
         if memory.asked is not asked:
             memory.asked, memory.asked_of = asked, kept
             memory.asked_refs = tuple([entry.ref for entry in asked])

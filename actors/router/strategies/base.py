@@ -176,6 +176,8 @@ class Strategy:
     """True: a provider of weight 0 takes nothing."""
     is_foreign: bool = False
     """True: of somebody else's making, so its ranking is checked, and ``first`` stands in where it fails."""
+    is_by_turn: bool = False
+    """True: whom to ask depends on whose turn it is, so the same are not asked twice."""
     is_order: bool = False
     """True: the static order is the whole choice, whatever the bids say."""
     keeps_leaders: bool = False

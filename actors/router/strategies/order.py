@@ -45,4 +45,4 @@ def _next_in_turn(entries: Sequence[Entry], memory: Memory, rng: Random, count: 
 
 FIRST = Strategy("first", rank_first, first_of_index, keeps_winner=False, is_order=True)
 PRIORITY = Strategy("priority", rank_priority, first_of_index, keeps_winner=False, index=by_priority, is_order=True)
-ROUND_ROBIN = Strategy("round_robin", rank_round_robin, _next_in_turn, keeps_winner=False)
+ROUND_ROBIN = Strategy("round_robin", rank_round_robin, _next_in_turn, keeps_winner=False, is_by_turn=True)

@@ -142,7 +142,14 @@ def _is_full(bid: Bid) -> bool:
 
 
 WEIGHTED = Strategy(
-    "weighted", rank_weighted, turn_by_weight, keeps_winner=False, index=by_weight, learn=learn_weighted, is_weighted=True
+    "weighted",
+    rank_weighted,
+    turn_by_weight,
+    keeps_winner=False,
+    index=by_weight,
+    learn=learn_weighted,
+    is_by_turn=True,
+    is_weighted=True,
 )
 SMOOTH_WEIGHTED_ROUND_ROBIN = Strategy(
     "smooth_weighted_round_robin",
