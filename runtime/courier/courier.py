@@ -337,7 +337,7 @@ class Courier:
             return await self._answer(self._out_of_time())
         self.note_failure(plan, provider, result.failure)
         if result.failure.retry is Retry.NEVER or not self._tries.may_go_on or self.refusals.is_odd(None):
-            return await self._answer(self._spent())
+            return await self._answer(self._spent(plan))
         await self._let_back()
         return None
 
@@ -360,10 +360,13 @@ class Courier:
             ("x-pointsman-decision", plan.decision_id),
         ]
 
-    def _spent(self) -> Problem:
+    def _spent(self, plan: RoutePlan | None = None) -> Problem:
         if self.refusals.is_odd(None):
             return problems.internal_error()
-        return problems.attempts_spent(self.client.read.model, self._tries, self.house.clock.now())
+        called = {attempt.provider for attempt in self._tries.failed}
+        others = [choice.provider for choice in plan.choices if choice.provider not in called] if plan is not None else []
+        left_out = [LeftOut(provider, "not_called", "not called any more") for provider in others]
+        return problems.attempts_spent(self.client.read.model, self._tries, self.house.clock.now(), left_out)
 
     def _out_of_time(self, left_out: tuple[LeftOut, ...] = ()) -> Problem:
         client = self.client
