@@ -33,6 +33,7 @@ INTERPRETED_ONLY = {
     "tests/actors/test_quota.py": A_DOUBLE,
     "tests/actors/test_registry_reload.py": "looks at how an interpreted message is made",
     "tests/daemon/test_lanes.py": A_DOUBLE,
+    "tests/daemon/test_lanes_ends.py": A_DOUBLE,
     "tests/daemon/test_lanes_grammar.py": A_DOUBLE,
     "tests/daemon/test_listener.py": A_DOUBLE,
     "tests/daemon/test_listener_tls.py": A_DOUBLE,
