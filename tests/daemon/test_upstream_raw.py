@@ -45,6 +45,28 @@ async def hello(upstream: RawUpstream, url: str) -> None:
     assert await (await upstream.call(request(url))).read(5) == b"hello"
 
 
+async def test_each_call_goes_with_its_own_headers_and_method_whatever_was_kept_of_the_calls_before(
+    server: Server, upstream: RawUpstream
+) -> None:
+    async def behave(server: Server, reader: Reader, writer: Writer) -> None:
+        while True:
+            await server.take_request(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    server.behave = behave
+    several = [(("X-Call", str(number)),) for number in range(6)]
+    plain = request(server.url)
+    wanted = [(method, headers) for method in ("POST", "PUT") for headers in (*several, *several[:3], several[0], several[0])]
+    for number, (method, headers) in enumerate(wanted):
+        call = UpstreamRequest(method, plain.url, headers, b"x" * number, 2.0, 5.0, 5.0)
+        await (await upstream.call(call)).read(0)
+        head, _, body = server.requests[-1].partition(b"\r\n\r\n")
+        assert head.startswith(method.encode() + b" /")
+        assert f"X-Call: {headers[0][1]}".encode() in head.split(b"\r\n")
+        assert f"Content-Length: {number}".encode() in head.split(b"\r\n")
+        assert len(body) == number
+
+
 async def test_many_calls_at_once_each_get_their_own_answer_and_then_share_connections(
     server: Server, upstream: RawUpstream
 ) -> None:
