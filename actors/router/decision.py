@@ -168,22 +168,24 @@ def _candidates(pending: Pending, ranked: Ranked) -> list[Candidate]:
     barred = {provider: (reason, detail) for provider, reason, detail in pending.barred}
     found: list[Candidate] = []
     for name in pending.known:
-        answer = answers.get(name)
+        answer, detail = answers.get(name), ""
         if isinstance(answer, Bid):
             found.append(_of_bid(answer, scores.get(name), barred.get(name), name in pending.course.outside))
-        elif isinstance(answer, NoBid):
-            found.append(_out(name, answer.reason, answer.detail))
+            continue
+        if isinstance(answer, NoBid):
+            reason, detail = str(answer.reason), answer.detail
         elif name in left_out:
-            found.append(_out(name, left_out[name].reason, left_out[name].detail))
+            reason, detail = left_out[name].reason, left_out[name].detail
         elif name in asked:
             # The client left, or the round was lost, before the answers came home.
-            found.append(_out(name, NoBidReason.TIMEOUT, "had not answered yet"))
+            reason, detail = NoBidReason.TIMEOUT, "had not answered yet"
         elif name in waiting:
-            found.append(_out(name, Exclusion.NOT_SAMPLED))
-        elif name in pending.route.pinned_out:
-            found.append(_out(name, Exclusion.PIN))
+            reason = Exclusion.NOT_SAMPLED
         else:
-            found.append(_without_model(name))
+            reason = Exclusion.PIN if name in pending.route.pinned_out else Exclusion.MODEL
+        if (why := pending.lacking(name, reason)) is not None:
+            reason, detail = why
+        found.append(_out(name, reason, detail))
     return found
 
 

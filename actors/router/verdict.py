@@ -84,13 +84,15 @@ def judge(
     error: RouteError | None = None,
     detail: str = "",
     queue_s: float | None = None,
+    counted: Sequence[LeftOut] | None = None,
 ) -> Verdict:
     """Say why nobody is left.
 
     ``error`` overrides what the reasons amount to, ``detail`` the sentence. ``queue_s``: seconds until the queue would come to
-    such a request, its refusals considered; None: nobody waits, or nothing is known.
+    such a request, its refusals considered; None: nobody waits, or nothing is known. ``counted``: the same candidates with the
+    reasons that make the error, where these are not the ones that are told.
     """
-    found = error or _error({left.reason for left in left_out})
+    found = error or _error({left.reason for left in (left_out if counted is None else counted)})
     return Verdict(found, _wait_s(found, left_out, now, queue_s), detail or _sentence(model, left_out, now))
 
 
