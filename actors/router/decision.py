@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from actors.router.pending import Pending
 from actors.router.strategies.base import Ranked
 from actors.router.table import Route
-from messages.calls import CallEnded
-from messages.decisions import AttemptRecord, Candidate, Decision
-from messages.routing import Bid, Exclusion, NoBid, NoBidReason, RouteQuery
+from actors.router.verdict import LATE, NAMED_MAX, NOT_CALLED
+from messages.calls import CallEnded, Outcome
+from messages.decisions import AttemptRecord, Candidate, Decision, Reasons
+from messages.failures import DEADLINE
+from messages.routing import Bid, Exclusion, LeftOut, NoBid, NoBidReason, RouteQuery
 
 LISTED_MAX = 64
 """Candidates listed one by one; of the others a record tells how many there are for each reason."""
@@ -85,6 +87,22 @@ class Kept:
             hedges=self.hedges,
         )
 
+    def reasons(self) -> Reasons:
+        """Why the candidates of the last round were not called, as far as the router knows. Costs what it names."""
+        pending = self.pending
+        if pending is None:
+            return Reasons(())
+        last = {ended.provider: ended for _, ended in self.attempts}
+        late = [name for name, ended in last.items() if _was_cut(ended)]
+        found = [LeftOut(name, LATE) for name in late]
+        found += [LeftOut(bid.provider, NOT_CALLED) for _, bid in self.ranked or () if bid.provider not in late]
+        found += [left for left in pending.by_first_stage(pending.reasons()) if left.provider not in late]
+        told = {left.provider for left in found}
+        others = [entry.id for entry in pending.route.entries if entry.id not in told]
+        room = max(0, NAMED_MAX - len(found))
+        named = (*found, *pending.by_first_stage([LeftOut(name, Exclusion.NOT_SAMPLED) for name in others[:room]]))
+        return Reasons(named[:NAMED_MAX], len(found) + len(others) - min(len(named), NAMED_MAX))
+
 
 class DecisionLog:
     """The last ``limit`` records."""
@@ -147,6 +165,12 @@ def _attempt(number: int, ended: CallEnded) -> AttemptRecord:
         round=number,
         kind=ended.kind,
     )
+
+
+def _was_cut(ended: CallEnded) -> bool:
+    """Whether a call was called off, or the request's time was over, before it answered or failed."""
+    failure = ended.failure
+    return ended.outcome is not Outcome.FAILED or (failure is not None and failure.code == DEADLINE)
 
 
 def _note(pending: Pending) -> str:

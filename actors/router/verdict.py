@@ -10,6 +10,13 @@ SOON_S = 1.0
 LATER_S = 10.0
 """The same where providers are down or switched off."""
 
+NAMED_MAX = 64
+"""Candidates named in one sentence; of the others it tells how many there are."""
+NOT_CALLED = "not_called"
+"""In place of a reason: it was in the plan, and its turn never came."""
+LATE = "late"
+"""The same: it was called, and the time was over before it answered."""
+
 _GONE = {NoBidReason.DISABLED, NoBidReason.DRAINING, NoBidReason.OUT}
 """Out of service for reasons of ours."""
 _DOWN = {NoBidReason.CIRCUIT_OPEN, NoBidReason.UNAVAILABLE, NoBidReason.CRASHED}
@@ -34,6 +41,9 @@ _FALLBACK_S = {
     RouteError.NO_PROVIDERS_AVAILABLE: LATER_S,
 }
 _WORDS: dict[str, str] = {
+    NOT_CALLED: "was not called any more",
+    LATE: "had not answered by then",
+    Exclusion.NOT_SAMPLED: "was not among those asked",
     Exclusion.TRIED: "was tried already",
     Exclusion.REFUSED: "had no room left when asked",
     Exclusion.EXCLUDED: "was excluded by the request",
@@ -133,7 +143,14 @@ def _wait_s(error: RouteError, left_out: Sequence[LeftOut], now: float, queue_s:
 def _sentence(model: str, left_out: Sequence[LeftOut], now: float) -> str:
     if not left_out:
         return f"nobody can take {model!r}"
-    return f"nobody can take {model!r} now: " + "; ".join(clause(left, now) for left in left_out)
+    return f"nobody can take {model!r} now: " + "; ".join(clauses(left_out, now))
+
+
+def clauses(left_out: Sequence[LeftOut], now: float | None = None, more: int = 0) -> list[str]:
+    """Who was left out and why, each in words as ``clause``; at last how many there are whom nobody names, with ``more``."""
+    told = [clause(left, now) for left in left_out[:NAMED_MAX]]
+    more += len(left_out) - len(told)
+    return [*told, f"and {more} more"] if more else told
 
 
 def clause(left: LeftOut, now: float | None = None) -> str:
