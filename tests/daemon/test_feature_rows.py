@@ -264,3 +264,36 @@ def test_B8_a_circle_that_hangs_on_a_price_is_answered_500_when_it_is_walked_and
         assert record["note"] == "redirects lead in a circle: m → n → m"
         assert [(one["stage"], one["reason"]) for one in record["candidates"]] == [("rules", "rule")]
         assert gateway.chat("n").status == 500, "nobody waits, and the next request is answered too"
+
+        # It could be told that it may come to this, and was: by the check, and in the log.
+        doubt = (
+            "rules[0].then[0].redirect: may lead in a circle: rule 'there' sends 'm' to 'n', rule 'back' sends 'n' to 'm'; "
+            "this is where a request for 'm' could go, as prices are, and be answered 500"
+        )
+        checked = run_pointsman("check", "-c", str(gateway.file), "--json")
+        assert (checked.returncode, doubt in orjson.loads(checked.stdout)["notes"]) == (0, True)
+        assert doubt in gateway.log()
+
+
+def test_B8_a_check_of_redirects_that_ends_before_its_time_says_so_and_names_rules(tmp_path: Path) -> None:
+    names = [f"m{n}" for n in range(600)]
+    rules = [
+        {
+            "name": f"{one}-{n}",
+            "when": {"all": [{"model": one}, {"tenant": f"t{n}"}, {"never": True}]},
+            "then": {"redirect": to},
+        }
+        for one, to in zip(names, [*names[1:], names[0]], strict=True)
+        for n in range(5)
+    ]
+    entry = provider("a", "http://127.0.0.1:9", names)
+    file = tmp_path / "many.yaml"
+    file.write_bytes(orjson.dumps({"providers": [entry], "rules": rules}))
+
+    checked = run_pointsman("check", "-c", str(file), "--json")
+
+    assert checked.returncode == 0, checked.stdout
+    (note,) = [note for note in orjson.loads(checked.stdout)["notes"] if note.startswith("redirects:")]
+    assert "too many to try them all, so one may lead in a circle" in note
+    assert "not seen through: rule 'm" in note
+    assert note.endswith(" more")
