@@ -113,7 +113,7 @@ class Reasons(Message):
     """Of the last round of a request: its candidates that were not called, as far as is known to the router."""
 
     left_out: tuple[LeftOut, ...]
-    """Those that were called and did not fail first: ``late``; then those of the plan, by rank: ``not_called``."""
+    """Those whose call was called off first: ``late``; then those of the plan, by rank: ``not_called``."""
     more: int = 0
     """Others there are."""
 

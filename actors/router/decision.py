@@ -13,7 +13,6 @@ from actors.router.table import Route
 from actors.router.verdict import LATE, NAMED_MAX, NOT_CALLED
 from messages.calls import CallEnded, Outcome
 from messages.decisions import AttemptRecord, Candidate, Decision, Reasons
-from messages.failures import DEADLINE
 from messages.routing import Bid, Exclusion, LeftOut, NoBid, NoBidReason, RouteQuery
 
 LISTED_MAX = 64
@@ -93,7 +92,7 @@ class Kept:
         if pending is None:
             return Reasons(())
         last = {ended.provider: ended for _, ended in self.attempts}
-        late = [name for name, ended in last.items() if _was_cut(ended)]
+        late = [name for name, ended in last.items() if ended.outcome is not Outcome.FAILED]
         found = [LeftOut(name, LATE) for name in late]
         found += [LeftOut(bid.provider, NOT_CALLED) for _, bid in self.ranked or () if bid.provider not in late]
         found += [left for left in pending.by_first_stage(pending.reasons()) if left.provider not in late]
@@ -165,12 +164,6 @@ def _attempt(number: int, ended: CallEnded) -> AttemptRecord:
         round=number,
         kind=ended.kind,
     )
-
-
-def _was_cut(ended: CallEnded) -> bool:
-    """Whether a call was called off, or the request's time was over, before it answered or failed."""
-    failure = ended.failure
-    return ended.outcome is not Outcome.FAILED or (failure is not None and failure.code == DEADLINE)
 
 
 def _note(pending: Pending) -> str:

@@ -8,7 +8,6 @@ repeats.
 from typing import TYPE_CHECKING
 
 from messages.calls import AttemptKind
-from messages.failures import DEADLINE
 from messages.routing import Choice, Claimed, RoutePlan, RouteQuery, Withdraw, hedge_query_id
 from runtime.courier.race import Finish, Race
 from runtime.courier.results import Failed
@@ -70,7 +69,6 @@ async def _call(courier: "Courier", race: Race, plan: RoutePlan, choice: Choice,
         result = await attempt.call(courier.sink, headers, race)
     finally:
         attempt.end()
-    # The end of the request's time is nobody's failure.
-    if isinstance(result, Failed) and result.failure.code != DEADLINE:
+    if isinstance(result, Failed):
         courier.note_failure(plan, attempt.provider, result.failure)
     return Finish(result, attempt, headers)

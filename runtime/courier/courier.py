@@ -333,9 +333,10 @@ class Courier:
                 headers.append(("x-pointsman-cost", dollars(result.cost_nusd)))
             await self._send(result.status, headers, result.body)
             return _DONE if result.status == 200 else Ended(result.status, "" if result.status < 400 else str(result.status))
-        if result.failure.code == DEADLINE:
-            return await self._answer(self._out_of_time(*await self._others(plan)))
         self.note_failure(plan, provider, result.failure)
+        if result.failure.code == DEADLINE:
+            # The router is not asked any more: there is no time to wait for it.
+            return await self._answer(self._out_of_time(reasons.not_called(plan, self._tries)))
         if result.failure.retry is Retry.NEVER or not self._tries.may_go_on or self.refusals.is_odd(None):
             return await self._answer(await self._spent(plan))
         await self._let_back()
@@ -364,18 +365,15 @@ class Courier:
         """Nothing is left to try."""
         if self.refusals.is_odd(None):
             return problems.internal_error()
-        model, (left_out, more) = self.client.read.model, await self._others(plan)
+        model = self.client.read.model
+        left_out, more = await reasons.of_others(self.house, self.client, self._tries, self._refused, plan)
         if not self._tries.failed:
             return problems.all_refused(model, left_out, more)
         return problems.attempts_spent(model, self._tries, self.house.clock.now(), left_out, more)
 
-    async def _others(self, plan: RoutePlan) -> tuple[Sequence[LeftOut], int]:
-        """Who has not failed, and why it was not called, or that it was too slow."""
-        return await reasons.of_others(self.house, self.client, self._tries, self._refused, plan)
-
-    def _out_of_time(self, left_out: Sequence[LeftOut] = (), more: int = 0) -> Problem:
+    def _out_of_time(self, left_out: Sequence[LeftOut] = ()) -> Problem:
         client = self.client
-        return problems.deadline_exceeded(client.read.model, client.deadline - client.arrived_at, self._tries, left_out, more)
+        return problems.deadline_exceeded(client.read.model, client.deadline - client.arrived_at, self._tries, left_out)
 
     async def _answer(self, problem: Problem) -> Ended:
         """Send an error of our own, or cut the connection if the client has been told otherwise already."""

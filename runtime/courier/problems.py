@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actors.router.verdict import clauses
+from actors.router.verdict import LATE, clause, clauses
+from messages.failures import DEADLINE
 from messages.quota import QuotaRefused
 from messages.routing import Exclusion, LeftOut, NoRoute, RouteError
 from runtime.courier.retries import Tries, Try
@@ -111,9 +112,9 @@ def all_refused(model: str, left_out: Sequence[LeftOut] = (), more: int = 0) -> 
     return Problem(503, "overloaded", message, None, RETRY_AFTER_DEFAULT_S)
 
 
-def deadline_exceeded(model: str, deadline_s: float, tries: Tries, left_out: Sequence[LeftOut] = (), more: int = 0) -> Problem:
+def deadline_exceeded(model: str, deadline_s: float, tries: Tries, left_out: Sequence[LeftOut] = ()) -> Problem:
     """The problem of a request whose time is over; ``left_out``: whom it waited for, if it did, and others, with reasons."""
-    told = "; ".join([*map(_told, tries.failed), *_of_others(left_out, None, more)])
+    told = "; ".join([*map(_told, tries.failed), *_of_others(left_out, None, 0)])
     told = told or "no attempt had failed yet"
     return Problem(504, "deadline_exceeded", f"The request for model '{model}' was not done within {deadline_s:g} s: {told}.")
 
@@ -142,6 +143,8 @@ def _of_others(left_out: Sequence[LeftOut], now: float | None, more: int) -> lis
 
 def _told(attempt: Try) -> str:
     failure = attempt.failure
+    if failure.code == DEADLINE:
+        return clause(LeftOut(attempt.provider, LATE))
     status = f" (status {failure.status})" if failure.status else ""
     detail = f", {failure.detail}" if failure.detail else ""
     return f"{attempt.provider} failed: {failure.code}{status}{detail}"

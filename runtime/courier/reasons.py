@@ -15,9 +15,9 @@ async def of_others(
 ) -> tuple[list[LeftOut], int]:
     """The candidates that did not fail, with reasons, and how many there are besides.
 
-    ``plan`` is the last one: where the router does not answer, those of it are named.
+    ``plan`` is the last one: where the router does not answer in time, those of it are named.
     """
-    found = await _asked(house, client) or _known(plan)
+    found = await _asked(house, client) or Reasons(tuple(not_called(plan, tries)))
     refused = refusals.providers if refusals is not None else ()
     failed = {attempt.provider for attempt in tries.failed}
     told: list[LeftOut] = []
@@ -28,16 +28,18 @@ async def of_others(
     return told, found.more
 
 
+def not_called(plan: RoutePlan, tries: Tries) -> list[LeftOut]:
+    """Those of a plan that were not called: what is known without the router."""
+    failed = {attempt.provider for attempt in tries.failed}
+    return [LeftOut(choice.provider, NOT_CALLED) for choice in plan.choices if choice.provider not in failed]
+
+
 async def _asked(house: CourierHouse, client: ClientCall) -> Reasons | None:
-    """What the router knows; None: nothing, or it does not answer."""
-    until = house.clock.now() + house.directory.routing.decision_timeout_s
+    """What the router knows; None: nothing, or it does not answer before a decision or the request would be over."""
+    until = min(house.clock.now() + house.directory.routing.decision_timeout_s, client.deadline)
     try:
         asked = house.system.put(house.router, GetReasons(client.query_id), until, None, "courier")
         answer = await house.system.wait_for(asked) if asked.is_open else asked.outcome()
     except AskError:
         return None
     return answer if isinstance(answer, Reasons) and answer.left_out else None
-
-
-def _known(plan: RoutePlan) -> Reasons:
-    return Reasons(tuple([LeftOut(choice.provider, NOT_CALLED) for choice in plan.choices]))

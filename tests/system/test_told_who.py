@@ -94,11 +94,10 @@ def test_D12_at_the_end_of_its_time_a_request_is_told_who_was_too_slow_and_who_w
         client = await world.ask(stream=stream)
 
         assert (client.status, client.code) == (504, "deadline_exceeded")
-        assert told(client) == ["a", "b had not answered by then", "c was not called any more", "off is disabled"]
+        assert told(client) == ["a", "b had not answered by then", "c was not called any more"]
 
     hedge = {"enabled": False}
-    special = {"off": {"enabled": False}}
-    run(serving("a", "off", "b", "c", special=special, deadline="2s", hedge=hedge, explore=hedge), scene)
+    run(serving("a", "b", "c", deadline="2s", hedge=hedge, explore=hedge), scene)
 
 
 def test_D12_of_calls_side_by_side_all_that_were_too_slow_are_named() -> None:
@@ -125,3 +124,18 @@ def test_D12_where_the_router_does_not_answer_those_of_the_plan_are_named_and_no
         assert client.took_s < 0.5
 
     run(serving("a", "b", "c", "off", special={"off": {"enabled": False}}), scene)
+
+
+@pytest.mark.parametrize("fault", [FaultKind.ERRORS, FaultKind.HANG])
+def test_D9_no_request_waits_for_reasons_beyond_its_deadline(fault: FaultKind) -> None:
+    async def scene(world: World) -> None:
+        for name in "ab":
+            world.fault(name, fault)
+        world.freeze("router", GetReasons)
+        client = await world.ask(headers={"x-pointsman-deadline": "30"})
+
+        assert client.status in (502, 504)
+        assert client.took_s <= 0.03 + 1e-6
+        assert len(told(client)) == 2
+
+    run(serving(*"ab"), scene)
