@@ -82,6 +82,13 @@ def test_D2_a_pool_and_a_tenant_have_strategies_of_their_own(gateway: Gateway) -
     assert gateway.chat("m").header("x-pointsman-strategy") == "first"
 
 
+def test_D2_a_model_that_nobody_serves_has_no_strategy_of_its_own_and_the_code_says_what_is_missing(shared: Gateway) -> None:
+    refused = send(shared, "PUT", "/admin/strategy", {"strategy": "cost", "model": "ghost"})
+
+    assert (refused.status, refused.error["code"], refused.error["param"]) == (404, "model_not_found", "pools")
+    assert refused.error["message"] == "pools: no provider serves a model 'ghost'"
+
+
 # Aliases.
 
 
