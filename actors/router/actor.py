@@ -150,7 +150,7 @@ class RouterActor:
         self._ask(pending, now, context)
 
     def _ask(self, pending: Pending, now: float, context: Context) -> None:
-        entries = select(pending, self._policy, self._routing.fanout, context.rng)
+        entries = select(pending, self._policy, self._routing.fanout, self._plans.counts, context.rng)
         if entries:
             self._fan_out(pending, entries, now, context)
         else:

@@ -229,7 +229,7 @@ class Attempt:
     def _request(self, track: Track, granted: Granted, first_s: float) -> tuple[UpstreamRequest, UsageMode]:
         client = self._client
         read = client.read
-        body = replace_model(read.body, read.parsed, granted.upstream_model)
+        body = replace_model(read.body, read.parsed, granted.upstream_model, read.outline)
         mode = _REQUESTED if read.wants_usage else _ESTIMATE
         if read.stream and not read.has_stream_options and track.spec.stream_usage == "insert":
             body = insert_include_usage(body, read.parsed)
