@@ -131,11 +131,14 @@ def remember(pending: Pending, ranked: Ranked) -> None:
 
 
 def next_batch(pending: Pending, policy: Policy, count: int) -> tuple[Entry, ...]:
-    """Those to ask after the ones who were: none of them could take the call. Empty: all were asked."""
-    kept = pending.kept
-    if pending.seen >= len(kept):
+    """Those to ask after the ones who were: none of them could take the call. Empty: all were asked.
+
+    Who lacks what the request needs is not among them: it may well be that which those asked first lack too.
+    """
+    if pending.seen >= len(pending.kept):
         return ()
-    answered, may_be_asked = pending.by_provider(), {entry.id for entry in kept}
+    pending.leave_out_unable()
+    answered, may_be_asked = pending.by_provider(), {entry.id for entry in pending.kept}
     order, _ = policy.order(pending.course)
     others = [entry for entry in order if entry.id in may_be_asked and entry.id not in answered]
     others.sort(key=lambda entry: _level(pending, entry))

@@ -23,7 +23,7 @@ from messages.calls import (
     Usage,
 )
 from messages.control import TimeoutsSpec
-from messages.failures import Blame, Failure, Retry, Scope
+from messages.failures import DEADLINE, Blame, Failure, Retry, Scope
 from messages.routing import Choice, RoutePlan
 from otel import names
 from otel.live_spans import AttemptSpan
@@ -54,7 +54,7 @@ DRAIN_WRITE_S = 1.0
 STREAM_FIRST_BYTE_S = 60.0
 """CONTRACT's default for ``timeouts.first_byte`` of streams."""
 
-_DEADLINE = Failure(Blame.CLIENT, Scope.NONE, Retry.NEVER, "deadline")
+_DEADLINE = Failure(Blame.CLIENT, Scope.NONE, Retry.NEVER, DEADLINE)
 """The request's own time is over: says nothing about the provider but that it took at least so long."""
 _NOT_SENT, _FAILED, _SUCCESS, _LOST_HEDGE = Outcome.NOT_SENT, Outcome.FAILED, Outcome.SUCCESS, Outcome.LOST_HEDGE
 _FIRST, _EXPLORE = AttemptKind.FIRST, AttemptKind.EXPLORE
