@@ -31,7 +31,8 @@ def replace_model(body: bytes, parsed: dict[str, Any], upstream_model: str, outl
     # A letter of the key can only hide behind \\u006x. With no such escape and one textual match, that match is the key.
     # The search for one byte is by far the quickest, and mostly enough; one from behind takes two thirds of one from the front.
     at = text.rfind(_KEY)
-    is_only = at >= 0 and text.rfind(_KEY, 0, at + len(_KEY) - 1) < 0
+    # Before the very first key there is no other.
+    is_only = 0 <= at < len(_KEY) or (at >= 0 and text.rfind(_KEY, 0, at + len(_KEY) - 1) < 0)
     if is_only and (_BACKSLASH not in text or b"\\u006" not in text):
         if parsed["model"] == upstream_model:
             return body
