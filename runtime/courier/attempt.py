@@ -23,6 +23,7 @@ from messages.calls import (
     Usage,
 )
 from messages.control import TimeoutsSpec
+from messages.envelope import Fault
 from messages.failures import Blame, Failure, Retry, Scope
 from messages.routing import Choice, RoutePlan
 from otel import names
@@ -126,6 +127,8 @@ class Attempt:
         except AskError:
             return RefusalReason.EXPIRED
         if type(answer) is Refused:
+            if answer.reason is RefusalReason.CRASHED:
+                client.has_felled(f"award {self._permit_id}", Fault.CRASHED)
             return answer.reason
         return None
 

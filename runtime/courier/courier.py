@@ -10,7 +10,7 @@ import logging
 from functools import partial
 
 from messages.calls import AttemptKind, RefusalReason
-from messages.envelope import Fault
+from messages.envelope import AGAIN
 from messages.failures import Failure, Retry
 from messages.routing import Choice, Claimed, LeftOut, NoRoute, RouteError, RoutePlan, RouteQuery, Withdraw
 from runtime.courier import beside, problems
@@ -173,8 +173,9 @@ class Courier:
             self._queue_until = until = last_word_at(until, house.clock.now())
         elif self._must_wait and self._queue_until is not None and self._queue_until < until:
             until = self._queue_until
-        query = RouteQuery(client.query_id, client.profile(), until, client.arrived_at, self.tried, refused, may_wait)
+        query_id, profile, arrived_at, tried = client.query_id, client.profile(), client.arrived_at, self.tried
         for is_last in (False, True):
+            query = RouteQuery(query_id, profile, until, arrived_at, tried, refused, may_wait, False, client.crashed)
             try:
                 self._is_known_to_router = True
                 asked = house.system.put(house.router, query, client.deadline, client.trace, "courier")
@@ -185,9 +186,12 @@ class Courier:
             except Overloaded:
                 return Problem(503, "overloaded", "Too many requests wait for a decision.", None, 1.0)
             except ActorGone as gone:
-                if is_last or gone.fault not in (Fault.CRASHED, Fault.RESTARTING, Fault.SILENT):
-                    return problems.internal_error() if is_last else problems.shutting_down()
+                if client.has_felled("the router", gone.fault) or is_last:
+                    return problems.internal_error()
+                if gone.fault not in AGAIN:
+                    return problems.shutting_down()
         self._is_known_to_router, self._decision_id = False, answer.decision_id
+        client.crashed += answer.crashed
         if isinstance(answer, RoutePlan):
             self._plan = answer
             if client.span is not None:
@@ -205,6 +209,8 @@ class Courier:
         if not self._tries.failed:
             is_late = self._queue_until is not None and now >= self._queue_until
             return self._out_of_time(routed.left_out) if is_late else problems.no_route(routed)
+        if self.client.is_odd:
+            return problems.internal_error()
         if self._has_rested:
             self._has_rested = False
             self._tries.wake(now)
@@ -272,7 +278,7 @@ class Courier:
             if finish is not None:
                 return await self._conclude(finish.result, plan, finish.attempt.provider, finish.headers)
             self.refusals.add(provider, self.house.clock.now())
-            if self.refusals.is_odd(refusal):
+            if self.client.is_odd:
                 return await self._answer(problems.internal_error())
             if refusal is RefusalReason.RATE_LIMITED and not self.house.directory.routing.failover.on_rate_limit:
                 break
@@ -336,7 +342,7 @@ class Courier:
         if result.failure.code == "deadline":
             return await self._answer(self._out_of_time())
         self.note_failure(plan, provider, result.failure)
-        if result.failure.retry is Retry.NEVER or not self._tries.may_go_on or self.refusals.is_odd(None):
+        if result.failure.retry is Retry.NEVER or not self._tries.may_go_on or self.client.is_odd:
             return await self._answer(self._spent(plan))
         await self._let_back()
         return None
@@ -361,7 +367,7 @@ class Courier:
         ]
 
     def _spent(self, plan: RoutePlan | None = None) -> Problem:
-        if self.refusals.is_odd(None):
+        if self.client.is_odd:
             return problems.internal_error()
         called = {attempt.provider for attempt in self._tries.failed}
         others = [choice.provider for choice in plan.choices if choice.provider not in called] if plan is not None else []
