@@ -397,4 +397,5 @@ def with_plans(bid: Bid, count: int) -> Bid:
         bid.slowness,
         bid.likely_usd,
         bid.strain_s,
+        bid.prefill_s,
     )

@@ -120,7 +120,16 @@ class Attempt:
         house.permits.note(self.provider, permit)
         self._owes_end = True
         model, explores = self._plan.model, self._kind is _EXPLORE
-        question = Award(self._permit_id, client.query_id, model, self._tokens, read.stream, read.max_tokens, explores)
+        question = Award(
+            self._permit_id,
+            client.query_id,
+            model,
+            self._tokens,
+            read.stream,
+            read.max_tokens,
+            explores,
+            read.prompt_tokens,
+        )
         try:
             asked = house.system.put(self._address, question, client.deadline, client.trace, "courier", self._see)
             answer = await house.system.wait_for(asked) if asked.is_open else asked.outcome()
