@@ -90,11 +90,10 @@ def _drawn(pending: Pending, policy: Policy, kept: tuple[Entry, ...], count: int
     if leaders:
         _lead(pending, leaders, first, names, count)
     winner = memory.winner
-    if strategy.keeps_winner and winner and winner not in names:
-        if (place := pending.route.places.get(winner)) is not None:
-            entry = pending.route.entries[place]
-            if kept is pending.route.entries or entry in kept:
-                first[-1] = entry
+    if strategy.keeps_winner and winner and winner not in names and (place := pending.route.places.get(winner)) is not None:
+        entry = pending.route.entries[place]
+        if kept is pending.route.entries or entry in kept:
+            first[-1] = entry
     if pending.home and pending.home not in [entry.id for entry in first]:
         first[:1] = [entry for entry in kept if entry.id == pending.home] or first[:1]
     return first
