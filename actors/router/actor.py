@@ -38,7 +38,6 @@ from messages.policy import NORMAL
 from messages.routing import CapacityFreed, Claimed, Gathered, RequestProfile, RouteError, RouteQuery, Withdraw
 
 RouterMail = RouteQuery | Gathered | Claimed | Withdraw | CapacityFreed | CallEnded | Question | GetRouterStats
-_CRASHES_MAX = 2
 _NOBODY: list[str] = []
 _ASKING, _DONE, _EXPLORE, _SUCCESS = State.ASKING, State.DONE, AttemptKind.EXPLORE, Outcome.SUCCESS
 """A global is read faster than a member of an enum."""
@@ -182,7 +181,7 @@ class RouterActor:
                 return
         held = self._queue.held_from(pending) if waiting and not pending.is_dry else _NOBODY
         found = offers(pending, counts, held)
-        if len(found.tiers[0]) != len(pending.asked) and pending.crashes() >= _CRASHES_MAX:
+        if pending.is_odd(answers):
             self._refuse(pending, context, RouteError.SELECTION_FAILED)
         elif found:
             self._plan(pending, rank(pending, found, ask, context.rng), context)

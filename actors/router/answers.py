@@ -24,7 +24,8 @@ def plan_of(pending: Pending, decision_id: str, way: Ranked, copy: Bid | None = 
         ]
     )
     copied = None if copy is None else Choice(copy.provider, 0.0, copy.expected_s, copy.cost_usd, copy.tokens, copy.overdue_s)
-    return RoutePlan(query_id, decision_id, pending.generation, model, strategy, choices, hedge_after_s, copied, pending.is_led)
+    generation, is_led, crashed = pending.generation, pending.is_led, pending.crashed
+    return RoutePlan(query_id, decision_id, generation, model, strategy, choices, hedge_after_s, copied, is_led, crashed)
 
 
 def teach(pending: Pending, ranked: Ranked) -> None:
@@ -51,8 +52,8 @@ def no_route(
     detail = course.detail if error is course.error else ""
     verdict = judge(pending.route.model, left_out, now, error, detail, wait_s, counted)
     decision_id = record.refusal(pending, note or verdict.error, now, context)
-    query_id = pending.query.query_id
-    return NoRoute(query_id, decision_id, verdict.error, verdict.detail, left_out, verdict.retry_after_s, course.reject)
+    query_id, error, detail, wait_s = pending.query.query_id, verdict.error, verdict.detail, verdict.retry_after_s
+    return NoRoute(query_id, decision_id, error, detail, left_out, wait_s, course.reject, pending.crashed)
 
 
 def no_start(

@@ -59,7 +59,7 @@ def _sample(pending: Pending, policy: Policy, count: int, rng: Random) -> list[E
     left = count - len(sure)
     if course.chain is not None or not left:
         return [*sure, *group[:left]]
-    return [*sure, *_drawn(pending, policy, group, left, rng)] if sure else _drawn(pending, policy, group, left, rng)
+    return [*sure, *_drawn(pending, policy, group, left, rng)]
 
 
 def _level(pending: Pending, entry: Entry) -> tuple[bool, int, int, bool, int]:
@@ -90,12 +90,10 @@ def _drawn(pending: Pending, policy: Policy, kept: tuple[Entry, ...], count: int
     if leaders:
         _lead(pending, leaders, first, names, count)
     winner = memory.winner
-    if strategy.keeps_winner and winner and winner not in names:
-        place = pending.route.places.get(winner)
-        if place is not None:
-            entry = pending.route.entries[place]
-            if kept is pending.route.entries or entry in kept:
-                first[-1] = entry
+    if strategy.keeps_winner and winner and winner not in names and (place := pending.route.places.get(winner)) is not None:
+        entry = pending.route.entries[place]
+        if kept is pending.route.entries or entry in kept:
+            first[-1] = entry
     if pending.home and pending.home not in [entry.id for entry in first]:
         first[:1] = [entry for entry in kept if entry.id == pending.home] or first[:1]
     return first
@@ -395,4 +393,5 @@ def with_plans(bid: Bid, count: int) -> Bid:
         bid.slowness,
         bid.likely_usd,
         bid.strain_s,
+        bid.prefill_s,
     )

@@ -1,5 +1,6 @@
 """A query on its way through the router: from its first round until it is answered."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -10,7 +11,7 @@ from actors.router.policy import Course
 from actors.router.strategies.base import Memory, Strategy
 from actors.router.table import Entry, Route
 from messages.policy import NORMAL
-from messages.routing import Bid, Exclusion, LeftOut, NoBid, NoBidReason, RouteQuery
+from messages.routing import CRASHES_MAX, Bid, Exclusion, LeftOut, NoBid, NoBidReason, RouteQuery
 
 _DRY_RUN = "explain-"
 
@@ -120,6 +121,8 @@ class Pending:
     """Who is explored by the plan."""
     is_led: bool = False
     """It is asked before the strategy's choice; False: it gets a copy."""
+    crashed: tuple[str, ...] = ()
+    """Who fell over a call for bids of any of its rounds, and is not in the query."""
 
     @property
     def order(self) -> tuple[float, int]:
@@ -153,9 +156,18 @@ class Pending:
         """Providers not asked because they refused the award of the plan before."""
         return [left.provider for left in self.left_out if left.reason == Exclusion.REFUSED]
 
-    def crashes(self) -> int:
-        """How many handlers this query has crashed in this round."""
-        return sum(1 for answer in self.answers if type(answer) is NoBid and answer.reason == NoBidReason.CRASHED)
+    def is_odd(self, answers: Sequence[Bid | NoBid]) -> bool:
+        """Note who fell over it; whether handlers have fallen over its request as often now as they may, here or elsewhere.
+
+        Who falls over its call for bids round after round is one handler.
+        """
+        before = self.query.crashed
+        for answer in answers:
+            if type(answer) is NoBid and answer.reason == NoBidReason.CRASHED:
+                provider = answer.provider
+                if provider not in before and provider not in self.crashed:
+                    self.crashed += (provider,)
+        return len(before) + len(self.crashed) >= CRASHES_MAX
 
     def reasons(self) -> list[LeftOut]:
         """Everybody who is not in the plan, and why, in the order of definition of those asked."""

@@ -13,6 +13,7 @@ from messages.calls import CallEnded, Outcome
 from messages.control import Configured, Timer
 from messages.routing import (
     CallForBids,
+    CapacityFreed,
     Claimed,
     Gathered,
     Hints,
@@ -177,7 +178,37 @@ def test_a_query_that_crashed_two_handlers_is_tried_no_further() -> None:
     desk = Desk(A, B, C)
     crashed = [no(name, NoBidReason.CRASHED) for name in "ab"]
     assert desk.decide(*crashed, bid("c")).error == RouteError.SELECTION_FAILED
-    assert isinstance(desk.decide(crashed[0], bid("b"), bid("c")), RoutePlan)
+    plan = desk.decide(crashed[0], bid("b"), bid("c"))
+    assert isinstance(plan, RoutePlan)
+    assert plan.crashed == ("a",)
+
+
+@pytest.mark.parametrize(("before", "fell", "is_odd"), [((), "a", False), (("a",), "a", False), (("b",), "a", True)])
+def test_handlers_that_fell_over_a_request_before_count_but_one_that_falls_again_over_its_bid_counts_once(
+    before: tuple[str, ...], fell: str, is_odd: bool
+) -> None:
+    desk = Desk(A, B, C)
+
+    answer = desk.decide(no(fell, NoBidReason.CRASHED), bid("b"), bid("c"), crashed=before)
+
+    assert answer.crashed == tuple(name for name in (fell,) if name not in before)
+    error = answer.error if isinstance(answer, NoRoute) else None
+    assert error == (RouteError.SELECTION_FAILED if is_odd else None)
+
+
+def test_a_query_that_waits_is_tried_no_further_when_its_rounds_together_crashed_two_handlers() -> None:
+    desk = Desk(A, B, C)
+    query = desk.ask()
+    desk.gathered(no("a", NoBidReason.CRASHED), full("b"), full("c"))
+    assert desk.is_waiting(query)
+
+    for answers in ((no("a", NoBidReason.CRASHED), full("b"), full("c")), (full("a"), no("b", NoBidReason.CRASHED), bid("c"))):
+        desk.give(CapacityFreed("c", 1))
+        desk.gathered(*answers)
+        assert desk.is_waiting(query) == (answers[0].reason == NoBidReason.CRASHED)
+
+    refusal = desk.refusal(query)
+    assert (refusal.error, refusal.crashed) == (RouteError.SELECTION_FAILED, ("a", "b"))
 
 
 MANY = [provider(f"p{n:02}", "m") for n in range(40)]
