@@ -72,6 +72,8 @@ class Award(Message):
     max_tokens: int | None = None
     explores: bool = False
     """True: an open circuit is to let it pass before its time, for nobody depends on how it goes."""
+    prompt_tokens: int | None = None
+    """Estimate of the prompt alone, as the provider bid for; None: not known."""
 
     def unanswered(self, actor: str, fault: str) -> Message:
         """A permit that nobody can grant is refused, so the courier owes no end for it."""

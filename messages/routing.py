@@ -273,6 +273,8 @@ class Bid(Message):
     """Price of this request if its answer is as long as answers are here; None: unknown."""
     strain_s: float = 0.0
     """What taking one more from a rate limit that is nearly used up may let others wait, in seconds; 0: there is enough."""
+    prefill_s: float = 0.0
+    """What it takes here to read this prompt, a part of ``expected_s``; 0: prompts were not seen to make a difference."""
 
 
 @message("routing.no_bid")

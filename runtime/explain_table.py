@@ -19,7 +19,7 @@ Record = Mapping[str, Any]
 
 WIDTH_WITHOUT_TERMINAL = 240
 """Characters. A file or a pipe has no width, and a line that is cut cannot be searched."""
-_COLUMNS = ("rank", "score", "expected", "price", "in flight", "health")
+_COLUMNS = ("rank", "score", "expected", "prefill", "price", "in flight", "health")
 
 
 def console() -> Console:
@@ -104,10 +104,11 @@ def _table(candidates: Sequence[Record], chosen: Sequence[str]) -> Table:
 def _row(candidate: Record, rank: str) -> list[str]:
     bid, score = candidate.get("bid"), candidate.get("score")
     why = _why_not(candidate)
-    inputs = ["", "", "", ""]
+    inputs = ["", "", "", "", ""]
     if bid:
         inputs = [
             _expected(bid, "unknown"),
+            _prefill(bid),
             _price(bid, "unknown"),
             str(bid.get("in_flight", "")),
             f"{bid.get('health', 0):.2f}",
@@ -126,6 +127,11 @@ def _why_not(candidate: Record) -> str:
 def _expected(bid: Record, unknown: str) -> str:
     """Without a sample the estimate is no more than a prior."""
     return f"{bid['expected_s'] * 1000:.0f} ms" if bid.get("samples") else unknown
+
+
+def _prefill(bid: Record) -> str:
+    """Part of what is expected; empty where prompts were not seen to make a difference."""
+    return f"{bid['prefill_s'] * 1000:.0f} ms" if bid.get("prefill_s") else ""
 
 
 def _price(bid: Record, unknown: str) -> str:

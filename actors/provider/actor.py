@@ -197,7 +197,7 @@ class ProviderActor:
             raise AssertionError("the checks before a grant and the grant disagree")
         drawn = limits.take(award.tokens, now)
         evidence = standing.evidence.of(model)
-        sending = evidence.sent(award.stream, award.max_tokens, now, award.explores)
+        sending = evidence.sent(award.stream, award.max_tokens, now, award.explores, award.prompt_tokens)
         permit = OpenPermit(permit_id, model, award.tokens, evidence, sending, circuit, credential, drawn=drawn)
         self.permits[permit_id] = permit
         self.requests += 1

@@ -6,14 +6,18 @@ was learned (``evidence``, ``health``); here it is only read, the usual case by 
 
 from actors.buckets import AMPLE_S, TIGHT_SHARE, Bucket
 from actors.provider.catalog import Catalog, Offered
+from actors.provider.evidence import ModelEvidence
 from actors.provider.limits import Hindrance, Hold, Limits
 from actors.provider.models import NOTHING_KNOWN
 from actors.provider.overdue import overdue_ages
 from actors.provider.standing import Standing
+from actors.requirements import too_long_an_answer, too_long_for_window
 from messages.control import ProviderSpec
 from messages.routing import Bid, CallForBids, NoBid, NoBidReason
 
 _AT_EASE = (False, 0.0)
+_AT_ONCE = (1.0, 0.0)
+"""How a provider reads whose times were not seen to depend on prompts."""
 STRAIN_S = 1.0
 AMPLE_REQUESTS = 20.0
 UNHEARD_S = 1e6
@@ -34,7 +38,7 @@ def offer(
         if missing := catalog.missing(profile.needs):
             return NoBid(spec.id, NoBidReason.MISSING_CAPABILITY, None, missing)
         surplus = catalog.beyond(profile.needs)
-    prompt_tokens, max_tokens = profile.prompt_tokens, profile.max_tokens
+    prompt_tokens, max_tokens, stream = profile.prompt_tokens, profile.max_tokens, profile.stream
     wanted = prompt_tokens if max_tokens is None else prompt_tokens + max_tokens
     if wanted > offered.context_window or (max_tokens is not None and max_tokens > offered.output_tokens_max):
         return _too_long(spec, wanted, max_tokens, offered)
@@ -53,24 +57,24 @@ def offer(
         reserved, output_tokens, priced_tokens = wanted, evidence.output.expected(max_tokens), float(max_tokens)
     if (hold := limits.hold(reserved, now)) is not None:
         return _held_back(spec, hold, limits) if held is None else NoBid(spec.id, held[0], held[1], "")
-    expected_s = evidence.expected_s(output_tokens, now)
+    scale, prefill_s = _reading(evidence, prompt_tokens) if evidence.prefill.slope else _AT_ONCE
+    expected_s = evidence.expected_s(output_tokens, now, scale)
     failure_p, cut_p, successes, failures = evidence.failure_p, evidence.cut_p, evidence.successes, evidence.failures
     if failure_p or cut_p or now > evidence.counts_until:
         failure_p, cut_p, successes, failures = evidence.faded(now)
     known = evidence.known(failure_p)
-    seen = evidence.streams if profile.stream else evidence.wholes
+    seen = evidence.streams if stream else evidence.wholes
     if seen.count:
         p50_s, p95_s, ewma_s = seen.p50_s, seen.p95_s, seen.ewma_s
         peak_s = seen.peak_s if now <= seen.peak_until else seen.peak_at(now)
         oldest = evidence.oldest
-        if oldest is not None and now - oldest.sent_at > peak_s and oldest.stream == profile.stream:
+        if oldest is not None and now - oldest.sent_at > peak_s and oldest.stream == stream:
             peak_s = now - oldest.sent_at
     else:
-        p50_s = p95_s = ewma_s = peak_s = 0.0 if not known else evidence.first_s if profile.stream else expected_s
+        p50_s = p95_s = ewma_s = peak_s = 0.0 if not known else evidence.first_s if stream else expected_s
     pushed = standing.pushed
     if pushed is not None and now < pushed.until:
-        weighed = pushed.weigh(evidence, output_tokens, profile.stream, known, failure_p, expected_s)
-        known, failure_p, expected_s, stands_in_s = weighed
+        known, failure_p, expected_s, stands_in_s = pushed.weigh(evidence, output_tokens, stream, known, failure_p, expected_s)
         if stands_in_s is not None:
             p50_s = p95_s = ewma_s = peak_s = stands_in_s
     health = standing.health
@@ -79,7 +83,7 @@ def offer(
     max_p95_s, in_flight, limit = health.spec.max_p95_s, limits.in_flight, limits.max_concurrency
     room = room_of(standing, limits) if is_trial else None if limit is None else limit - in_flight
     is_tight, strain_s = pressure(limits, reserved, now) if limit or limits.requests or limits.tokens else _AT_EASE
-    _, overdue_s, overdue_early_s = overdue_ages(evidence, profile.stream, output_tokens)
+    _, overdue_s, overdue_early_s = overdue_ages(evidence, stream, output_tokens, scale)
     bid = Bid(
         spec.id, in_flight, room, spec.weight, spec.priority, known,
         p50_s, p95_s, ewma_s, expected_s, offered.cost_usd(prompt_tokens, priced_tokens),
@@ -87,7 +91,7 @@ def offer(
         is_trial, 0 if known else evidence.in_flight, successes, failures, reserved,
         peak_s, evidence.tokens_per_s, surplus, overdue_s, overdue_early_s,
         is_tight, min(now - evidence.heard_at, UNHEARD_S), evidence.slowness,
-        offered.cost_usd(prompt_tokens, output_tokens), strain_s,
+        offered.cost_usd(prompt_tokens, output_tokens), strain_s, prefill_s,
     )  # fmt: skip
     return bid if held is None else NoBid(spec.id, held[0], held[1], "", bid)
 
@@ -132,11 +136,17 @@ def room_of(standing: Standing, limits: Limits) -> int | None:
     return min(limited) if limited else None
 
 
+def _reading(evidence: ModelEvidence, prompt_tokens: int) -> tuple[float, float]:
+    """``scale`` of a prompt, and what reading it takes (s)."""
+    scale = evidence.prefill.scale(prompt_tokens)
+    return scale, evidence.first_s * (scale - evidence.prefill.flat)
+
+
 def _too_long(spec: ProviderSpec, wanted: int, max_tokens: int | None, offered: Offered) -> NoBid:
     if wanted > offered.context_window:
-        detail = f"about {wanted} tokens do not fit into {offered.context_window:.0f}"
+        detail = too_long_for_window(wanted, offered.context_window)
     else:
-        detail = f"max_tokens {max_tokens} > {offered.output_tokens_max:.0f}, the longest answer of the model"
+        detail = too_long_an_answer(max_tokens or 0, offered.output_tokens_max)
     return NoBid(spec.id, NoBidReason.CONTEXT_TOO_LONG, None, detail)
 
 

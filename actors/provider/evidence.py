@@ -5,7 +5,8 @@ decaying. The terms of a bid are finished when something is learned, so that a b
 
 The estimates, with x a first-content time (streams) or a total time (other answers), O output tokens, m calls out::
 
-    F = e^(a + min(0.5, sd^2 / 2))           first content of an idle provider; a, sd learned from x
+    F = e^(a + min(0.5, sd^2 / 2)) g         first content of an idle provider; a, sd learned from x
+    g = 1 + r (prompt - mean prompt)         what a long prompt takes longer (``prefill``); 1 where that was not seen
     S = e^b                                  seconds per output token
     T = F + S O                              the whole answer
     phi = age / predicted, of the oldest call sent after the last good one, once it is overdue; else 1
@@ -25,13 +26,14 @@ phi: the accrual failure detector of Hayashibara et al., 2004. Deviation: Jacobs
 """
 
 from collections import deque
-from dataclasses import dataclass
 from math import exp, floor, log
 
 from actors.provider.output_length import OutputLength
 from actors.provider.overdue import late_and_early, overdue_ages
+from actors.provider.prefill import Prefill
 from actors.provider.quantiles import Quantiles
 from actors.provider.sanity import TINY_S, sane_s
+from actors.provider.sending import Sending
 
 FIRST_S = 1.0
 TOKEN_S = 0.02
@@ -61,30 +63,13 @@ _DEVIATION = 0.35
 _DEVIATION_MIN = 0.1
 
 
-@dataclass(slots=True, eq=False)
-class Sending:
-    """A call that is out, as evidence sees it."""
-
-    sent_at: float
-    stream: bool
-    max_tokens: int | None
-    predicted_s: float
-    overdue_s: float
-    """Age in s from which it is evidence by itself."""
-    load: int
-    """Calls out for this model when it was sent, itself included."""
-    explores: bool = False
-    is_waiting: bool = True
-    """No content yet."""
-
-
 class ModelEvidence:
     """The estimates for one model. Fields that a bid reads are public; times in seconds."""
 
     __slots__ = (
-        "_a", "_b", "_fresh", "_good_sent_at", "_rate_n", "_recent", "_reference", "counts_until", "cut_p",
-        "deviation", "deviation_whole", "failure_loss_s", "failure_p", "failures", "first_s", "heard_at", "idle_s", "in_flight",
-        "knee", "oldest", "output", "overdue_early_s", "overdue_s", "samples", "slowness", "soft", "streams", "successes",
+        "_a", "_b", "_fresh", "_good_sent_at", "_rate_n", "_recent", "_reference", "counts_until", "cut_p", "deviation",
+        "deviation_whole", "failure_loss_s", "failure_p", "failures", "first_s", "heard_at", "idle_s", "in_flight", "knee",
+        "oldest", "output", "overdue_early_s", "overdue_s", "prefill", "samples", "slowness", "soft", "streams", "successes",
         "token_s", "tokens_per_s", "whole_early", "whole_late", "wholes",
     )  # fmt: skip
 
@@ -126,6 +111,7 @@ class ModelEvidence:
         """Ages of a stream's call from which it is overdue, while nobody queues; and of others, as multiples of what is
         expected. See ``overdue``."""
         self.output = OutputLength()
+        self.prefill = Prefill()
         self.streams = Quantiles()
         self.wholes = Quantiles()
 
@@ -153,9 +139,14 @@ class ModelEvidence:
         risk, counts = exp(since / RISK_TAU_S), exp(since / SAMPLES_TAU_S)
         return self.failure_p * risk, self.cut_p * risk, self.successes * counts, self.failures * counts
 
-    def expected_s(self, output_tokens: float, now: float) -> float:
-        """Expected time (s) of one more request, queueing weighed in. Changes nothing."""
-        total = self.first_s + self.token_s * output_tokens
+    def scale(self, prompt_tokens: int | None) -> float:
+        """First content of a request with such a prompt, as a multiple of that for the mean prompt (g). Changes nothing."""
+        prefill = self.prefill
+        return prefill.scale(prompt_tokens) if prefill.slope and prompt_tokens is not None else 1.0
+
+    def expected_s(self, output_tokens: float, now: float, scale: float = 1.0) -> float:
+        """Expected time (s) of one more request, queueing weighed in; ``scale`` is that of its prompt. Changes nothing."""
+        total = self.first_s * scale + self.token_s * output_tokens
         expected = total
         oldest = self.oldest
         if oldest is not None and (age := now - oldest.sent_at) > oldest.overdue_s:
@@ -165,20 +156,24 @@ class ModelEvidence:
             expected += QUEUE_WEIGHT * self.soft * (load - self.knee) / self.knee * total
         return expected
 
-    def patience_s(self, stream: bool) -> float:
+    def patience_s(self, stream: bool, scale: float = 1.0) -> float:
         """Age (s) at which a call without content that is called off counts as failed: max(2 s, p95 x 2).
 
-        Twice the p95 stands for the p99, which few samples tell badly (docs/routing.md, Hedging).
+        Twice the p95 stands for the p99, which few samples tell badly (docs/routing.md, Hedging). It is that of all prompts: of
+        one that is longer than the mean it is taken times ``scale``.
         """
         seen = self.streams if stream else self.wholes
-        return max(PATIENCE_S, 2.0 * seen.p95_s) if seen.count else UNKNOWN_PATIENCE_S
+        return max(PATIENCE_S, 2.0 * seen.p95_s * max(1.0, scale)) if seen.count else UNKNOWN_PATIENCE_S
 
-    def sent(self, stream: bool, max_tokens: int | None, now: float, explores: bool = False) -> Sending:
+    def sent(
+        self, stream: bool, max_tokens: int | None, now: float, explores: bool = False, prompt_tokens: int | None = None
+    ) -> Sending:
         """A call goes out at ``now`` (s). One that ``explores`` brings the first news for a while: it is believed the more."""
         load, is_plain = self.in_flight + 1, stream and self.in_flight < self.knee
-        predicted, overdue, _ = overdue_ages(self, stream, 0.0 if is_plain else self.output.expected(max_tokens))
+        output_tokens = 0.0 if is_plain else self.output.expected(max_tokens)
+        predicted, overdue, _ = overdue_ages(self, stream, output_tokens, self.scale(prompt_tokens))
         self.in_flight = load
-        sending = Sending(now, stream, max_tokens, predicted, overdue, load, explores)
+        sending = Sending(now, stream, max_tokens, predicted, overdue, load, explores, True, prompt_tokens)
         fresh = self._fresh
         if self.oldest is None:
             self.oldest = sending
@@ -257,7 +252,7 @@ class ModelEvidence:
             elif self.samples:
                 self._a = _clamped(self._a + 0.5 * log(age / sending.predicted_s))
                 self._refresh()
-        if age < self.patience_s(sending.stream) or sending.sent_at < self._good_sent_at:
+        if age < self.patience_s(sending.stream, self.scale(sending.prompt_tokens)) or sending.sent_at < self._good_sent_at:
             return False
         self.failed(age, False, now)
         return True
@@ -309,15 +304,18 @@ class ModelEvidence:
     def _learn(self, sending: Sending, seconds: float, whole_tokens: float | None) -> None:
         """A time to first content, or (with ``whole_tokens``) to the end of an answer that was no stream."""
         samples = self.samples = self.samples + 1.0
-        idle, deviation = self.idle_s, self.deviation
+        output_s, deviation, scale = 0.0, self.deviation, self.scale(sending.prompt_tokens)
         if whole_tokens is not None:
-            idle += self.token_s * whole_tokens
-            deviation = self.deviation_whole
+            output_s, deviation = self.token_s * whole_tokens, self.deviation_whole
+        idle = self.idle_s * scale + output_s
         surprise = log(seconds / idle)
         gain = slow_gain = 1.0 / samples if samples > 1.0 else 1.0
         if gain < GAIN:
             gain = GAIN
         if samples > 2.0:
+            prompt_tokens = sending.prompt_tokens
+            if prompt_tokens is not None and prompt_tokens >= 0:
+                self._learn_prompt(prompt_tokens, output_s, scale, seconds)
             # Only where the load was high may load be why.
             if 2 * sending.load > self.knee:
                 share = self._learn_load(sending.load, seconds, idle, surprise > deviation)
@@ -347,6 +345,15 @@ class ModelEvidence:
             if self._rate_n:
                 self.tokens_per_s = 1.0 / self.token_s
         self._refresh()
+
+    def _learn_prompt(self, prompt_tokens: int, output_s: float, scale: float, seconds: float) -> None:
+        """What a time says of reading prompts. Where their mean moves, so does the time for it; nobody got slower by that."""
+        moved = self.prefill.learn(prompt_tokens, self.idle_s, output_s, scale, seconds)
+        if moved != 1.0:
+            shift = log(moved)
+            self._a = _clamped(self._a + shift)
+            self._reference += shift
+            self._refresh()
 
     def _learn_load(self, load: int, seconds: float, idle: float, is_long: bool) -> float:
         """What a time says of the knee. Gives the share of it that says something of the provider all the same."""

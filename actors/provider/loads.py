@@ -21,9 +21,10 @@ def granted(limit: AdaptiveLimit, permit: OpenPermit, in_flight: int) -> None:
 
 
 def content(limit: AdaptiveLimit, permit: OpenPermit, first_content_s: float | None, now: float) -> None:
-    """The first content is here, after ``first_content_s`` seconds."""
+    """The first content is here, after ``first_content_s`` seconds. That a long prompt takes long is no sign of a queue."""
     if permit.beside and permit.sending.stream and first_content_s is not None:
-        limit.succeeded(_sample(permit, first_content_s), now)
+        scale = permit.evidence.scale(permit.sending.prompt_tokens)
+        limit.succeeded(_sample(permit, first_content_s / scale), now)
 
 
 def ended(limit: AdaptiveLimit, permit: OpenPermit, end: CallEnded, now: float) -> None:

@@ -15,22 +15,27 @@ OVERDUE_MARGIN_S = 0.03
 """However small the spread, a call is not overdue before so long after its time."""
 
 
-def overdue_ages(evidence: "ModelEvidence", stream: bool, output_tokens: float) -> tuple[float, float, float]:
+def overdue_ages(
+    evidence: "ModelEvidence", stream: bool, output_tokens: float, scale: float = 1.0
+) -> tuple[float, float, float]:
     """When (s after sending) one more request is expected to answer, and when it is overdue: late (p99.4) and early (p95).
 
-    ``output_tokens`` is of no use for a stream while nobody queues. Changes nothing.
+    ``output_tokens`` is of no use for a stream while nobody queues; ``scale`` is that of its prompt. Changes nothing.
     """
     predicted, knee, load = evidence.idle_s, evidence.knee, evidence.in_flight + 1
-    if stream and load <= knee:
+    if stream and load <= knee and scale == 1.0:
         return predicted, evidence.overdue_s, evidence.overdue_early_s
-    output_s = evidence.token_s * output_tokens
+    output_s, first_s = evidence.token_s * output_tokens, evidence.first_s
+    if scale != 1.0:
+        predicted, first_s = predicted * scale, first_s * scale
     if not stream:
         predicted += output_s
     if load > knee:
-        predicted += evidence.soft * (load - knee) / knee * (evidence.first_s + output_s)
+        predicted += evidence.soft * (load - knee) / knee * (first_s + output_s)
     if stream:
-        idle_s = evidence.idle_s
-        return predicted, predicted * (evidence.overdue_s / idle_s), predicted * (evidence.overdue_early_s / idle_s)
+        idle_s, least = evidence.idle_s, predicted + OVERDUE_MARGIN_S
+        late, early = predicted * (evidence.overdue_s / idle_s), predicted * (evidence.overdue_early_s / idle_s)
+        return predicted, late if late > least else least, early if early > least else least
     return predicted, predicted * evidence.whole_late, predicted * evidence.whole_early
 
 

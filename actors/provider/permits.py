@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from actors.buckets import Drawn
 from actors.provider.circuit import NO_TICKET, Ticket
-from actors.provider.evidence import ModelEvidence, Sending
+from actors.provider.evidence import ModelEvidence
+from actors.provider.sending import Sending
 from messages.calls import Permit
 
 PERMITS_MAX = 20_000

@@ -24,7 +24,7 @@ from messages.calls import (
 )
 from messages.control import TimeoutsSpec
 from messages.envelope import Fault
-from messages.failures import Blame, Failure, Retry, Scope
+from messages.failures import DEADLINE, Blame, Failure, Retry, Scope
 from messages.routing import Choice, RoutePlan
 from otel import names
 from otel.live_spans import AttemptSpan
@@ -55,7 +55,7 @@ DRAIN_WRITE_S = 1.0
 STREAM_FIRST_BYTE_S = 60.0
 """CONTRACT's default for ``timeouts.first_byte`` of streams."""
 
-_DEADLINE = Failure(Blame.CLIENT, Scope.NONE, Retry.NEVER, "deadline")
+_DEADLINE = Failure(Blame.CLIENT, Scope.NONE, Retry.NEVER, DEADLINE)
 """The request's own time is over: says nothing about the provider but that it took at least so long."""
 _NOT_SENT, _FAILED, _SUCCESS, _LOST_HEDGE = Outcome.NOT_SENT, Outcome.FAILED, Outcome.SUCCESS, Outcome.LOST_HEDGE
 _FIRST, _EXPLORE = AttemptKind.FIRST, AttemptKind.EXPLORE
@@ -120,7 +120,16 @@ class Attempt:
         house.permits.note(self.provider, permit)
         self._owes_end = True
         model, explores = self._plan.model, self._kind is _EXPLORE
-        question = Award(self._permit_id, client.query_id, model, self._tokens, read.stream, read.max_tokens, explores)
+        question = Award(
+            self._permit_id,
+            client.query_id,
+            model,
+            self._tokens,
+            read.stream,
+            read.max_tokens,
+            explores,
+            read.prompt_tokens,
+        )
         try:
             asked = house.system.put(self._address, question, client.deadline, client.trace, "courier", self._see)
             answer = await house.system.wait_for(asked) if asked.is_open else asked.outcome()
@@ -233,7 +242,7 @@ class Attempt:
     def _request(self, track: Track, granted: Granted, first_s: float) -> tuple[UpstreamRequest, UsageMode]:
         client = self._client
         read = client.read
-        body = replace_model(read.body, read.parsed, granted.upstream_model)
+        body = replace_model(read.body, read.parsed, granted.upstream_model, read.outline)
         mode = _REQUESTED if read.wants_usage else _ESTIMATE
         if read.stream and not read.has_stream_options and track.spec.stream_usage == "insert":
             body = insert_include_usage(body, read.parsed)

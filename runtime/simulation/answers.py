@@ -1,7 +1,8 @@
 """Plans of the answers a simulated provider gives: texts, vectors, and what comes instead of them. Pure.
 
-Tokens come evenly: token ``i`` (from 0) is there ``i / tokens_per_second`` after the first. The first chunk of a stream has
-one token, so that its time is the time to the first byte; a whole answer comes when its last token is made.
+The prompt is read before the first token. Tokens come evenly: token ``i`` (from 0) is there ``i / tokens_per_second`` after the
+first. The first chunk of a stream has one token, so that its time is the time to the first byte; a whole answer comes when its
+last token is made.
 """
 
 from dataclasses import dataclass, replace
@@ -45,12 +46,12 @@ def planned(request: Generation | Embeddings, service: Service) -> AnswerPlan:
     """The answer to a request that is served."""
     if isinstance(request, Embeddings):
         body = openai_api.embeddings(request, service.luck.seed)
-        plan = short("ok", 200, JSON, body, service.luck.first_byte_s() * service.slowness)
+        plan = short("ok", 200, JSON, body, _token_at_s(service, request.prompt_tokens, 1))
     elif request.stream:
         plan = _stream(_answer(request, service), service)
     else:
         answer = _answer(request, service)
-        wait_s = _token_at_s(service, len(answer.tokens))
+        wait_s = _token_at_s(service, answer.prompt_tokens, len(answer.tokens))
         body = openai_api.whole(answer)
         plan = replace(short("ok", 200, JSON, body, wait_s), pieces=(Piece(wait_s, body, len(answer.tokens)),))
     plan = replace(plan, input_tokens=request.prompt_tokens)
@@ -80,19 +81,21 @@ def _answer(request: Generation, service: Service) -> openai_api.Answer:
     )
 
 
-def _token_at_s(service: Service, count: int) -> float:
-    luck = service.luck
-    return (luck.first_byte_s() + luck.behaviour.generation_s(count)) * service.slowness
+def _token_at_s(service: Service, prompt_tokens: int, count: int) -> float:
+    luck, behaviour = service.luck, service.luck.behaviour
+    return (luck.first_byte_s() + behaviour.prefill_s(prompt_tokens) + behaviour.generation_s(count)) * service.slowness
 
 
 def _stream(answer: openai_api.Answer, service: Service) -> AnswerPlan:
-    first_s = _token_at_s(service, 1)
+    first_s = _token_at_s(service, answer.prompt_tokens, 1)
     pieces = [Piece(first_s, frame) for frame in openai_api.opening_frames(answer)]
     start, end = 0, 1
     while start < len(answer.tokens):
         tokens = answer.tokens[start:end]
         made = start + len(tokens)
-        pieces.append(Piece(_token_at_s(service, made), openai_api.content_frame(answer, tokens), len(tokens)))
+        pieces.append(
+            Piece(_token_at_s(service, answer.prompt_tokens, made), openai_api.content_frame(answer, tokens), len(tokens))
+        )
         start, end = made, made + service.luck.behaviour.chunk_tokens
     last_s = pieces[-1].at_s
     pieces.extend(Piece(last_s, frame) for frame in openai_api.closing_frames(answer))

@@ -38,6 +38,8 @@ class Behaviour:
     sigma: float = 0.3
     """Of the lognormal distribution of that time; 0: always the median."""
     tokens_per_second: float = 100.0
+    prefill_tokens_per_second: float | None = None
+    """So many tokens of a prompt are read in a second before the first byte; None: at once, whatever its length."""
     capacity: int = 64
     """Calls served at once; the rest wait in the order they came."""
     input_price: float = 0.5
@@ -66,14 +68,18 @@ class Behaviour:
         for name in ("ttfb_ms", "sigma", "input_price", "output_price"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{self.name}: {name} must not be negative")
-        for name in ("requests_per_minute", "tokens_per_minute"):
-            limit = getattr(self, name)
-            if limit is not None and not limit > 0:
+        for name in ("requests_per_minute", "tokens_per_minute", "prefill_tokens_per_second"):
+            rate = getattr(self, name)
+            if rate is not None and not rate > 0:
                 raise ValueError(f"{self.name}: {name} must be above 0, or None")
         if not 0 <= self.error_share <= 1:
             raise ValueError(f"{self.name}: error_share must be between 0 and 1")
         if not self.name or not self.models:
             raise ValueError("a provider needs a name and a model")
+
+    def prefill_s(self, prompt_tokens: int) -> float:
+        """Seconds to read a prompt, on top of the time to the first byte."""
+        return 0.0 if self.prefill_tokens_per_second is None else prompt_tokens / self.prefill_tokens_per_second
 
     def generation_s(self, tokens: int) -> float:
         """Seconds from the first token to the one that makes it ``tokens``."""

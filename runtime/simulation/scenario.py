@@ -83,6 +83,7 @@ def behaviour_of(spec: ProviderSpec, entry: ProviderEntry, asked_for: Mapping[st
         ttfb_ms=entry.ttfb * 1000.0,
         sigma=entry.sigma,
         tokens_per_second=entry.tokens_per_second,
+        prefill_tokens_per_second=entry.prefill_tokens_per_second,
         capacity=entry.capacity,
         input_price=0.0,
         output_price=0.0,

@@ -130,6 +130,8 @@ class ProviderEntry(Section):
     ttfb: Duration = 0.2
     sigma: Real = Field(0.3, ge=0, le=5)
     tokens_per_second: Real = Field(100.0, gt=0, le=1_000_000)
+    prefill_tokens_per_second: Real | None = Field(None, gt=0, le=10_000_000)
+    """How fast prompts are read before the first byte; None: at once."""
     capacity: Whole = Field(64, ge=1, le=1_000_000)
     limits: ProviderLimits = ProviderLimits()
     error_share: Share = 0.0

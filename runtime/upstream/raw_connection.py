@@ -126,6 +126,10 @@ class RawConnection(asyncio.Protocol):
 
     # -- what a call does with it
 
+    def now(self) -> float:
+        """The loop's clock (s)."""
+        return self._loop.time()
+
     def send(self, head: bytes, body: bytes, *, has_no_body: bool) -> None:
         """Begin an exchange. ``has_no_body``: the answer ends with its headers whatever they say (HEAD)."""
         transport = self._transport

@@ -190,7 +190,8 @@ def test_D12_every_provider_has_a_line_winner_and_chain_first_then_who_was_left_
     lines = shown(RECORD).splitlines()
     start = next(number for number, line in enumerate(lines) if line.split()[:2] == ["provider", "rank"])
 
-    assert lines[start].split() == ["provider", "rank", "score", "expected", "price", "in", "flight", "health", "why", "not"]
+    columns = ["provider", "rank", "score", "expected", "prefill", "price", "in", "flight", "health", "why", "not"]
+    assert lines[start].split() == columns
     assert [line.split() for line in lines[start + 2 : start + 6]] == [
         ["a", "1", "0.5", "320", "ms", "$0.000210", "3", "0.97"],
         ["b", "2", "0.75", "unknown", "unknown", "0", "0.97"],
@@ -212,6 +213,17 @@ def test_D12_no_word_of_why_not_is_said_twice() -> None:
     assert "  rules: rule 'night' rejects this request: no\n" in text
     assert "  rules: rule: ruled out\n" in text
     assert "  second tier: unhealthy\n" in text
+
+
+def test_D12_what_it_takes_to_read_the_prompt_is_shown_where_it_makes_a_difference() -> None:
+    reader = replace(BID, provider="b", expected_s=2.5, prefill_s=1.75)
+    text = shown(replace(RECORD, candidates=(Candidate("a", 0.5, "", "", BID), Candidate("b", 0.75, "", "", reader))))
+
+    rows = [line.split() for line in text.splitlines() if line.split()[:1] in (["a"], ["b"])]
+    assert rows == [
+        ["a", "1", "0.5", "320", "ms", "$0.000210", "3", "0.97"],
+        ["b", "2", "0.75", "2500", "ms", "1750", "ms", "$0.000210", "3", "0.97"],
+    ]
 
 
 def test_E2_the_winners_latency_and_price_are_predicted() -> None:

@@ -1,6 +1,7 @@
 """The laws of a simulated provider's behaviour: luck, limits, places, faults. No loop, no clock."""
 
 import math
+from dataclasses import replace
 from statistics import fmean, median
 
 import orjson
@@ -107,6 +108,22 @@ def test_a_whole_answer_comes_when_its_last_token_is_made() -> None:
     provider = ProviderSimulation(Behaviour("p", ttfb_ms=100, sigma=0, tokens_per_second=100, models=("m",)), 1, 0.0)
 
     assert plan(provider, max_tokens=9).wait_s == pytest.approx(0.18)
+
+
+@pytest.mark.parametrize("how", [{"stream": True}, {"stream": False}])
+def test_the_prompt_is_read_first_at_the_providers_speed_of_prefill(how: dict[str, bool]) -> None:
+    usual = Behaviour("p", ttfb_ms=100, sigma=0, tokens_per_second=100, models=("m",))
+    text = [{"role": "user", "content": "word " * 800}]
+
+    at_once, reading, slowly = (
+        plan(ProviderSimulation(replace(usual, prefill_tokens_per_second=rate), 1, 0.0), messages=text, max_tokens=9, **how)
+        for rate in (None, 2000, 200)
+    )
+
+    tokens = at_once.input_tokens
+    assert tokens == pytest.approx(1000, rel=0.01)
+    assert reading.wait_s - at_once.wait_s == pytest.approx(tokens / 2000)
+    assert slowly.pieces[-1].at_s - at_once.pieces[-1].at_s == pytest.approx(tokens / 200)
 
 
 # Limits
@@ -346,6 +363,7 @@ def test_pain_23_a_record_keeps_no_key() -> None:
     "wrong",
     [
         {"tokens_per_second": 0},
+        {"prefill_tokens_per_second": 0},
         {"capacity": 0},
         {"ttfb_ms": -1},
         {"requests_per_minute": 0},

@@ -63,6 +63,13 @@ def test_two_providers_with_one_address_are_two_that_behave_differently() -> Non
     assert of(report, "a")["first_content_ms"]["p99"] < 1000.0
 
 
+def test_a_provider_may_take_its_time_to_read_prompts() -> None:
+    reading = {"ttfb": "1s", "sigma": 0, "prefill_tokens_per_second": 1000}
+    report = play(loaded("a"), scenario(load={"rate": 1, "prompt_tokens": 2000}, providers={"a": reading}))
+
+    assert of(report, "a")["first_content_ms"]["p50"] == pytest.approx(3000.0, rel=0.01)
+
+
 def test_who_is_not_mentioned_behaves_by_defaults() -> None:
     said = scenario(load={"rate": 1})
     named = {name: ProviderEntry().model_dump(by_alias=True) for name in ("a", "b")}
