@@ -121,14 +121,7 @@ class Attempt:
         self._owes_end = True
         model, explores = self._plan.model, self._kind is _EXPLORE
         question = Award(
-            self._permit_id,
-            client.query_id,
-            model,
-            self._tokens,
-            read.stream,
-            read.max_tokens,
-            explores,
-            read.prompt_tokens,
+            self._permit_id, client.query_id, model, self._tokens, read.stream, read.max_tokens, explores, read.prompt_tokens
         )
         try:
             asked = house.system.put(self._address, question, client.deadline, client.trace, "courier", self._see)
@@ -313,8 +306,7 @@ class Attempt:
         """The commit: the time until the first content is over, a race is won, and only the attempt's whole time counts."""
         if self._race is not None:
             self._race.win(self)
-        first_s = self._content_s if self._content_s is not None else self._took_s(self._house.clock.now())
-        self._first_content_s = first_s
+        first_s = self._first_content_s = self._took_s(self._house.clock.now()) if self._content_s is None else self._content_s
         limit.move(self._begun_at + times.total_s)
         started = ContentStarted(self._permit_id, first_s)
         self._house.system.tell(self._address, started, self._client.trace, "courier")
@@ -323,8 +315,7 @@ class Attempt:
 
     def _took_s(self, at: float) -> float:
         """Seconds from sending until ``at``, without those in which the daemon itself stood still."""
-        stalled_s = self._house.system.deadlines.stalled_until(at) - self._stalled_s
-        return max(0.0, at - self._begun_at - stalled_s)
+        return max(0.0, at - self._begun_at - self._house.system.deadlines.stalled_until(at) + self._stalled_s)
 
     def _timeout_failure(self, left_s: float, limit_s: float, *, has_content: bool) -> Failure:
         if self._relay is not None and self._relay.is_writing:
