@@ -250,8 +250,8 @@ class Aftermath:
     reports: list[ProviderReport]
     stats: Stats
     router: Actor
-    behind: list[str]
-    """Who does not go by the configuration in force, as whoever fell over it might."""
+    flaws: list[str]
+    """What is wrong with a provider's state, and who does not go by the configuration in force."""
     journal: list[bytes] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
     """What changes at run time were answered, and how often somebody fell over one of them."""
@@ -259,10 +259,12 @@ class Aftermath:
     @classmethod
     async def of(cls, world: World) -> "Aftermath":
         """How a house stands when everything is over and nobody raises any more."""
-        reports = [await world.report(spec.id) for spec in world.house.directory.snapshot.providers]
+        providers = [spec.id for spec in world.house.directory.snapshot.providers]
+        reports = [await world.report(name) for name in providers]
+        flaws = [f"{name}: {flaw}" for name in providers if (flaw := world.provider_actor(name)._flaw())]
         stats = await world.house.system.ask("aggregator", GetStats())
         assert isinstance(stats, Stats)
-        return cls(world, reports, stats, world.cell("router").actor, who_is_behind(world))
+        return cls(world, reports, stats, world.cell("router").actor, flaws + who_is_behind(world))
 
     def wrongs(self) -> list[str]:
         """What must not be, beyond the laws of every run."""
@@ -274,7 +276,7 @@ class Aftermath:
         found += world.books.against(self.stats, world.uncounted)
         awards = Counter(permit_id.partition("/")[0] for permit_id in world.watch.permits)
         found += [f"{query} asked for {count} permits" for query, count in awards.items() if count > AWARDS_MAX]
-        return found + self.behind + self._unfit_answers() + self._counted_otherwise() + self._left_at_the_router()
+        return found + self.flaws + self._unfit_answers() + self._counted_otherwise() + self._left_at_the_router()
 
     def _unfit_answers(self) -> list[str]:
         """Clients whose answer came late, was cut, or is an error that is documented nowhere."""
