@@ -55,7 +55,8 @@ def policy_faults(
     """
     names = frozenset(name for server in servers for name in server.models)
     takes_any = any(server.takes_any for server in servers)
-    known = _Known(frozenset(server.id for server in servers), strategies, None if takes_any else names, names, aliases)
+    ids = frozenset(server.id for server in servers)
+    known = _Known(servers, ids, strategies, None if takes_any else names, names, aliases)
     faults: list[Fault] = []
     if default_provider and default_provider not in known.providers:
         faults.append(Fault(("default_provider",), f"there is no provider {default_provider!r}"))
@@ -86,6 +87,7 @@ def policy_faults(
 
 @dataclass(frozen=True, slots=True)
 class _Known:
+    servers: Sequence[Server]
     providers: frozenset[str]
     strategies: Container[str]
     models: Collection[str] | None
@@ -151,6 +153,8 @@ def _circle_starts(steps: Mapping[str, str]) -> Iterator[str]:
 
 def _pool_faults(pool: PoolSpec, known: _Known) -> Iterator[Fault]:
     path: Path = ("pools", pool.model)
+    if known.models is not None and pool.model not in known.models:
+        yield Fault(path, "no provider serves a model of this name")
     yield from known.strategy_faults((*path, "strategy"), pool.strategy)
     for index, rule in enumerate(pool.rules):
         at: Path = (*path, "rules", index)
@@ -160,7 +164,13 @@ def _pool_faults(pool: PoolSpec, known: _Known) -> Iterator[Fault]:
             yield Fault((*at, "redirect"), f"redirects {pool.model!r} to itself")
         elif rule.redirect:
             yield from known.target_faults((*at, "redirect"), rule.redirect)
-    yield from _chain_faults((*path, "failover", "chain"), pool.chain, known)
+    at = (*path, "failover", "chain")
+    faults = list(_chain_faults(at, pool.chain, known))
+    yield from faults
+    named = {name for step in pool.chain for name in step.providers}
+    is_closed = bool(pool.chain) and not faults and all(step.providers for step in pool.chain)
+    if is_closed and not any(server.id in named and server.can_take(pool.model) for server in known.servers):
+        yield Fault(at, f"no provider in it serves {pool.model!r}, and nobody else would be asked")
 
 
 def _chain_faults(path: Path, chain: Sequence[ChainStep], known: _Known) -> Iterator[Fault]:

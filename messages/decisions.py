@@ -2,7 +2,7 @@
 
 from messages.base import Message, message
 from messages.policy import NORMAL
-from messages.routing import Bid, RequestProfile
+from messages.routing import Bid, LeftOut, RequestProfile
 
 
 @message("routing.candidate")
@@ -99,6 +99,23 @@ class Decisions(Message):
     """Records, newest first."""
 
     decisions: tuple[Decision, ...]
+
+
+@message("routing.get_reasons")
+class GetReasons(Message):
+    """A courier whose attempts are spent asks why the other candidates were not called. Answered by ``Reasons``."""
+
+    query_id: str
+
+
+@message("routing.reasons")
+class Reasons(Message):
+    """Of the last round of a request: its candidates that were not called, as far as is known to the router."""
+
+    left_out: tuple[LeftOut, ...]
+    """Those whose call was called off first: ``late``; then those of the plan, by rank: ``not_called``."""
+    more: int = 0
+    """Others there are."""
 
 
 @message("routing.router_stats")

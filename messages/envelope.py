@@ -31,6 +31,12 @@ class Fault(StrEnum):
     """The handler returned without an answer: a bug in the actor."""
 
 
+FALLEN = (Fault.CRASHED, Fault.SILENT)
+"""Of these the question itself may be the cause."""
+AGAIN = (*FALLEN, Fault.RESTARTING)
+"""After these a question may be put once more."""
+
+
 @message("envelope.undelivered")
 class Undelivered(Message):
     """The runtime's own answer to a question that has no better one."""

@@ -39,6 +39,10 @@ class Retry(StrEnum):
     """The same answer would come from everybody."""
 
 
+DEADLINE = "deadline"
+"""The ``Failure.code`` of a call that the end of its request's time broke off."""
+
+
 @message("failures.failure")
 class Failure(Message):
     """Why an attempt did not succeed."""

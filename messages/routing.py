@@ -93,6 +93,8 @@ class RouteError(StrEnum):
     """A second call is not worth it, or over its share. Never told to a client."""
 
 
+CRASHES_MAX = 2
+"""Handlers that may fall over a request before it is given up: one odd request must not take a pool out."""
 _HEDGE_MARK = "+"
 
 
@@ -180,6 +182,8 @@ class RouteQuery(Message):
     """False: answer at once, never queue (dry runs)."""
     hedge: bool = False
     """True: the call is under way and overdue, and this asks where to send a second one beside it (``hedge_query_id``)."""
+    crashed: tuple[str, ...] = ()
+    """Handlers that fell over this request before: providers that were to bid by their ids, others by any name of their own."""
 
 
 @message("routing.call_for_bids", bounded=True, pure=True)
@@ -326,6 +330,8 @@ class RoutePlan(Message):
     """Whom to send a copy at once, to find out how it is doing."""
     is_led: bool = False
     """True: the first choice explores. It fails at once and for next to nothing, if it fails; the next is the strategy's."""
+    crashed: tuple[str, ...] = ()
+    """Providers that fell over the calls for bids of this query, beyond those it came with."""
 
 
 @message("routing.left_out")
@@ -352,6 +358,8 @@ class NoRoute(Message):
     """Seconds after which asking again may succeed."""
     reject: str = ""
     """The reason a rule gave for rejecting the request."""
+    crashed: tuple[str, ...] = ()
+    """As ``RoutePlan``."""
 
 
 @message("routing.claimed")

@@ -45,14 +45,17 @@ class EdgeRequest:
 
 
 class EdgeSink(Protocol):
-    """Where the answer goes. ``start`` once, ``write`` any number of times, then ``end`` or ``abort``."""
+    """Where the answer goes: ``whole``; or, of a stream, ``start``, any number of ``write``, then ``end`` or ``abort``."""
 
     @property
     def has_started(self) -> bool:
         """Whether status and headers are on their way, so that no other answer can be given."""
 
-    async def start(self, status: int, headers: Headers, length: int | None) -> None:
-        """Send status and headers; ``length`` in bytes, or None where the end is not known yet. Raises ``ClientGone``."""
+    async def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send an answer that is at hand; it counts as given once this has come back. Raises ``ClientGone``."""
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send status and headers of a stream. Raises ``ClientGone``."""
 
     async def write(self, chunk: bytes) -> None:
         """Send a chunk; waits while the client is slow. Raises ``ClientGone``."""

@@ -11,6 +11,7 @@ from actors.provider.limits import Hindrance, Hold, Limits
 from actors.provider.models import NOTHING_KNOWN
 from actors.provider.overdue import overdue_ages
 from actors.provider.standing import Standing
+from actors.requirements import too_long_an_answer, too_long_for_window
 from messages.control import ProviderSpec
 from messages.routing import Bid, CallForBids, NoBid, NoBidReason
 
@@ -143,9 +144,9 @@ def _reading(evidence: ModelEvidence, prompt_tokens: int) -> tuple[float, float]
 
 def _too_long(spec: ProviderSpec, wanted: int, max_tokens: int | None, offered: Offered) -> NoBid:
     if wanted > offered.context_window:
-        detail = f"about {wanted} tokens do not fit into {offered.context_window:.0f}"
+        detail = too_long_for_window(wanted, offered.context_window)
     else:
-        detail = f"max_tokens {max_tokens} > {offered.output_tokens_max:.0f}, the longest answer of the model"
+        detail = too_long_an_answer(max_tokens or 0, offered.output_tokens_max)
     return NoBid(spec.id, NoBidReason.CONTEXT_TOO_LONG, None, detail)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from itertools import combinations
 
+from actors.requirements import missing_of
 from messages.control import ProviderSpec
 
 CAPABILITIES_LISTED_MAX = 8
@@ -62,7 +63,7 @@ class Catalog:
 
     def missing(self, needs: tuple[str, ...]) -> str:
         """The capabilities of ``needs`` (sorted) that are not there, separated by commas; empty if all are."""
-        return ", ".join(need for need in needs if need not in self._capabilities)
+        return missing_of(needs, self._capabilities)
 
     def beyond(self, needs: tuple[str, ...]) -> int:
         """How many capabilities are not among ``needs``. Not for the hot path."""

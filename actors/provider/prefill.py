@@ -69,7 +69,7 @@ class Prefill:
 
     def scale(self, prompt_tokens: int) -> float:
         """F(P) / F."""
-        tokens: float = prompt_tokens
+        tokens = float(prompt_tokens)
         if tokens > self._longest:
             tokens = self._longest
         elif tokens < self._shortest:
@@ -91,7 +91,7 @@ class Prefill:
         total = self._weight + weight
         self._weight = total = total if total < WEIGHT_MAX else WEIGHT_MAX
         gain = weight / total
-        tokens: float = prompt_tokens
+        tokens = float(prompt_tokens)
         longer = tokens - self._prompt
         later = (seconds - output_s) / idle_s - self._time
         self._prompt += gain * longer

@@ -6,7 +6,7 @@ together is for ``verdict``.
 A provider's status is one word, so saying one forgets the last: ``ready`` or ``unchecked`` lets it take calls (and whether
 it is ready, health finds out), ``disabled`` switches it off, ``unavailable`` and ``auth_failed`` keep it from calls until
 something else is said. ``enabled`` alone switches the provider and leaves what was said of its status. The last provider
-may be taken out: then there is nobody to ask, and every request is refused.
+may be taken out if no rule, tenant or pool needs it: then there is nobody to ask, and every request is refused.
 """
 
 from collections.abc import Callable, Iterable

@@ -118,4 +118,6 @@ def _in_file(path: Path, file: ConfigSnapshot, overlay: Overlay, together: Confi
         if name in places and name not in overlay.rules:
             return ("rules", places[name], *path[2:])
         return ("providers",)
+    if path[:1] == ("pools",) and path[1] not in [pool.model for pool in file.pools]:
+        return ("providers",)
     return path

@@ -3,7 +3,7 @@
 Owns: the routing table, the memory of the strategies, the open queries and the queue of those that wait, the open plans,
 the decision records, and the count of its own decisions.
 Accepts: ``RouteQuery`` (answered by ``RoutePlan`` or ``NoRoute``), ``Gathered``, ``Claimed``, ``Withdraw``,
-``CapacityFreed``, ``CallEnded``, ``Configured``, its own ``Timer``, and the questions of the admin API.
+``CapacityFreed``, ``CallEnded``, ``Configured``, its own ``Timer``, and questions about its records.
 Always: every query is answered exactly once; no plan names a provider that did not bid; no wake-up is lost (see
 ``queue``); nothing it keeps grows without bound.
 
@@ -26,21 +26,18 @@ from actors.router.pending import ANSWERED, Pending, State, head_start_s, is_dry
 from actors.router.plans import STALE_S, OpenPlans
 from actors.router.policy import Course, Policy
 from actors.router.queue import PAUSE_S, WaitingQueue, waits_on
-from actors.router.recorder import WITHDRAWN, Recorder
+from actors.router.recorder import WITHDRAWN, Question, Recorder
 from actors.router.rounds import Rounds
 from actors.router.strategies import STRATEGIES
 from actors.router.strategies.base import Ask, Memories, Ranked, Strategy
 from actors.router.table import Entry, RoutingTable
 from messages.calls import AttemptKind, CallEnded, Outcome
 from messages.control import ConfigSnapshot, Configured, Timer
-from messages.decisions import GetDecision, GetRouterStats, RecentDecisions, StrategyFailed
+from messages.decisions import GetDecision, GetReasons, GetRouterStats, RecentDecisions, StrategyFailed
 from messages.policy import NORMAL
 from messages.routing import CapacityFreed, Claimed, Gathered, RequestProfile, RouteError, RouteQuery, Withdraw
 
-RouterMail = (
-    RouteQuery | Gathered | Claimed | Withdraw | CapacityFreed | CallEnded | GetDecision | RecentDecisions | GetRouterStats
-)
-_CRASHES_MAX = 2
+RouterMail = RouteQuery | Gathered | Claimed | Withdraw | CapacityFreed | CallEnded | Question | GetRouterStats
 _NOBODY: list[str] = []
 _ASKING, _DONE, _EXPLORE, _SUCCESS = State.ASKING, State.DONE, AttemptKind.EXPLORE, Outcome.SUCCESS
 """A global is read faster than a member of an enum."""
@@ -152,7 +149,7 @@ class RouterActor:
         self._ask(pending, now, context)
 
     def _ask(self, pending: Pending, now: float, context: Context) -> None:
-        entries = select(pending, self._policy, self._routing.fanout, context.rng)
+        entries = select(pending, self._policy, self._routing.fanout, self._plans.counts, context.rng)
         if entries:
             self._fan_out(pending, entries, now, context)
         else:
@@ -184,7 +181,7 @@ class RouterActor:
                 return
         held = self._queue.held_from(pending) if waiting and not pending.is_dry else _NOBODY
         found = offers(pending, counts, held)
-        if len(found.tiers[0]) != len(pending.asked) and pending.crashes() >= _CRASHES_MAX:
+        if pending.is_odd(answers):
             self._refuse(pending, context, RouteError.SELECTION_FAILED)
         elif found:
             self._plan(pending, rank(pending, found, ask, context.rng), context)
@@ -349,11 +346,8 @@ class RouterActor:
             self._exploring.ended(message.provider, message.outcome is _SUCCESS)
         self._record.note_end(message)
 
-    def _on_get_decision(self, message: GetDecision, context: Context) -> None:
-        context.reply(self._record.find(message.decision_id))
-
-    def _on_recent(self, message: RecentDecisions, context: Context) -> None:
-        context.reply(self._record.recent(message.limit))
+    def _on_asked(self, message: Question, context: Context) -> None:
+        context.reply(self._record.answer(message))
 
     def _on_get_stats(self, message: GetRouterStats, context: Context) -> None:
         context.reply(self._record.stats(len(self._queue.waiting)))
@@ -393,8 +387,9 @@ METHODS: dict[type, Callable[[RouterActor, Any, Context], None]] = {
     CapacityFreed: RouterActor._on_freed,
     Timer: RouterActor._on_timer,
     Configured: RouterActor._on_configured,
-    GetDecision: RouterActor._on_get_decision,
-    RecentDecisions: RouterActor._on_recent,
+    GetDecision: RouterActor._on_asked,
+    RecentDecisions: RouterActor._on_asked,
+    GetReasons: RouterActor._on_asked,
     GetRouterStats: RouterActor._on_get_stats,
 }
 """What takes which message: one look-up where a match would try class after class, four times a request."""

@@ -4,13 +4,13 @@ from collections.abc import Iterable
 
 from actors.kernel import Context
 from actors.router.decision import CHOICES_MAX
-from actors.router.pending import Pending
+from actors.router.pending import REQUIREMENTS, Pending
 from actors.router.recorder import Recorder
 from actors.router.strategies.base import Ranked
 from actors.router.strategies.guard import guarded_learn
 from actors.router.table import RoutingTable
 from actors.router.verdict import judge
-from messages.routing import Bid, Choice, NoRoute, RouteError, RoutePlan, RouteQuery
+from messages.routing import Bid, Choice, Exclusion, NoRoute, RouteError, RoutePlan, RouteQuery
 
 
 def plan_of(pending: Pending, decision_id: str, way: Ranked, copy: Bid | None = None) -> RoutePlan:
@@ -24,7 +24,8 @@ def plan_of(pending: Pending, decision_id: str, way: Ranked, copy: Bid | None = 
         ]
     )
     copied = None if copy is None else Choice(copy.provider, 0.0, copy.expected_s, copy.cost_usd, copy.tokens, copy.overdue_s)
-    return RoutePlan(query_id, decision_id, pending.generation, model, strategy, choices, hedge_after_s, copied, pending.is_led)
+    generation, is_led, crashed = pending.generation, pending.is_led, pending.crashed
+    return RoutePlan(query_id, decision_id, generation, model, strategy, choices, hedge_after_s, copied, is_led, crashed)
 
 
 def teach(pending: Pending, ranked: Ranked) -> None:
@@ -44,12 +45,15 @@ def no_route(
     ``wait_s`` is how long the queue would take, where it knows.
     """
     now = context.now()
-    left_out = tuple(pending.reasons())
-    course = pending.course
-    verdict = judge(pending.route.model, left_out, now, error, course.detail if error is course.error else "", wait_s)
+    reasons, course = pending.reasons(), pending.course
+    left_out = pending.by_first_stage(reasons)
+    # Nobody has what is needed: then it is no matter whom policy leaves out. Else those count for what they were not asked for.
+    counted = left_out if all(left.reason in REQUIREMENTS or left.reason == Exclusion.PIN for left in left_out) else reasons
+    detail = course.detail if error is course.error else ""
+    verdict = judge(pending.route.model, left_out, now, error, detail, wait_s, counted)
     decision_id = record.refusal(pending, note or verdict.error, now, context)
-    query_id = pending.query.query_id
-    return NoRoute(query_id, decision_id, verdict.error, verdict.detail, left_out, verdict.retry_after_s, course.reject)
+    query_id, error, detail, wait_s = pending.query.query_id, verdict.error, verdict.detail, verdict.retry_after_s
+    return NoRoute(query_id, decision_id, error, detail, left_out, wait_s, course.reject, pending.crashed)
 
 
 def no_start(

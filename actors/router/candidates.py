@@ -1,8 +1,8 @@
 """Who is asked, and who of those that bid can be taken: the stages of a decision before its strategy."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import attrgetter
 from random import Random
 
 from actors.router.pending import Pending
@@ -16,10 +16,15 @@ _KNEE = 8
 """Calls a provider is thought to serve side by side before one slows the other, until it shows otherwise."""
 _PRESSURE = 0.9
 """Weight of queueing that is only feared: soft 0.3 × wait weight 3 (docs/routing.md)."""
+_NUMBER = attrgetter("number")
+_NOBODY: Ranked = []
 
 
-def select(pending: Pending, policy: Policy, fanout: int, rng: Random) -> tuple[Entry, ...]:
-    """Say who is asked first; note who may be asked if they do not bid (``kept``), and who not at all (``left_out``)."""
+def select(pending: Pending, policy: Policy, fanout: int, planned: dict[str, int], rng: Random) -> tuple[Entry, ...]:
+    """Say who is asked first; note who may be asked if they do not bid (``kept``), and who not at all (``left_out``).
+
+    ``planned`` are the open plans by provider.
+    """
     course, query = pending.course, pending.query
     if course.is_plain and not query.tried and not query.refused:
         # The usual case: nothing is done for each candidate.
@@ -31,12 +36,12 @@ def select(pending: Pending, policy: Policy, fanout: int, rng: Random) -> tuple[
         pending.seen = len(kept)
         return kept
     memory = pending.memory
-    memory.freshen(pending.began_at)
+    memory.freshen(pending.began_at, memory.winner in planned)
     is_as_before = memory.asked_of is kept and not memory.fresh and course.is_plain
     if is_as_before and not pending.home and not pending.strategy.is_foreign:
         asked = memory.asked
     else:
-        asked = in_place(pending, _sample(pending, policy, fanout, rng))
+        asked = in_place(_sample(pending, policy, fanout, rng))
     pending.seen = len(asked)
     return asked
 
@@ -54,7 +59,7 @@ def _sample(pending: Pending, policy: Policy, count: int, rng: Random) -> list[E
     left = count - len(sure)
     if course.chain is not None or not left:
         return [*sure, *group[:left]]
-    return [*sure, *_drawn(pending, policy, group, left, rng)] if sure else _drawn(pending, policy, group, left, rng)
+    return [*sure, *_drawn(pending, policy, group, left, rng)]
 
 
 def _level(pending: Pending, entry: Entry) -> tuple[bool, int, int, bool, int]:
@@ -71,42 +76,40 @@ def _drawn(pending: Pending, policy: Policy, kept: tuple[Entry, ...], count: int
     if kept is not course.entries:
         places = {entry.id for entry in kept}
         order = [entry for entry in order if entry.id in places]
-    leaders = [bid.provider for _, bid in memory.ranking] if strategy.keeps_leaders else []
+    leaders = memory.ranking if strategy.keeps_leaders else _NOBODY
     if leaders and kept is not pending.route.entries:
         allowed = {entry.id for entry in kept}
-        leaders = [name for name in leaders if name in allowed]
+        leaders = [pair for pair in leaders if pair[1].provider in allowed]
     wanted = max(1, count // 4, count - len(leaders)) if leaders else count
     if strategy.is_foreign:
         first, why = guarded_narrow(strategy, order, memory, rng, wanted)
         pending.failure = pending.failure or why
     else:
         first = strategy.narrow(order, memory, rng, wanted)
+    names = {entry.id for entry in first}
     if leaders:
-        _lead(pending, leaders, first, count)
+        _lead(pending, leaders, first, names, count)
     winner = memory.winner
-    if strategy.keeps_winner and winner and winner not in [entry.id for entry in first]:
-        place = pending.route.places.get(winner)
-        if place is not None:
-            entry = pending.route.entries[place]
-            if kept is pending.route.entries or entry in kept:
-                first[-1] = entry
+    if strategy.keeps_winner and winner and winner not in names and (place := pending.route.places.get(winner)) is not None:
+        entry = pending.route.entries[place]
+        if kept is pending.route.entries or entry in kept:
+            first[-1] = entry
     if pending.home and pending.home not in [entry.id for entry in first]:
         first[:1] = [entry for entry in kept if entry.id == pending.home] or first[:1]
     return first
 
 
-def _lead(pending: Pending, leaders: list[str], first: list[Entry], count: int) -> None:
-    """Fill ``first`` up to ``count`` with the best of the last sample."""
+def _lead(pending: Pending, leaders: Ranked, first: list[Entry], names: set[str], count: int) -> None:
+    """Fill ``first`` up to ``count`` with the best of the last sample. ``names``: who is in it."""
     places, entries = pending.route.places, pending.route.entries
     # Whoever is drawn and leads leaves a place to one more leader.
-    names = [entry.id for entry in first]
-    free = count - len(first)
-    for name in leaders:
-        if free <= 0:
+    for _, bid in leaders:
+        if len(first) >= count:
             return
-        if name not in names and name in places:
-            first.append(entries[places[name]])
-            free -= 1
+        name = bid.provider
+        if name not in names and (place := places.get(name)) is not None:
+            first.append(entries[place])
+            names.add(name)
 
 
 def remember(pending: Pending, ranked: Ranked) -> None:
@@ -126,15 +129,15 @@ def remember(pending: Pending, ranked: Ranked) -> None:
 
 
 def next_batch(pending: Pending, policy: Policy, count: int) -> tuple[Entry, ...]:
-    """Those to ask after the ones who were: none of them could take the call. Empty: all were asked."""
-    kept = pending.kept
-    if pending.seen >= len(kept):
+    """Those to ask next, for nobody asked so far can take the call; none of them lacks what it needs. Empty: nobody is left."""
+    if pending.seen >= len(pending.kept):
         return ()
-    answered, may_be_asked = pending.by_provider(), {entry.id for entry in kept}
+    pending.leave_out_unable()
+    answered, may_be_asked = pending.by_provider(), {entry.id for entry in pending.kept}
     order, _ = policy.order(pending.course)
     others = [entry for entry in order if entry.id in may_be_asked and entry.id not in answered]
     others.sort(key=lambda entry: _level(pending, entry))
-    found = in_place(pending, others[:count])
+    found = in_place(others[:count])
     pending.seen += len(found)
     return found
 
@@ -166,12 +169,10 @@ def _filter(pending: Pending, refused: tuple[str, ...]) -> tuple[Entry, ...]:
     return course.entries if len(kept) == len(course.entries) else tuple(kept)
 
 
-def in_place(pending: Pending, entries: Sequence[Entry]) -> tuple[Entry, ...]:
+def in_place(entries: list[Entry]) -> tuple[Entry, ...]:
     """``entries`` in the order of their definition, so that nothing depends on the order of a sample."""
-    places, all_entries = pending.route.places, pending.route.entries
-    found = [places[entry.id] for entry in entries]
-    found.sort()
-    return tuple([all_entries[place] for place in found])
+    entries.sort(key=_NUMBER)
+    return tuple(entries)
 
 
 READY, UNHEALTHY, OUTSIDE, OUTSIDE_UNHEALTHY, FULL = range(5)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from actors.router.pending import Pending
 from actors.router.strategies.base import Ranked
 from actors.router.table import Route
-from messages.calls import CallEnded
-from messages.decisions import AttemptRecord, Candidate, Decision
-from messages.routing import Bid, Exclusion, NoBid, NoBidReason, RouteQuery
+from actors.router.verdict import LATE, NAMED_MAX, NOT_CALLED
+from messages.calls import CallEnded, Outcome
+from messages.decisions import AttemptRecord, Candidate, Decision, Reasons
+from messages.routing import Bid, Exclusion, LeftOut, NoBid, NoBidReason, RouteQuery
 
 LISTED_MAX = 64
 """Candidates listed one by one; of the others a record tells how many there are for each reason."""
@@ -84,6 +85,22 @@ class Kept:
             explored=pending.explored if pending is not None else "",
             hedges=self.hedges,
         )
+
+    def reasons(self) -> Reasons:
+        """Why the candidates of the last round were not called, as far as the router knows. Costs what it names."""
+        pending = self.pending
+        if pending is None:
+            return Reasons(())
+        last = {ended.provider: ended for _, ended in self.attempts}
+        late = [name for name, ended in last.items() if ended.outcome is not Outcome.FAILED]
+        found = [LeftOut(name, LATE) for name in late]
+        found += [LeftOut(bid.provider, NOT_CALLED) for _, bid in self.ranked or () if bid.provider not in late]
+        found += [left for left in pending.by_first_stage(pending.reasons()) if left.provider not in late]
+        told = {left.provider for left in found}
+        others = [entry.id for entry in pending.route.entries if entry.id not in told]
+        room = max(0, NAMED_MAX - len(found))
+        named = (*found, *pending.by_first_stage([LeftOut(name, Exclusion.NOT_SAMPLED) for name in others[:room]]))
+        return Reasons(named[:NAMED_MAX], len(found) + len(others) - min(len(named), NAMED_MAX))
 
 
 class DecisionLog:
@@ -168,22 +185,24 @@ def _candidates(pending: Pending, ranked: Ranked) -> list[Candidate]:
     barred = {provider: (reason, detail) for provider, reason, detail in pending.barred}
     found: list[Candidate] = []
     for name in pending.known:
-        answer = answers.get(name)
+        answer, detail = answers.get(name), ""
         if isinstance(answer, Bid):
             found.append(_of_bid(answer, scores.get(name), barred.get(name), name in pending.course.outside))
-        elif isinstance(answer, NoBid):
-            found.append(_out(name, answer.reason, answer.detail))
+            continue
+        if isinstance(answer, NoBid):
+            reason, detail = str(answer.reason), answer.detail
         elif name in left_out:
-            found.append(_out(name, left_out[name].reason, left_out[name].detail))
+            reason, detail = left_out[name].reason, left_out[name].detail
         elif name in asked:
             # The client left, or the round was lost, before the answers came home.
-            found.append(_out(name, NoBidReason.TIMEOUT, "had not answered yet"))
+            reason, detail = NoBidReason.TIMEOUT, "had not answered yet"
         elif name in waiting:
-            found.append(_out(name, Exclusion.NOT_SAMPLED))
-        elif name in pending.route.pinned_out:
-            found.append(_out(name, Exclusion.PIN))
+            reason = Exclusion.NOT_SAMPLED
         else:
-            found.append(_without_model(name))
+            reason = Exclusion.PIN if name in pending.route.pinned_out else Exclusion.MODEL
+        if (why := pending.lacking(name, reason)) is not None:
+            reason, detail = why
+        found.append(_out(name, reason, detail))
     return found
 
 

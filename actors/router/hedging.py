@@ -68,6 +68,8 @@ class Hedging:
         """Where a hedge goes, best first, or why there is none. Pays for it out of the share of ``requests`` so far."""
         if not self._is_on:
             return "hedging is off"
+        if pending.is_odd(pending.answers):
+            return "handlers fell over the request"
         if is_queueing:
             return "requests wait in the queue"
         if not self.share.may_pay(requests):

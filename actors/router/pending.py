@@ -1,15 +1,17 @@
 """A query on its way through the router: from its first round until it is answered."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from actors.kernel import ReplySlot
+from actors.requirements import lacking
 from actors.router.policy import Course
 from actors.router.strategies.base import Memory, Strategy
 from actors.router.table import Entry, Route
 from messages.policy import NORMAL
-from messages.routing import Bid, Exclusion, LeftOut, NoBid, NoBidReason, RouteQuery
+from messages.routing import CRASHES_MAX, Bid, Exclusion, LeftOut, NoBid, NoBidReason, RouteQuery
 
 _DRY_RUN = "explain-"
 
@@ -28,6 +30,14 @@ def head_start_s(priority: int, wait_max_s: float) -> float:
 def is_dry_run(query: RouteQuery) -> bool:
     """Whether a query is only decided and recorded: its id begins with ``explain-`` and it may not wait."""
     return not query.may_wait and query.query_id.startswith(_DRY_RUN)
+
+
+REQUIREMENTS = {NoBidReason.CONTEXT_TOO_LONG, NoBidReason.MISSING_CAPABILITY, NoBidReason.MODEL_UNAVAILABLE}
+"""What a candidate does not have: the stage between the request's own exclusions and tenant, pool and rules."""
+SAID_BEFORE = {
+    Exclusion.MODEL, Exclusion.PIN, Exclusion.TRIED, Exclusion.REFUSED, Exclusion.EXCLUDED, Exclusion.TAGS,
+}  # fmt: skip
+"""Reasons of the stages before it."""
 
 
 class State(Enum):
@@ -111,6 +121,8 @@ class Pending:
     """Who is explored by the plan."""
     is_led: bool = False
     """It is asked before the strategy's choice; False: it gets a copy."""
+    crashed: tuple[str, ...] = ()
+    """Who fell over a call for bids of any of its rounds, and is not in the query."""
 
     @property
     def order(self) -> tuple[float, int]:
@@ -144,9 +156,18 @@ class Pending:
         """Providers not asked because they refused the award of the plan before."""
         return [left.provider for left in self.left_out if left.reason == Exclusion.REFUSED]
 
-    def crashes(self) -> int:
-        """How many handlers this query has crashed in this round."""
-        return sum(1 for answer in self.answers if type(answer) is NoBid and answer.reason == NoBidReason.CRASHED)
+    def is_odd(self, answers: Sequence[Bid | NoBid]) -> bool:
+        """Note who fell over it; whether handlers have fallen over its request as often now as they may, here or elsewhere.
+
+        Who falls over its call for bids round after round is one handler.
+        """
+        before = self.query.crashed
+        for answer in answers:
+            if type(answer) is NoBid and answer.reason == NoBidReason.CRASHED:
+                provider = answer.provider
+                if provider not in before and provider not in self.crashed:
+                    self.crashed += (provider,)
+        return len(before) + len(self.crashed) >= CRASHES_MAX
 
     def reasons(self) -> list[LeftOut]:
         """Everybody who is not in the plan, and why, in the order of definition of those asked."""
@@ -158,3 +179,31 @@ class Pending:
         place = self.route.places
         found.sort(key=lambda left: place.get(left.provider, len(place)))
         return found
+
+    def lacking(self, provider: str, reason: str) -> tuple[NoBidReason, str] | None:
+        """What a candidate left out for ``reason`` lacks that the request needs, if that is asked before; None: nothing.
+
+        Looked up when a record or an error is made, so that a decision pays nothing for it.
+        """
+        place = self.route.places.get(provider)
+        if place is None or reason in SAID_BEFORE or reason in REQUIREMENTS:
+            return None
+        entry = self.route.entries[place]
+        return lacking(entry.spec, entry.offers.get(self.route.model), self.query.profile)
+
+    def leave_out_unable(self) -> None:
+        """Keep only those who have answered in this round, and those who have what the request needs."""
+        answered, kept, unable = self.by_provider(), list[Entry](), list[LeftOut]()
+        for entry in self.kept:
+            why = None if entry.id in answered else self.lacking(entry.id, Exclusion.NOT_SAMPLED)
+            if why is None:
+                kept.append(entry)
+            else:
+                unable.append(LeftOut(entry.id, why[0], why[1]))
+        if unable:
+            self.kept, self.left_out = tuple(kept), self.left_out + tuple(unable)
+
+    def by_first_stage(self, left_out: list[LeftOut]) -> tuple[LeftOut, ...]:
+        """``left_out``, each with the reason of the first stage that has one: what a provider lacks goes before policy."""
+        found = [(left, self.lacking(left.provider, left.reason)) for left in left_out]
+        return tuple([left if why is None else LeftOut(left.provider, why[0], why[1]) for left, why in found])

@@ -8,6 +8,7 @@ on with all stages asked anew for the new name, and never in a circle.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from actors.requirements import lacking
 from actors.router.chain import Chain, Step
 from actors.router.rules.book import RuleBook
 from actors.router.rules.compiled import CompiledRule
@@ -211,7 +212,7 @@ class Policy:
             redirect = label_rule.redirect if label_rule is not None else ""
             chain.redirect = "" if redirect and self._is_here(redirect, route) else redirect
             if not chain.redirect and self._has_rules:
-                self._match(route, facts, chain)
+                self._match(route, facts, chain, tenant)
             if chain.reject is not None or not chain.redirect or self._is_here(chain.redirect, route):
                 break
             # By what a name leads to: a circle is one under an alias too.
@@ -247,20 +248,30 @@ class Policy:
         there = self._table.find(name)
         return there is not None and there.model == route.model and there.entries == route.entries
 
-    def _match(self, route: Route, facts: Facts, chain: _Chain) -> None:
+    def _match(self, route: Route, facts: Facts, chain: _Chain, tenant: TenantSpec) -> None:
         """Let the first rule that matches take its actions. One that looks at candidates matches if it may hold for one.
 
+        Candidates are those whom the request's needs, tenant and pool leave in: who cannot be taken anyway makes no rule match.
         A rule that led here by a redirect is not asked again: it may well match the name as the client wrote it.
         """
         for rule in self._book.candidates(facts.profile.model, route.model, facts.profile.tenant):
             if rule.rule.name in chain.names:
                 continue
             verdict = rule.verdict(facts, None)
-            if verdict is None and not any(_may_hold(rule, entry, facts) for entry in route.entries):
+            if verdict is None and not any(
+                _may_hold(rule, entry, facts) and self._stands(entry, route, facts, tenant) for entry in route.entries
+            ):
                 continue
             if verdict is not False:
                 chain.take(rule, is_selective=verdict is None)
                 return
+
+    def _stands(self, entry: Entry, route: Route, facts: Facts, tenant: TenantSpec) -> bool:
+        """Whether what comes before the rules leaves a candidate in. What the request excludes by a hint is not looked at."""
+        chain, allowed = self._chains.get(route.model), tenant.allowed_providers
+        if (allowed is not None and entry.id not in allowed) or (chain is not None and chain.place(entry.id) is None):
+            return False
+        return lacking(entry.spec, entry.offers.get(route.model), facts.profile) is None
 
     def _sift(self, course: Course, tenant: TenantSpec, chain: _Chain) -> None:
         """Leave out whom tenant, pool and rule do not allow."""

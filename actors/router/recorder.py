@@ -12,9 +12,11 @@ from actors.router.pending import Pending, is_dry_run
 from actors.router.strategies.base import Ranked
 from actors.router.table import Route, RoutingTable
 from messages.calls import CallEnded, Outcome
-from messages.decisions import DecisionFound, Decisions, RouterStats
+from messages.decisions import DecisionFound, Decisions, GetDecision, GetReasons, Reasons, RecentDecisions, RouterStats
 from messages.routing import RouteQuery, request_of
 
+Question = GetDecision | RecentDecisions | GetReasons
+"""What is answered from the records alone."""
 WITHDRAWN = "withdrawn"
 """In place of an error in the record of a request whose client left while it waited: nobody's failure."""
 _SUCCESS, _FAILED, _NOT_SENT = Outcome.SUCCESS, Outcome.FAILED, Outcome.NOT_SENT
@@ -128,14 +130,15 @@ class Recorder:
             return
         self._log.note_attempt(ended)
 
-    def find(self, decision_id: str) -> DecisionFound:
-        """The record with that id."""
-        kept = self._log.find(decision_id)
+    def answer(self, question: Question) -> DecisionFound | Decisions | Reasons:
+        """The record with an id, the newest records, newest first, or why candidates of a request were not called."""
+        if isinstance(question, RecentDecisions):
+            return Decisions(tuple(kept.message(self._seed) for kept in self._log.recent(question.limit)))
+        if isinstance(question, GetReasons):
+            asked = self._log.by_query.get(question.query_id)
+            return Reasons(()) if asked is None else asked.reasons()
+        kept = self._log.find(question.decision_id)
         return DecisionFound(None if kept is None else kept.message(self._seed))
-
-    def recent(self, count: int) -> Decisions:
-        """The newest records, newest first."""
-        return Decisions(tuple(kept.message(self._seed) for kept in self._log.recent(count)))
 
     def stats(self, waiting: int) -> RouterStats:
         """The counts, and how long decisions took (from the query, or its turn, to the answer)."""

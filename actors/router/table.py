@@ -25,6 +25,8 @@ class Entry:
     tags: frozenset[str]
     offers: Mapping[str, ModelSpec] = field(default_factory=dict, repr=False, compare=False)
     """What it lists, by public name."""
+    number: int = field(default=0, repr=False, compare=False)
+    """Its place in the order of definition."""
 
     def can_take(self, model: str) -> bool:
         """Whether it lists ``model``, or takes any name."""
@@ -76,7 +78,7 @@ class RoutingTable:
     @staticmethod
     def build(snapshot: ConfigSnapshot) -> "RoutingTable":
         """Index a snapshot. Costs what the configuration holds; done once for each generation."""
-        entries = [_entry(spec) for spec in snapshot.providers]
+        entries = [_entry(spec, number) for number, spec in enumerate(snapshot.providers)]
         by_model: dict[str, list[Entry]] = {}
         by_kind: dict[str, list[Entry]] = {}
         for entry in entries:
@@ -130,9 +132,9 @@ class RoutingTable:
         return Route.to(model, entries, others)
 
 
-def _entry(spec: ProviderSpec) -> Entry:
+def _entry(spec: ProviderSpec, number: int) -> Entry:
     offers = {model.name: model for model in spec.models}
-    return Entry(spec.id, spec, Ref(f"provider:{spec.id}"), frozenset(offers), frozenset(spec.tags), offers)
+    return Entry(spec.id, spec, Ref(f"provider:{spec.id}"), frozenset(offers), frozenset(spec.tags), offers, number)
 
 
 def _follow(alias: str, aliases: dict[str, str], table: RoutingTable) -> Route | None:

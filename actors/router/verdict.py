@@ -10,6 +10,13 @@ SOON_S = 1.0
 LATER_S = 10.0
 """The same where providers are down or switched off."""
 
+NAMED_MAX = 64
+"""Candidates named in one sentence; of the others it tells how many there are."""
+NOT_CALLED = "not_called"
+"""In place of a reason: it was in the plan, and its turn never came."""
+LATE = "late"
+"""The same: it was called, and the time was over before it answered."""
+
 _GONE = {NoBidReason.DISABLED, NoBidReason.DRAINING, NoBidReason.OUT}
 """Out of service for reasons of ours."""
 _DOWN = {NoBidReason.CIRCUIT_OPEN, NoBidReason.UNAVAILABLE, NoBidReason.CRASHED}
@@ -34,6 +41,9 @@ _FALLBACK_S = {
     RouteError.NO_PROVIDERS_AVAILABLE: LATER_S,
 }
 _WORDS: dict[str, str] = {
+    NOT_CALLED: "was not called any more",
+    LATE: "had not answered by then",
+    Exclusion.NOT_SAMPLED: "was not among those asked",
     Exclusion.TRIED: "was tried already",
     Exclusion.REFUSED: "had no room left when asked",
     Exclusion.EXCLUDED: "was excluded by the request",
@@ -84,13 +94,15 @@ def judge(
     error: RouteError | None = None,
     detail: str = "",
     queue_s: float | None = None,
+    counted: Sequence[LeftOut] | None = None,
 ) -> Verdict:
     """Say why nobody is left.
 
     ``error`` overrides what the reasons amount to, ``detail`` the sentence. ``queue_s``: seconds until the queue would come to
-    such a request, its refusals considered; None: nobody waits, or nothing is known.
+    such a request, its refusals considered; None: nobody waits, or nothing is known. ``counted``: the same candidates with the
+    reasons that make the error, where these are not the ones that are told.
     """
-    found = error or _error({left.reason for left in left_out})
+    found = error or _error({left.reason for left in (left_out if counted is None else counted)})
     return Verdict(found, _wait_s(found, left_out, now, queue_s), detail or _sentence(model, left_out, now))
 
 
@@ -131,7 +143,14 @@ def _wait_s(error: RouteError, left_out: Sequence[LeftOut], now: float, queue_s:
 def _sentence(model: str, left_out: Sequence[LeftOut], now: float) -> str:
     if not left_out:
         return f"nobody can take {model!r}"
-    return f"nobody can take {model!r} now: " + "; ".join(clause(left, now) for left in left_out)
+    return f"nobody can take {model!r} now: " + "; ".join(clauses(left_out, now))
+
+
+def clauses(left_out: Sequence[LeftOut], now: float | None = None, more: int = 0) -> list[str]:
+    """Who was left out and why, each in words as ``clause``; at last how many there are whom nobody names, with ``more``."""
+    told = [clause(left, now) for left in left_out[:NAMED_MAX]]
+    more += len(left_out) - len(told)
+    return [*told, f"and {more} more"] if more else told
 
 
 def clause(left: LeftOut, now: float | None = None) -> str:

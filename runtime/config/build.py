@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from actors.registry.soundness import notes_of
 from messages.control import (
     AffinitySpec,
     BackoffSpec,
@@ -46,7 +47,7 @@ def build(file: File, path: Path | None, notes: tuple[str, ...] = ()) -> Loaded:
         sample_ratio=file.telemetry.sample_ratio,
         service_name=file.telemetry.service_name,
     )
-    return Loaded(snapshot, credentials, _server(file.server, path), telemetry, path, notes)
+    return Loaded(snapshot, credentials, _server(file.server, path), telemetry, path, (*notes, *notes_of(snapshot)))
 
 
 def _base_url(provider: Provider) -> str:

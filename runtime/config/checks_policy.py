@@ -51,12 +51,12 @@ def policy_findings(data: Any) -> list[Finding]:
     raw_rules = _list(file.get("rules"))
     providers = [_mapping(entry) for entry in _list(file.get("providers"))]
     raw_pools = _mapping(file.get("pools"))
-    served, ids = _served(providers), [provider.get("id") for provider in providers]
+    ids = [provider.get("id") for provider in providers]
     # That there is no such provider is told by ``checks``.
     default = file.get("default_provider")
     aliases = {name: target for name, target in _mapping(file.get("aliases")).items() if isinstance(target, str)}
     faults = policy_faults(
-        servers=[_server(provider) for provider in providers if isinstance(provider.get("id"), str)],
+        servers=[_server(place, provider) for place, provider in enumerate(providers)],
         strategies=_Anything(),
         aliases={**BUILT_IN_ALIASES, **aliases},
         rules=[_rule(index, _mapping(raw)) for index, raw in enumerate(raw_rules)],
@@ -65,9 +65,8 @@ def policy_findings(data: Any) -> list[Finding]:
         default_provider=default if default in ids else None,
         strategy="",
     )
-    findings = [*_depths(raw_rules), *_empty_pools(raw_pools, served)]
     # Circles of aliases are told by ``checks``.
-    return findings + [(fault.path, fault.reason) for fault in faults if fault.path[0] != "aliases"]
+    return [*_depths(raw_rules)] + [(fault.path, fault.reason) for fault in faults if fault.path[0] != "aliases"]
 
 
 def _depths(rules: list[Any]) -> Iterator[Finding]:
@@ -75,24 +74,11 @@ def _depths(rules: list[Any]) -> Iterator[Finding]:
         yield from ((("rules", index, "when", *path), TOO_DEEP) for path in too_deep(_mapping(rule).get("when")))
 
 
-def _empty_pools(pools: Mapping[str, Any], served: frozenset[str] | None) -> Iterator[Finding]:
-    # Of a file only: at run time the last provider of a pool may go.
-    if served is not None:
-        yield from ((("pools", model), "no provider serves a model of this name") for model in pools if model not in served)
-
-
-def _served(providers: list[Mapping[str, Any]]) -> frozenset[str] | None:
-    """The models that the file lists, None if some provider takes any name."""
-    return _listed(providers) if all(_list(provider.get("models")) for provider in providers) else None
-
-
-def _listed(providers: list[Mapping[str, Any]]) -> frozenset[str]:
-    models = [entry for provider in providers for entry in _list(provider.get("models"))]
-    return frozenset(entry if isinstance(entry, str) else str(_mapping(entry).get("name")) for entry in models)
-
-
-def _server(provider: Mapping[str, Any]) -> Server:
-    return Server(provider["id"], str(provider.get("kind")), _listed([provider]), not _list(provider.get("models")))
+def _server(place: int, provider: Mapping[str, Any]) -> Server:
+    name, models = provider.get("id"), _list(provider.get("models"))
+    listed = frozenset(entry if isinstance(entry, str) else str(_mapping(entry).get("name")) for entry in models)
+    # One whose id is not valid serves its models nevertheless.
+    return Server(name if isinstance(name, str) else f"\0{place}", str(provider.get("kind")), listed, not models)
 
 
 def _rule(index: int, raw: Mapping[str, Any]) -> Rule:

@@ -23,7 +23,8 @@ from messages.calls import (
     Usage,
 )
 from messages.control import TimeoutsSpec
-from messages.failures import Blame, Failure, Retry, Scope
+from messages.envelope import Fault
+from messages.failures import DEADLINE, Blame, Failure, Retry, Scope
 from messages.routing import Choice, RoutePlan
 from otel import names
 from otel.live_spans import AttemptSpan
@@ -54,7 +55,7 @@ DRAIN_WRITE_S = 1.0
 STREAM_FIRST_BYTE_S = 60.0
 """CONTRACT's default for ``timeouts.first_byte`` of streams."""
 
-_DEADLINE = Failure(Blame.CLIENT, Scope.NONE, Retry.NEVER, "deadline")
+_DEADLINE = Failure(Blame.CLIENT, Scope.NONE, Retry.NEVER, DEADLINE)
 """The request's own time is over: says nothing about the provider but that it took at least so long."""
 _NOT_SENT, _FAILED, _SUCCESS, _LOST_HEDGE = Outcome.NOT_SENT, Outcome.FAILED, Outcome.SUCCESS, Outcome.LOST_HEDGE
 _FIRST, _EXPLORE = AttemptKind.FIRST, AttemptKind.EXPLORE
@@ -95,10 +96,10 @@ class Attempt:
         self._cost_nusd: int | None = None
         self._limits: LimitsSeen | None = None
         self._status = 0
-        self._begun_at = house.clock.now()
+        self._begun_at, self._stalled_s = house.clock.now(), house.system.deadlines.stalled_s
         self._ended_at: float | None = None
-        self._content_at: float | None = None
-        """When the first content came, which may be held for a while yet."""
+        self._content_s: float | None = None
+        """How long the first content took, which may be held for a while yet."""
         self._first_content_s: float | None = None
         """Told once it is the client's."""
         self._late: Failure | None = None
@@ -120,14 +121,7 @@ class Attempt:
         self._owes_end = True
         model, explores = self._plan.model, self._kind is _EXPLORE
         question = Award(
-            self._permit_id,
-            client.query_id,
-            model,
-            self._tokens,
-            read.stream,
-            read.max_tokens,
-            explores,
-            read.prompt_tokens,
+            self._permit_id, client.query_id, model, self._tokens, read.stream, read.max_tokens, explores, read.prompt_tokens
         )
         try:
             asked = house.system.put(self._address, question, client.deadline, client.trace, "courier", self._see)
@@ -135,6 +129,8 @@ class Attempt:
         except AskError:
             return RefusalReason.EXPIRED
         if type(answer) is Refused:
+            if answer.reason is RefusalReason.CRASHED:
+                client.has_felled(f"award {self._permit_id}", Fault.CRASHED)
             return answer.reason
         return None
 
@@ -192,16 +188,17 @@ class Attempt:
         is_stream = client.read.stream
         first_s = (times.first_byte_s or STREAM_FIRST_BYTE_S) if is_stream else (times.first_byte_s or times.total_s)
         request, mode = self._request(track, granted, first_s)
-        self._begun_at = clock.now()
+        deadlines, begun_at = self._house.system.deadlines, clock.now()
+        self._begun_at, self._stalled_s = begun_at, deadlines.stalled_until(begun_at)
         self._outcome = _FAILED
         # Only calls beside the first one have a task of their own.
         task = client.task if self._race is None or self._race.is_first(self) else None
-        left_s = client.deadline - self._begun_at
+        left_s = client.deadline - begun_at
         limit_s = min(times.total_s, left_s)
         if is_stream and first_s < limit_s:
             limit_s = first_s
         try:
-            with Limit(self._house.system.deadlines, self._begun_at + limit_s, task) as limit:
+            with Limit(deadlines, begun_at + limit_s, task, client.deadline) as limit:
                 answer = await self._house.upstream.call(request)
                 try:
                     self._status = answer.status
@@ -238,7 +235,7 @@ class Attempt:
     def _request(self, track: Track, granted: Granted, first_s: float) -> tuple[UpstreamRequest, UsageMode]:
         client = self._client
         read = client.read
-        body = replace_model(read.body, read.parsed, granted.upstream_model)
+        body = replace_model(read.body, read.parsed, granted.upstream_model, read.outline)
         mode = _REQUESTED if read.wants_usage else _ESTIMATE
         if read.stream and not read.has_stream_options and track.spec.stream_usage == "insert":
             body = insert_include_usage(body, read.parsed)
@@ -292,7 +289,8 @@ class Attempt:
 
     def _content_begun(self, limit: Limit, times: TimeoutsSpec) -> None:
         """The first content is here. If it is held, the stream has so much time to show its rate."""
-        now = self._content_at = self._house.clock.now()
+        now = self._house.clock.now()
+        self._content_s = self._took_s(now)
         rate_s = allowed_s(times)
         if rate_s is None:
             return
@@ -308,13 +306,16 @@ class Attempt:
         """The commit: the time until the first content is over, a race is won, and only the attempt's whole time counts."""
         if self._race is not None:
             self._race.win(self)
-        content_at = self._content_at if self._content_at is not None else self._house.clock.now()
-        self._first_content_s = content_at - self._begun_at
+        first_s = self._first_content_s = self._took_s(self._house.clock.now()) if self._content_s is None else self._content_s
         limit.move(self._begun_at + times.total_s)
-        started = ContentStarted(self._permit_id, self._first_content_s)
+        started = ContentStarted(self._permit_id, first_s)
         self._house.system.tell(self._address, started, self._client.trace, "courier")
         if self._span is not None:
-            self._span.first_chunk(self._first_content_s)
+            self._span.first_chunk(first_s)
+
+    def _took_s(self, at: float) -> float:
+        """Seconds from sending until ``at``, without those in which the daemon itself stood still."""
+        return max(0.0, at - self._begun_at - self._house.system.deadlines.stalled_until(at) + self._stalled_s)
 
     def _timeout_failure(self, left_s: float, limit_s: float, *, has_content: bool) -> Failure:
         if self._relay is not None and self._relay.is_writing:
@@ -324,7 +325,7 @@ class Attempt:
             return Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.NEVER, "total_timeout", self._status)
         if self._late is not None:
             return self._late
-        if left_s <= limit_s:
+        if left_s <= limit_s or self._house.clock.now() >= self._client.deadline:
             return _DEADLINE
         return self._silence("first_byte_timeout" if self._client.read.stream else "total_timeout", limit_s)
 
@@ -371,7 +372,7 @@ class Attempt:
             self._plan.model,
             self._outcome,
             self._client.read.stream,
-            max(0.0, ended_at - self._begun_at),
+            self._took_s(ended_at),
             self._first_content_s,
             self._failure,
             self._usage,

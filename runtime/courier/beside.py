@@ -26,7 +26,7 @@ async def copy(courier: "Courier", race: Race, plan: RoutePlan, choice: Choice) 
 
 async def hedge(courier: "Courier", race: Race) -> Finish | None:
     """Make a second call where the router says. None: there was nobody to make it to, or it is over the share of hedges."""
-    if courier.attempts_left < 1 or courier.refusals.is_odd(None):
+    if courier.attempts_left < 1 or courier.client.is_odd:
         return None
     plan = await _ask(courier, race)
     return None if plan is None else await _call(courier, race, plan, plan.choices[0], AttemptKind.HEDGE)
@@ -37,7 +37,7 @@ async def _ask(courier: "Courier", race: Race) -> RoutePlan | None:
     courier.hedges += 1
     query_id = hedge_query_id(client.query_id, courier.hedges)
     tried = (*courier.tried, *race.providers)
-    query = RouteQuery(query_id, client.profile(), client.deadline, client.arrived_at, tried, (), False, True)
+    query = RouteQuery(query_id, client.profile(), client.deadline, client.arrived_at, tried, (), False, True, client.crashed)
     answer = None
     try:
         asked = house.system.put(house.router, query, client.deadline, client.trace, "courier")
@@ -47,6 +47,7 @@ async def _ask(courier: "Courier", race: Race) -> RoutePlan | None:
     finally:
         if answer is None:
             house.system.tell(house.router, Withdraw(query_id), client.trace, "courier")
+    client.crashed += answer.crashed
     return answer if isinstance(answer, RoutePlan) else None
 
 
@@ -62,7 +63,6 @@ async def _call(courier: "Courier", race: Race, plan: RoutePlan, choice: Choice,
                 claimed = Claimed(plan.query_id, choice.provider, is_granted)
                 courier.house.system.tell(courier.house.router, claimed, None, "courier")
         if refusal is not None:
-            courier.refusals.is_odd(refusal)
             return None
         headers = courier.granted(plan, attempt)
         race.join(attempt)

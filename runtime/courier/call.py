@@ -6,8 +6,8 @@ from random import Random
 from typing import Any
 
 from actors.kernel import Ref
-from messages.envelope import TraceContext
-from messages.routing import Hints, RequestProfile
+from messages.envelope import FALLEN, TraceContext
+from messages.routing import CRASHES_MAX, Hints, RequestProfile
 from otel.live_spans import ServerSpan
 from otel.spans import Tracing
 from runtime.courier.directory import Directory
@@ -77,6 +77,19 @@ class ClientCall:
     """Of the quotas of its tenant and pool; None where neither has limits."""
     known: RequestProfile | None = None
     """What ``profile`` has made."""
+    crashed: tuple[str, ...] = ()
+    """The handlers that fell over it: a provider once for all its calls for bids, others each time."""
+
+    @property
+    def is_odd(self) -> bool:
+        """Whether as many handlers have fallen over it as may: it is tried no further."""
+        return len(self.crashed) >= CRASHES_MAX
+
+    def has_felled(self, handler: str, fault: str) -> bool:
+        """A question of it was not answered: note if ``handler`` fell over it. Whether it ``is_odd`` now."""
+        if fault in FALLEN:
+            self.crashed += (handler,)
+        return self.is_odd
 
     def profile(self) -> RequestProfile:
         """What routing may know. Made once, for every round asks for it."""

@@ -7,13 +7,14 @@ those not tried; when all were, those that failed for now come back after their 
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from functools import partial
 
 from messages.calls import AttemptKind, RefusalReason
-from messages.envelope import Fault
-from messages.failures import Failure, Retry
+from messages.envelope import AGAIN
+from messages.failures import DEADLINE, Failure, Retry
 from messages.routing import Choice, Claimed, LeftOut, NoRoute, RouteError, RoutePlan, RouteQuery, Withdraw
-from runtime.courier import beside, problems
+from runtime.courier import beside, problems, reasons
 from runtime.courier.attempt import Attempt
 from runtime.courier.call import ClientCall, CourierHouse
 from runtime.courier.problems import Problem
@@ -154,8 +155,7 @@ class Courier:
                 continue
             max_wait_s = house.directory.routing.queue_max_wait_s
             if self._awards == awards_before or self.refusals.have_lasted(max_wait_s, clock.now()):
-                full = Problem(503, "overloaded", "Every provider that bid was full when it was asked.", None, 1.0)
-                return await self._answer(self._spent() if self._tries.failed else full)
+                return await self._answer(await self._spent(routed))
 
     async def _reserve(self, quota: str, tokens: int) -> Problem | None:
         """Take what a request needs of its tenant's or pool's limits, once. A problem: they do not let it through."""
@@ -173,8 +173,9 @@ class Courier:
             self._queue_until = until = last_word_at(until, house.clock.now())
         elif self._must_wait and self._queue_until is not None and self._queue_until < until:
             until = self._queue_until
-        query = RouteQuery(client.query_id, client.profile(), until, client.arrived_at, self.tried, refused, may_wait)
+        query_id, profile, arrived_at, tried = client.query_id, client.profile(), client.arrived_at, self.tried
         for is_last in (False, True):
+            query = RouteQuery(query_id, profile, until, arrived_at, tried, refused, may_wait, False, client.crashed)
             try:
                 self._is_known_to_router = True
                 asked = house.system.put(house.router, query, client.deadline, client.trace, "courier")
@@ -185,9 +186,12 @@ class Courier:
             except Overloaded:
                 return Problem(503, "overloaded", "Too many requests wait for a decision.", None, 1.0)
             except ActorGone as gone:
-                if is_last or gone.fault not in (Fault.CRASHED, Fault.RESTARTING, Fault.SILENT):
-                    return problems.internal_error() if is_last else problems.shutting_down()
+                if client.has_felled("the router", gone.fault) or is_last:
+                    return problems.internal_error()
+                if gone.fault not in AGAIN:
+                    return problems.shutting_down()
         self._is_known_to_router, self._decision_id = False, answer.decision_id
+        client.crashed += answer.crashed
         if isinstance(answer, RoutePlan):
             self._plan = answer
             if client.span is not None:
@@ -205,6 +209,8 @@ class Courier:
         if not self._tries.failed:
             is_late = self._queue_until is not None and now >= self._queue_until
             return self._out_of_time(routed.left_out) if is_late else problems.no_route(routed)
+        if self.client.is_odd:
+            return problems.internal_error()
         if self._has_rested:
             self._has_rested = False
             self._tries.wake(now)
@@ -272,7 +278,7 @@ class Courier:
             if finish is not None:
                 return await self._conclude(finish.result, plan, finish.attempt.provider, finish.headers)
             self.refusals.add(provider, self.house.clock.now())
-            if self.refusals.is_odd(refusal):
+            if self.client.is_odd:
                 return await self._answer(problems.internal_error())
             if refusal is RefusalReason.RATE_LIMITED and not self.house.directory.routing.failover.on_rate_limit:
                 break
@@ -331,13 +337,15 @@ class Courier:
             headers += ours
             if result.cost_nusd is not None:
                 headers.append(("x-pointsman-cost", dollars(result.cost_nusd)))
-            await self._send(result.status, headers, result.body)
+            self._status = result.status
+            await self.sink.whole(result.status, headers, result.body)
             return _DONE if result.status == 200 else Ended(result.status, "" if result.status < 400 else str(result.status))
-        if result.failure.code == "deadline":
-            return await self._answer(self._out_of_time())
         self.note_failure(plan, provider, result.failure)
-        if result.failure.retry is Retry.NEVER or not self._tries.may_go_on or self.refusals.is_odd(None):
-            return await self._answer(self._spent(plan))
+        if result.failure.code == DEADLINE:
+            # The router is not asked any more: there is no time to wait for it.
+            return await self._answer(self._out_of_time(reasons.not_called(plan, self._tries)))
+        if result.failure.retry is Retry.NEVER or not self._tries.may_go_on or self.client.is_odd:
+            return await self._answer(await self._spent(plan))
         await self._let_back()
         return None
 
@@ -360,15 +368,17 @@ class Courier:
             ("x-pointsman-decision", plan.decision_id),
         ]
 
-    def _spent(self, plan: RoutePlan | None = None) -> Problem:
-        if self.refusals.is_odd(None):
+    async def _spent(self, plan: RoutePlan) -> Problem:
+        """Nothing is left to try."""
+        if self.client.is_odd:
             return problems.internal_error()
-        called = {attempt.provider for attempt in self._tries.failed}
-        others = [choice.provider for choice in plan.choices if choice.provider not in called] if plan is not None else []
-        left_out = [LeftOut(provider, "not_called", "not called any more") for provider in others]
-        return problems.attempts_spent(self.client.read.model, self._tries, self.house.clock.now(), left_out)
+        model = self.client.read.model
+        left_out, more = await reasons.of_others(self.house, self.client, self._tries, self._refused, plan)
+        if not self._tries.failed:
+            return problems.all_refused(model, left_out, more)
+        return problems.attempts_spent(model, self._tries, self.house.clock.now(), left_out, more)
 
-    def _out_of_time(self, left_out: tuple[LeftOut, ...] = ()) -> Problem:
+    def _out_of_time(self, left_out: Sequence[LeftOut] = ()) -> Problem:
         client = self.client
         return problems.deadline_exceeded(client.read.model, client.deadline - client.arrived_at, self._tries, left_out)
 
@@ -383,11 +393,6 @@ class Courier:
             headers.append(("x-pointsman-attempts", str(self._attempts)))
         if self._decision_id:
             headers.append(("x-pointsman-decision", self._decision_id))
-        await self._send(problem.status, headers, body)
+        self._status = problem.status
+        await self.sink.whole(problem.status, headers, body)
         return Ended(problem.status, problem.code)
-
-    async def _send(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        self._status = status
-        await self.sink.start(status, headers, len(body))
-        await self.sink.write(body)
-        await self.sink.end()

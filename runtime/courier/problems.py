@@ -4,9 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actors.router.verdict import clause
+from actors.router.verdict import LATE, clause, clauses
+from messages.failures import DEADLINE
 from messages.quota import QuotaRefused
-from messages.routing import LeftOut, NoRoute, RouteError
+from messages.routing import Exclusion, LeftOut, NoRoute, RouteError
 from runtime.courier.retries import Tries, Try
 
 
@@ -88,10 +89,12 @@ def no_route(answer: NoRoute) -> Problem:
     return Problem(row.status, row.code, answer.detail, param, retry_after_s)
 
 
-def attempts_spent(model: str, tries: Tries, now: float, left_out: Sequence[LeftOut] = ()) -> Problem:
-    """The problem of a request whose every attempt failed; ``left_out`` are providers that were not called at all."""
-    told = "; ".join(_told(attempt) for attempt in tries.failed)
-    told += "".join(f"; {who.provider}: {who.detail or who.reason}" for who in left_out if who.reason != "tried")
+def attempts_spent(model: str, tries: Tries, now: float, left_out: Sequence[LeftOut] = (), more: int = 0) -> Problem:
+    """The problem of a request whose every attempt failed.
+
+    ``left_out`` are providers that were not called at all, ``more`` how many there are besides.
+    """
+    told = "; ".join([*map(_told, tries.failed), *_of_others(left_out, now, more)])
     count = len(tries.failed)
     message = f"No provider could answer for model '{model}' after {count} attempt{'s' if count != 1 else ''}: {told}."
     if tries.all_rate_limited():
@@ -102,9 +105,16 @@ def attempts_spent(model: str, tries: Tries, now: float, left_out: Sequence[Left
     return Problem(502, "upstream_error", message)
 
 
+def all_refused(model: str, left_out: Sequence[LeftOut] = (), more: int = 0) -> Problem:
+    """The problem of a request whose award everybody who bid has refused, again and again; arguments as above."""
+    told = "; ".join(_of_others(left_out, None, more))
+    message = f"Every provider that bid for model '{model}' was full when it was asked{': ' if told else ''}{told}."
+    return Problem(503, "overloaded", message, None, RETRY_AFTER_DEFAULT_S)
+
+
 def deadline_exceeded(model: str, deadline_s: float, tries: Tries, left_out: Sequence[LeftOut] = ()) -> Problem:
     """The problem of a request whose time is over; ``left_out``: whom it waited for, if it did, and others, with reasons."""
-    told = "; ".join([_told(attempt) for attempt in tries.failed] + [clause(who) for who in left_out if who.reason != "tried"])
+    told = "; ".join([*map(_told, tries.failed), *_of_others(left_out, None, 0)])
     told = told or "no attempt had failed yet"
     return Problem(504, "deadline_exceeded", f"The request for model '{model}' was not done within {deadline_s:g} s: {told}.")
 
@@ -127,8 +137,14 @@ def shutting_down() -> Problem:
     return Problem(503, "overloaded", "Pointsman is shutting down.", None, RETRY_AFTER_DEFAULT_S)
 
 
+def _of_others(left_out: Sequence[LeftOut], now: float | None, more: int) -> list[str]:
+    return clauses([who for who in left_out if who.reason != Exclusion.TRIED], now, more)
+
+
 def _told(attempt: Try) -> str:
     failure = attempt.failure
+    if failure.code == DEADLINE:
+        return clause(LeftOut(attempt.provider, LATE))
     status = f" (status {failure.status})" if failure.status else ""
     detail = f", {failure.detail}" if failure.detail else ""
     return f"{attempt.provider} failed: {failure.code}{status}{detail}"

@@ -88,7 +88,10 @@ class Race:
             broken = error
         self._stop_watching()
         self._hedge = None  # It knows this race: a ring, as with an attempt.
-        ended, is_cancelled = await self._call_off()
+        ended: Finish | None = None
+        is_cancelled = False
+        if self._others:
+            ended, is_cancelled = await self._call_off()
         if isinstance(broken, asyncio.CancelledError) and self._stands(ended):
             found = ended
         if is_cancelled and not self._stands(found):
@@ -186,8 +189,9 @@ class Race:
         """The system stops: whoever is on the way ends by itself."""
 
     def _stop_watching(self) -> None:
-        self.deadline = None
-        self._deadlines.discard(self)
+        if self.deadline is not None:
+            self.deadline = None
+            self._deadlines.discard(self)
 
     def _look_again(self, after_s: float) -> None:
         if self._is_first_out and self.winner is None:

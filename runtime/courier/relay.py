@@ -84,7 +84,7 @@ class StreamRelay:
         named = response_headers(self._answer.headers)
         if not any(name == "content-type" for name, _ in named):
             named.append(("content-type", "text/event-stream"))
-        await self._sink.start(self._answer.status, [*named, ("cache-control", "no-cache"), *self._headers], None)
+        await self._sink.start(self._answer.status, [*named, ("cache-control", "no-cache"), *self._headers])
 
     async def _finish(self) -> None:
         reader = self.reader

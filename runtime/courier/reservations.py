@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.usage import tokens_used
 from messages.calls import Outcome, Usage
-from messages.envelope import Fault
+from messages.envelope import AGAIN
 from messages.failures import Failure
 from messages.quota import QuotaRefused, Reservation, Reserve, Reserved, Settle
 from runtime.courier import problems
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 OUTPUT_TOKENS = 1000
 """Reserved for an output of which the request says no ``max_tokens`` and no provider has made a bid yet."""
-
-_AGAIN = (Fault.CRASHED, Fault.RESTARTING, Fault.SILENT)
 
 
 def tokens_wanted(call: "ClientCall") -> int:
@@ -103,9 +101,9 @@ class Reservations:
             except (DeadlineExceeded, Overloaded):
                 return Problem(504, "deadline_exceeded", f"Whether {quota} is within its limits was not known in time.")
             except ActorGone as gone:
-                if gone.fault not in _AGAIN:
+                if gone.fault not in AGAIN:
                     return problems.shutting_down()
-                if is_last:
+                if call.has_felled(f"quota {quota}", gone.fault) or is_last:
                     return problems.internal_error()
                 continue
             if isinstance(answer, QuotaRefused):

@@ -8,7 +8,6 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from random import Random
 
-from messages.calls import RefusalReason
 from messages.control import BackoffSpec, FailoverSpec
 from messages.failures import Failure, Retry, Scope
 
@@ -186,8 +185,6 @@ LAST_WORD_S = 0.005
 """Before a request's deadline: until then the router lets it wait, and then tells why nobody could take it."""
 WAITED_S = 0.005
 """A plan that took longer to come was waited for in the queue, where everybody has been asked anew."""
-CRASHES_MAX = 2
-"""Handlers that fall over a request before it is given up: one odd request must not take a pool out."""
 
 
 @dataclass(slots=True)
@@ -201,7 +198,6 @@ class Refusals:
     _providers: dict[str, None] = field(default_factory=dict)
     _since: float | None = None
     """Monotonic seconds of the first refusal since the last grant."""
-    _crashes: int = 0
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -213,11 +209,6 @@ class Refusals:
         self._providers[provider] = None
         if self._since is None:
             self._since = now
-
-    def is_odd(self, refusal: RefusalReason | None) -> bool:
-        """Note why an award was refused: whether the request has now crashed as many handlers as it may."""
-        self._crashes += refusal is RefusalReason.CRASHED
-        return self._crashes >= CRASHES_MAX
 
     def waited(self) -> None:
         """Some time has passed: whoever refused may have room again."""

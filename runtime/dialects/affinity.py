@@ -3,11 +3,12 @@
 from hashlib import blake2b
 from typing import Any
 
+from runtime.dialects.outline import KEPT_CHARACTERS
 from runtime.dialects.request import Endpoint
 
 TOKENS_MIN = 1024
 """Providers cache no shorter prompts."""
-_CHARACTERS = 16_384
+_CHARACTERS = KEPT_CHARACTERS
 """Of each message; who shares so much shares a cache."""
 _MESSAGES = 8
 

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import orjson
 
+from runtime.dialects.outline import LARGE_BYTES, Outline, outlined
+
 Endpoint = Literal["chat", "completions", "embeddings"]
 
 CHARACTERS_PER_TOKEN = 4
@@ -35,6 +37,7 @@ class ReadRequest:
     body: bytes
     """As it came."""
     parsed: dict[str, Any]
+    """Of a large body its outline: long strings are cut short."""
     model: str
     stream: bool
     max_tokens: int | None
@@ -46,15 +49,28 @@ class ReadRequest:
     wants_usage: bool
     """The client asked for a stream's usage chunk."""
     has_stream_options: bool
+    outline: Outline | None = None
+    """What was parsed, if it was not the whole body."""
 
 
 def read_request(endpoint: Endpoint, body: bytes) -> ReadRequest:
     """Read ``body`` as a request to ``endpoint``. Raises ``BadRequest``."""
+    outline = outlined(body) if len(body) >= LARGE_BYTES else None
+    return _read(endpoint, body, _parsed(body, outline), outline)
+
+
+def _parsed(body: bytes, outline: Outline | None) -> Any:
     try:
-        parsed = orjson.loads(body)
+        return orjson.loads(body if outline is None else outline.text)
     except orjson.JSONDecodeError as error:
+        if outline is not None:
+            # Places are told as the client has them.
+            return _parsed(body, None)
         where = f"line {error.lineno} column {error.colno} (char {error.pos})"
         raise BadRequest(f"The body is not valid JSON: {error.msg} at {where}.") from None
+
+
+def _read(endpoint: Endpoint, body: bytes, parsed: Any, outline: Outline | None) -> ReadRequest:
     if type(parsed) is not dict:
         raise BadRequest("The body must be a JSON object.")
     model = parsed.get("model")
@@ -66,15 +82,17 @@ def read_request(endpoint: Endpoint, body: bytes) -> ReadRequest:
     is_stream = stream is True
     max_tokens = None if endpoint == "embeddings" else _max_tokens(endpoint, parsed)
     tools = parsed.get("tools") or parsed.get("functions")
-    characters = _plain_characters(parsed.get("messages")) if endpoint == "chat" else None
+    user = parsed.get("user")
+    if outline is not None and type(user) is str and outline.is_cut(user):
+        return _read(endpoint, body, _parsed(body, None), None)
+    characters = _plain_characters(parsed.get("messages"), outline) if endpoint == "chat" else None
     tokens = opaque = 0
     has_image = False
     if characters is None:
-        counted = _counted(endpoint, parsed)
+        counted = _counted(endpoint, parsed, outline)
         characters, tokens, opaque, has_image = counted.characters, counted.tokens, counted.opaque, counted.has_image
     if tools:
-        characters += _tools_characters(tools, body, characters + opaque)
-    user = parsed.get("user")
+        characters += _tools_characters(tools, body, characters + opaque, outline)
     has_stream_options = "stream_options" in parsed
     options = parsed["stream_options"] if has_stream_options and is_stream else None
     return ReadRequest(
@@ -88,6 +106,7 @@ def read_request(endpoint: Endpoint, body: bytes) -> ReadRequest:
         user if type(user) is str else "",
         type(options) is dict and options.get("include_usage") is True,
         has_stream_options,
+        outline,
     )
 
 
@@ -131,13 +150,18 @@ def _needs(endpoint: Endpoint, parsed: dict[str, Any], has_tools: bool, has_imag
 class _Counted:
     """What the input amounts to. ``opaque`` is the length of data that is in the body but is no text."""
 
+    outline: Outline | None
     characters: int = 0
     tokens: int = 0
     opaque: int = 0
     has_image: bool = False
 
+    def length(self, text: str) -> int:
+        """The length of a string of the input, in characters."""
+        return len(text) if self.outline is None else self.outline.characters(text)
 
-def _plain_characters(messages: object) -> int | None:
+
+def _plain_characters(messages: object, outline: Outline | None) -> int | None:
     """Characters of messages that are text and nothing else, as they mostly are; None: look closer (``_counted``)."""
     if type(messages) is not list:
         return None
@@ -148,12 +172,12 @@ def _plain_characters(messages: object) -> int | None:
         content = entry.get("content")
         if type(content) is not str:
             return None
-        characters += len(content)
+        characters += len(content) if outline is None else outline.characters(content)
     return characters
 
 
-def _counted(endpoint: Endpoint, parsed: dict[str, Any]) -> _Counted:
-    counted = _Counted()
+def _counted(endpoint: Endpoint, parsed: dict[str, Any], outline: Outline | None) -> _Counted:
+    counted = _Counted(outline)
     if endpoint == "chat":
         messages = parsed.get("messages")
         if type(messages) is not list:
@@ -174,7 +198,7 @@ def _counted(endpoint: Endpoint, parsed: dict[str, Any]) -> _Counted:
 def _count_message(entry: dict[str, Any], counted: _Counted) -> None:
     content = entry.get("content")
     if type(content) is str:
-        counted.characters += len(content)
+        counted.characters += counted.length(content)
     elif type(content) is list:
         for part in content:
             if type(part) is dict:
@@ -185,13 +209,13 @@ def _count_message(entry: dict[str, Any], counted: _Counted) -> None:
             function = call.get("function") if type(call) is dict else None
             arguments = function.get("arguments") if type(function) is dict else None
             if type(arguments) is str:
-                counted.characters += len(arguments)
+                counted.characters += counted.length(arguments)
 
 
 def _count_part(part: dict[str, Any], counted: _Counted) -> None:
     text = part.get("text")
     if type(text) is str:
-        counted.characters += len(text)
+        counted.characters += counted.length(text)
         return
     kind = part.get("type")
     counted.tokens += PART_TOKENS
@@ -200,28 +224,31 @@ def _count_part(part: dict[str, Any], counted: _Counted) -> None:
     counted.has_image = counted.has_image or kind in IMAGE_PARTS
     data = part.get(kind)
     values = data.values() if type(data) is dict else (data,)
-    counted.opaque += sum(len(value) for value in values if type(value) is str)
+    counted.opaque += sum(counted.length(value) for value in values if type(value) is str)
 
 
 def _count_input(given: object, counted: _Counted) -> None:
     """A string, a list of strings, a list of token numbers, or a list of such lists."""
     if type(given) is str:
-        counted.characters += len(given)
+        counted.characters += counted.length(given)
     elif type(given) is list:
         for item in given:
             if type(item) is str:
-                counted.characters += len(item)
+                counted.characters += counted.length(item)
             elif type(item) is list:
                 counted.tokens += len(item)
             else:
                 counted.tokens += 1
 
 
-def _tools_characters(tools: object, body: bytes, others: int) -> int:
+def _tools_characters(tools: object, body: bytes, others: int, outline: Outline | None) -> int:
     """The length of the tools as JSON: what is left of the body once the ``others`` characters are taken off.
 
     That is no measure where text was escaped or is not ASCII; only then the tools are written out to be measured.
     """
-    if body.isascii() and b"\\u" not in body:
+    if body.isascii() and b"\\u" not in (body if outline is None else outline.text):
         return max(0, len(body) - others)
+    if outline is not None:
+        whole = _parsed(body, None)
+        tools = whole.get("tools") or whole.get("functions")
     return len(orjson.dumps(tools))

@@ -21,6 +21,7 @@ from messages.changes import (
     PutRule,
     RegisterProvider,
     SetDefault,
+    SetStrategy,
     UnregisterProvider,
 )
 from messages.control import ConfigSnapshot
@@ -174,6 +175,7 @@ _KINDS: dict[type[Any], str] = {
     PutRule: "rule",
     DeleteRule: "rule",
     EnableRule: "rule",
+    SetStrategy: "model",
 }
 
 

@@ -43,61 +43,45 @@ class AiohttpSink:
     def __init__(self, request: web.BaseRequest, lane: "AiohttpLane") -> None:
         self._request = request
         self._lane = lane
-        self._length: int | None = None
-        self._status = 0
-        self._headers: Headers = ()
-        self._pieces: list[bytes] = []
-        """Of a whole answer."""
         self._stream: web.StreamResponse | None = None
+        self.has_started = False
         self.response: web.StreamResponse | None = None
         """What the handler returns: a whole answer that aiohttp is to send, or the stream that was sent."""
         self.is_whole = False
 
-    @property
-    def has_started(self) -> bool:
-        """Whether an answer was begun."""
-        return self._status != 0
+    async def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send an answer that is at hand; a small one once the handler returns it."""
+        self.has_started = True
+        has_body = bool(body) and status not in (204, 304)
+        self.response = answer = web.Response(status=status, headers=[*headers, NAME], body=body if has_body else None)
+        if self._lane.ends_with(self._request):
+            answer.force_close()
+        if has_body and len(body) > WRITE_HIGH_WATER_BYTES:
+            # Here and now, at the client's pace but within its bounds.
+            await self._guarded(answer.prepare(self._request))
+            await self._guarded(answer.write_eof())
+        self.is_whole = True
 
-    async def start(self, status: int, headers: Headers, length: int | None) -> None:
-        """Send the head of a stream; that of a whole answer waits for its body."""
-        self._status = status
-        self._length = length
-        self._headers = headers
-        if length is None:
-            self._stream = self.response = web.StreamResponse(status=status, headers=[*headers, NAME])
-            # In HTTP/1.0 a stream has no end but that of its connection.
-            if self._lane.ends_with(self._request) or self._request.version == HttpVersion10:
-                self._stream.force_close()
-            await self._guarded(self._stream.prepare(self._request))
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the head of a stream."""
+        self.has_started = True
+        self._stream = self.response = web.StreamResponse(status=status, headers=[*headers, NAME])
+        # In HTTP/1.0 a stream has no end but that of its connection.
+        if self._lane.ends_with(self._request) or self._request.version == HttpVersion10:
+            self._stream.force_close()
+        await self._guarded(self._stream.prepare(self._request))
 
     async def write(self, chunk: bytes) -> None:
-        """Send a chunk, or take a part of a whole answer."""
-        if self._stream is not None:
-            if chunk:
-                await self._guarded(self._stream.write(chunk))
-            return
-        self._pieces.append(chunk)
-        size = sum(map(len, self._pieces))
-        if size == self._length and size > WRITE_HIGH_WATER_BYTES and self._status not in (204, 304):
-            # Here and now, at the client's pace but within its bounds.
-            whole = self._whole(b"".join(self._pieces))
-            await self._guarded(whole.prepare(self._request))
-            await self._guarded(whole.write_eof())
+        """Send a chunk."""
+        if chunk and self._stream is not None:
+            await self._guarded(self._stream.write(chunk))
 
     async def end(self) -> None:
-        """Nothing more comes; waits for nobody. An answer with more or less than was announced is broken off."""
-        if self._stream is not None:
-            try:
-                cast(StreamWriter, self._request.writer).set_eof()
-            except ConnectionError:
-                raise ClientGone("closed the connection") from None
-        else:
-            body = b"".join(self._pieces) if self._status not in (204, 304) else b""
-            if len(body) != self._length and body:
-                self.abort()
-                return
-            if self.response is None:
-                self._whole(body)
+        """Nothing more comes; waits for nobody."""
+        try:
+            cast(StreamWriter, self._request.writer).set_eof()
+        except ConnectionError:
+            raise ClientGone("closed the connection") from None
         self.is_whole = True
 
     async def taken(self) -> None:
@@ -105,12 +89,6 @@ class AiohttpSink:
         if self._stream is not None:
             with suppress(ClientGone):
                 await self._guarded(self._request.writer.drain())
-
-    def _whole(self, body: bytes) -> web.Response:
-        self.response = whole = web.Response(status=self._status, headers=[*self._headers, NAME], body=body or None)
-        if self._lane.ends_with(self._request):
-            whole.force_close()
-        return whole
 
     def abort(self) -> None:
         """Close the connection after what was written, without the end that would make it look whole."""

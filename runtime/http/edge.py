@@ -242,9 +242,7 @@ async def refuse(sink: EdgeSink, problem: Problem, request_id: str) -> Ended:
     body = error_body(problem.message, problem.kind, problem.code, problem.param)
     headers = [("content-type", "application/json"), *problem.headers(), ("x-request-id", request_id)]
     try:
-        await sink.start(problem.status, headers, len(body))
-        await sink.write(body)
-        await sink.end()
+        await sink.whole(problem.status, headers, body)
     except ClientGone:
         return _GONE
     return Ended(problem.status, problem.code)

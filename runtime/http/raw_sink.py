@@ -109,26 +109,13 @@ class RawSink:
     """One answer on its way. See ``EdgeSink``."""
 
     __slots__ = (
-        "_has_no_body",
-        "_head",
-        "_is_chunked",
-        "_is_http_10",
-        "_missing_bytes",
-        "_unwaited_bytes",
-        "_wire",
-        "has_started",
-        "is_last",
-        "is_whole",
-    )
+        "_has_no_body", "_is_chunked", "_is_http_10", "_unwaited_bytes", "_wire", "has_started", "is_last", "is_whole",
+    )  # fmt: skip
 
     def __init__(self, wire: Wire, is_http_10: bool) -> None:
         self._wire = wire
         self._is_http_10 = is_http_10
-        self._head = b""
-        """That of an answer of known length waits for its body."""
         self._is_chunked = False
-        self._missing_bytes: int | None = None
-        """Of what was announced; None where nothing was."""
         self._has_no_body = False
         self._unwaited_bytes = 0
         self.has_started = False
@@ -136,15 +123,41 @@ class RawSink:
         """The connection ends with this answer, and the client was told."""
         self.is_whole = False
 
-    async def start(self, status: int, headers: Headers, length: int | None) -> None:
+    async def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send an answer that is at hand. A small body goes with its head."""
+        head = self._head(status, headers, len(body))
+        if self._has_no_body:
+            await self._send(head)
+        elif len(body) <= JOINED_BYTES_MAX:
+            await self._send(head + body)
+        else:
+            self._give(head)
+            await self._send(body)
+        self.is_whole = True
+
+    async def start(self, status: int, headers: Headers) -> None:
         """Send the head of a stream."""
-        wire = self._wire
+        await self._send(self._head(status, headers, None))
+
+    async def write(self, chunk: bytes) -> None:
+        """Send a chunk."""
+        # An empty chunk would look like the last one.
+        if chunk and not self._has_no_body:
+            await self._send(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._is_chunked else chunk)
+
+    async def end(self) -> None:
+        """Nothing more comes; waits for nobody."""
+        if self._is_chunked:
+            self._give(LAST_CHUNK)
+        self.is_whole = True
+
+    def _head(self, status: int, headers: Headers, length: int | None) -> bytes:
+        """Settle how the answer is framed; gives its head. ``length``: None, of a stream."""
         self.has_started = True
-        self.is_last = is_last = wire.is_last or (length is None and self._is_http_10)
+        self.is_last = is_last = self._wire.is_last or (length is None and self._is_http_10)
         if status in (204, 304):
-            self._has_no_body, length, framing = True, 0, ""
+            self._has_no_body, framing = True, ""
         elif length is not None:
-            self._missing_bytes = length
             framing = f"Content-Length: {length}\r\n"
         else:
             self._is_chunked = not self._is_http_10
@@ -154,43 +167,7 @@ class RawSink:
         elif self._is_http_10:
             framing += "Connection: keep-alive\r\n"
         head = answer_head(status, headers, framing)
-        if self._is_http_10:
-            head = head.replace(b"HTTP/1.1", b"HTTP/1.0", 1)
-        if length is None:
-            await self._send(head)
-        else:
-            self._head = head
-
-    async def write(self, chunk: bytes) -> None:
-        """Send a chunk, or a part of a body of known length."""
-        if not chunk or self._has_no_body:
-            # An empty chunk would look like the last one.
-            return
-        if self._is_chunked:
-            await self._send(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-            return
-        if self._missing_bytes is not None:
-            self._missing_bytes -= len(chunk)
-        head = self._head
-        if head:
-            self._head = b""
-            if len(chunk) <= JOINED_BYTES_MAX:
-                chunk = head + chunk
-            else:
-                self._wire.send(head)
-        await self._send(chunk)
-
-    async def end(self) -> None:
-        """Nothing more comes; waits for nobody. An answer with more or less than was announced is broken off."""
-        if self._head:
-            head, self._head = self._head, b""
-            self._give(head)
-        if self._is_chunked:
-            self._give(LAST_CHUNK)
-        elif self._missing_bytes:
-            self.abort()
-            return
-        self.is_whole = True
+        return head.replace(b"HTTP/1.1", b"HTTP/1.0", 1) if self._is_http_10 else head
 
     def abort(self) -> None:
         """Close after what was written, without the end that would make it look whole."""

@@ -67,7 +67,7 @@ class Visitor:
         """Whether status and headers have come."""
         return self.status != 0
 
-    async def start(self, status: int, headers: Headers, length: int | None) -> None:
+    async def start(self, status: int, headers: Headers) -> None:
         """Take status and headers; a stream's come with its first content."""
         self.status = status
         for name, value in headers:
@@ -85,6 +85,12 @@ class Visitor:
         """The answer is whole."""
         self.is_whole = True
         self.done_at = self._loop.time()
+
+    async def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        """Take an answer at once."""
+        await self.start(status, headers)
+        await self.write(body)
+        await self.end()
 
     def abort(self) -> None:
         """The answer has broken off."""

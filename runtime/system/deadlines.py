@@ -1,4 +1,9 @@
-"""One timer for all questions that wait: no timer per question."""
+"""One timer for all that wait: no timer per question.
+
+It rings once a second at least while anything waits, and by how late it rings it knows for how long the daemon itself stood
+still. Then time is over only for those that still wait when what came meanwhile has been read, and of whoever was waited for
+that time says nothing (``stalled_s``).
+"""
 
 import asyncio
 import math
@@ -7,9 +12,10 @@ from contextvars import Context
 from typing import Protocol
 
 from messages.envelope import Fault
+from runtime.timely import AFTER_STALL_S, STALL_S, STALL_UNSEEN_S
 
-LONGEST_WAIT_S = 86400.0
-"""The timer is set for so long at most and then looks again: not every loop takes any number of seconds."""
+LOOK_S = STALL_UNSEEN_S
+"""The timer is set for so long at most and then looks again."""
 
 
 class Expiring(Protocol):
@@ -31,11 +37,14 @@ class Deadlines:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, now: Callable[[], float], context: Context) -> None:
         self._loop = loop
-        self._now = now
+        self.now = now
         self._context = context
         self._waiting: dict[Expiring, None] = {}
         self._armed: asyncio.TimerHandle | None = None
         self._armed_for = math.inf
+        self._rings_at = math.inf
+        self.stalled_s = 0.0
+        """For so many seconds in all the loop has stood still while anything waited, so far as stalls were seen."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -59,22 +68,38 @@ class Deadlines:
         for item in waiting:
             item.abandon(fault)
 
+    def stalled_until(self, at: float) -> float:
+        """``stalled_s`` as of ``at``, which is now: also if the timer that will tell is only about to ring."""
+        late_s = at - self._rings_at
+        return self.stalled_s + late_s if late_s >= STALL_S else self.stalled_s
+
     def _arm(self, deadline: float) -> None:
         self._disarm()
         self._armed_for = deadline
-        wait_s = min(max(0.0, deadline - self._now()), LONGEST_WAIT_S)
-        self._armed = self._loop.call_later(wait_s, self._sweep, context=self._context)
+        now = self.now()
+        wait_s = min(max(0.0, deadline - now), LOOK_S)
+        self._rings_at = now + wait_s
+        self._armed = self._loop.call_later(wait_s, self._ring, context=self._context)
 
     def _disarm(self) -> None:
         if self._armed is not None:
             self._armed.cancel()
             self._armed = None
-        self._armed_for = math.inf
+        self._armed_for = self._rings_at = math.inf
+
+    def _ring(self) -> None:
+        now = self.now()
+        late_s = now - self._rings_at
+        self._disarm()
+        if late_s < STALL_S:
+            self._sweep()
+        else:
+            self.stalled_s += late_s
+            self._arm(now + AFTER_STALL_S)
 
     def _sweep(self) -> None:
         """End all whose time is over, then set the timer for the next. One pass over who waits, in order of asking."""
-        self._disarm()
-        now = self._now()
+        now = self.now()
         due: list[Expiring] = []
         next_deadline = math.inf
         for item in self._waiting:

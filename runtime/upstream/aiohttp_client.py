@@ -26,6 +26,7 @@ from multidict import CIMultiDict, istr
 from yarl import URL
 
 from runtime.ports import CallFailed, Headers, UpstreamAnswer, UpstreamRequest
+from runtime.timely import STALL_S, STALL_UNSEEN_S
 from runtime.upstream.failures import Closed, FirstByteTimeout, IdleTimeout, NoConnection, TooLarge, failure_of
 from runtime.upstream.proxies import Proxies
 
@@ -50,13 +51,26 @@ class _StaleConnection(Exception):
 class _Alarm:
     """Cuts a connection on which no answer came in time; whoever waits there is then woken by its end."""
 
-    __slots__ = ("connection", "has_rung")
+    __slots__ = ("_at", "_loop", "_timer", "connection", "has_rung")
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, loop: AbstractEventLoop, in_s: float) -> None:
         self.connection = connection
         self.has_rung = False
+        self._loop = loop
+        self._at = loop.time() + in_s
+        self._timer = loop.call_later(in_s, self._ring)
 
-    def __call__(self) -> None:
+    def cancel(self) -> None:
+        """It came."""
+        self._timer.cancel()
+
+    def _ring(self) -> None:
+        now = self._loop.time()
+        late_s = now - self._at
+        if late_s >= STALL_S:
+            self._at = now + late_s + STALL_UNSEEN_S
+            self._timer = self._loop.call_at(self._at, self._ring)
+            return
         self.has_rung = True
         _abort(self.connection)
 
@@ -117,9 +131,8 @@ class AiohttpUpstream:
         assert protocol is not None
         is_reused = protocol in self._used
         protocol.set_response_params(timer=_NO_TIMER, read_until_eof=True, auto_decompress=False)
-        alarm = _Alarm(connection)
         sent_at = loop.time()
-        handle = loop.call_later(request.headers_s, alarm)
+        alarm = _Alarm(connection, loop, request.headers_s)
         response = None
         try:
             response = await made.send(connection)
@@ -135,7 +148,7 @@ class AiohttpUpstream:
                 raise _StaleConnection from error
             raise
         finally:
-            handle.cancel()
+            alarm.cancel()
         if not is_reused:
             self._used.add(protocol)
         return response
@@ -197,6 +210,7 @@ class _Answer:
         "_loop",
         "_lost",
         "_response",
+        "_rings_at",
         "_timer",
         "_waiting_since",
         "headers",
@@ -211,6 +225,7 @@ class _Answer:
         self._idle_s = idle_s
         self._loop: AbstractEventLoop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = 0.0
         self._waiting_since: float | None = None
         self._is_idle_out = False
         self._lost: asyncio.Future[None] | None = None
@@ -279,7 +294,7 @@ class _Answer:
         if self._lost is None:
             self._watch()
         if self._timer is None:
-            self._timer = self._loop.call_later(self._idle_s, self._on_timer)
+            self._set_timer(self._waiting_since + self._idle_s)
         try:
             return await self._content.readany()
         finally:
@@ -299,13 +314,20 @@ class _Answer:
         if not self._content.is_eof() and self._content.exception() is None:
             self._content.set_exception(error or aiohttp.ClientPayloadError("the connection ended before the answer"))
 
+    def _set_timer(self, at: float) -> None:
+        self._rings_at = at
+        self._timer = self._loop.call_at(at, self._on_timer)
+
     def _on_timer(self) -> None:
         self._timer = None
         if self._waiting_since is None:
             return
-        until = self._waiting_since + self._idle_s
-        if until > self._loop.time():
-            self._timer = self._loop.call_at(until, self._on_timer)
+        until, now = self._waiting_since + self._idle_s, self._loop.time()
+        late_s = now - self._rings_at
+        if until <= now and late_s >= STALL_S:
+            until = now + late_s + STALL_UNSEEN_S
+        if until > now:
+            self._set_timer(until)
             return
         self._is_idle_out = True
         self.close()

@@ -97,8 +97,7 @@ class RawUpstream:
 
     async def _exchange(self, connection: RawConnection, head: bytes, request: UpstreamRequest) -> bool:
         """One request on one connection, up to the head of its answer. False: the connection was stale."""
-        loop = asyncio.get_running_loop()
-        sent_at = loop.time()
+        sent_at = connection.now()
         connection.send(head, request.body, has_no_body=request.method == "HEAD")
         try:
             if connection.state is _HEAD:
@@ -110,7 +109,7 @@ class RawUpstream:
             return True
         error = connection.error
         is_silent_end = isinstance(error, BrokenAnswer) and not connection.is_answered
-        if is_silent_end and connection.has_served and loop.time() - sent_at <= STALE_WITHIN_S and not self._is_closed:
+        if is_silent_end and connection.has_served and connection.now() - sent_at <= STALE_WITHIN_S and not self._is_closed:
             return False
         raise error or BrokenAnswer("the connection was cut")
 

@@ -16,6 +16,7 @@ from typing import Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from runtime.timely import STALL_S, STALL_UNSEEN_S
 from runtime.upstream.failures import BrokenAnswer, FirstByteTimeout, IdleTimeout
 
 HEAD_BYTES_MAX = 64 * 1024
@@ -124,6 +125,10 @@ class RawConnection(asyncio.Protocol):
         return f"RawConnection({self.state.value}, {self.status}, {'lost' if self.is_lost else 'open'})"
 
     # -- what a call does with it
+
+    def now(self) -> float:
+        """The loop's clock (s)."""
+        return self._loop.time()
 
     def send(self, head: bytes, body: bytes, *, has_no_body: bool) -> None:
         """Begin an exchange. ``has_no_body``: the answer ends with its headers whatever they say (HEAD)."""
@@ -318,6 +323,8 @@ class RawConnection(asyncio.Protocol):
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
+        # What was waited for is here, though who waited may have its turn only after the timer.
+        self._until = inf
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
@@ -362,15 +369,19 @@ class RawConnection(asyncio.Protocol):
         self._alarm_at = at
 
     def _ring(self) -> None:
+        until, now = self._until, self._loop.time()
+        late_s = now - self._alarm_at
         self._alarm = None
         self._alarm_at = inf
-        until = self._until
         if until == inf:
             return
-        if until - self._loop.time() > CLOCK_GRAIN_S:
+        if until - now > CLOCK_GRAIN_S:
             self._set_alarm(until)
-            return
-        self.cut(FirstByteTimeout() if self.state is _HEAD else IdleTimeout())
+        elif late_s >= STALL_S:
+            self._until = now + late_s + STALL_UNSEEN_S
+            self._set_alarm(self._until)
+        else:
+            self.cut(FirstByteTimeout() if self.state is _HEAD else IdleTimeout())
 
 
 def _size_bytes(headers: list[tuple[str, str]]) -> int:

@@ -68,7 +68,7 @@ def narrowed(strategy: str, found: Sequence[Entry], memory: Memory, rng: Random,
 def won_beyond(strategy: str, turns: int, found: Sequence[Entry], fanout: int, pause_s: float = 1.0) -> Counter[str]:
     """How often each wins where only ``fanout`` are asked and all of those bid, with their weights and idle.
 
-    One decision comes ``pause_s`` after the other.
+    One decision comes ``pause_s`` after the other; at one moment, while nobody knows yet of having won.
     """
     memory, rng = Memory(), Random("beyond")
     chosen = STRATEGIES[strategy]
@@ -76,7 +76,7 @@ def won_beyond(strategy: str, turns: int, found: Sequence[Entry], fanout: int, p
     counted: Counter[str] = Counter()
     bids = {entry.id: bid(entry.id, weight=entry.spec.weight) for entry in found}
     for turn in range(turns):
-        memory.freshen((turn + 1) * pause_s)
+        memory.freshen((turn + 1) * pause_s, not pause_s)
         asked = sorted(chosen.narrow(index, memory, rng, fanout), key=lambda entry: entry.id)
         counted[plan(strategy, [bids[entry.id] for entry in asked], memory, rng)] += 1
     return counted

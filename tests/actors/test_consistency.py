@@ -13,6 +13,7 @@ from messages.policy import (
     CONDITION_DEPTH_MAX,
     Action,
     ActionKind,
+    ChainStep,
     Condition,
     ConditionKind,
     PoolRule,
@@ -189,6 +190,25 @@ def test_B8_a_pool_that_redirects_to_its_own_model_is_found() -> None:
         (("pools", "gpt-4o", "rules", 0, "redirect"), "redirects 'gpt-4o' to itself"),
         (("pools", "gpt-4o", "rules", 1, "redirect"), "redirects 'gpt-4o' to itself"),
     ]
+
+
+def test_B4_a_pool_that_nobody_serves_is_found_unless_somebody_takes_any_name() -> None:
+    empty = PoolSpec("gpt-5", strategy="cost")
+    assert where(pools=(empty,)) == [(("pools", "gpt-5"), "no provider serves a model of this name")]
+    assert not where(pools=(empty,), servers=ANY_NAME)
+
+
+def test_D8_a_failover_chain_that_leads_to_nobody_is_found_where_it_leads_to_nobody_else() -> None:
+    def chained(*steps: ChainStep) -> list[tuple[tuple[str | int, ...], str]]:
+        return where(pools=(PoolSpec("gpt-4o", chain=steps),))
+
+    at = ("pools", "gpt-4o", "failover", "chain")
+    assert chained(ChainStep(("b",)), ChainStep(("c",))) == [
+        (at, "no provider in it serves 'gpt-4o', and nobody else would be asked")
+    ]
+    assert not chained(ChainStep(("b",)), ChainStep(("c", "a")))
+    assert not chained(ChainStep(("b",)), ChainStep())
+    assert chained(ChainStep(("nobody",))) == [((*at, 0), "there is no provider 'nobody'")]
 
 
 def test_B8_a_pool_rule_either_denies_or_redirects() -> None:

@@ -162,6 +162,16 @@ def test_no_hedge_where_nobody_has_room_to_spare(answers: tuple[Bid | NoBid, ...
     assert answer.error is RouteError.NO_HEDGE
 
 
+def test_no_hedge_where_two_handlers_have_fallen_over_the_request_wherever_they_did() -> None:
+    fallen = no("b", NoBidReason.CRASHED)
+
+    assert isinstance(hedged(desk(), fallen, slow("c")), RoutePlan)
+    answer = hedged(desk(), fallen, slow("c"), crashed=("award q/1",))
+
+    assert isinstance(answer, NoRoute)
+    assert (answer.error, answer.crashed) == (RouteError.NO_HEDGE, ("b",))
+
+
 def test_no_hedge_while_requests_wait_in_the_queue() -> None:
     world = desk()
     world.decide(quick(), slow("b"), slow("c"), query_id="q")

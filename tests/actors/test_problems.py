@@ -103,15 +103,25 @@ def test_the_type_is_openais_name_for_the_status(status: int, kind: str) -> None
 
 
 def test_pain_19_spent_attempts_are_told_one_by_one_with_those_who_were_not_asked() -> None:
-    left_out = [LeftOut("c", "circuit_open", "for 3 s yet"), LeftOut("a", "tried"), LeftOut("d", "disabled")]
-    found = problems.attempts_spent("m", tries(failed(Scope.PROVIDER), failed(Scope.NONE)), 100.0, left_out)
+    left_out = [LeftOut("c", "circuit_open", "", 103.0), LeftOut("a", "tried"), LeftOut("d", "disabled")]
+    found = problems.attempts_spent("m", tries(failed(Scope.PROVIDER), failed(Scope.NONE)), 100.0, left_out, 2)
 
     assert (found.status, found.code) == (502, "upstream_error")
     assert found.message == (
         "No provider could answer for model 'm' after 2 attempts: a failed: http_503 (status 503), HTTP 503: down; "
-        "b failed: http_503 (status 503), HTTP 503: down; c: for 3 s yet; d: disabled."
+        "b failed: http_503 (status 503), HTTP 503: down; c has its circuit open, for 3.0 s yet; d is disabled; and 2 more."
     )
     assert dict(found.headers()) == {"x-should-retry": "false"}
+
+
+def test_D12_whose_awards_everybody_refused_is_told_who_they_were() -> None:
+    found = problems.all_refused("m", [LeftOut("a", "refused"), LeftOut("b", "disabled")])
+
+    assert (found.status, found.code) == (503, "overloaded")
+    told = "Every provider that bid for model 'm' was full when it was asked: a had no room left when asked; b is disabled."
+    assert found.message == told
+    assert problems.all_refused("m").message == "Every provider that bid for model 'm' was full when it was asked."
+    assert dict(found.headers()) == {"Retry-After": "1"}
 
 
 def test_where_every_attempt_met_a_rate_limit_that_is_told_with_the_soonest_end() -> None:

@@ -1,6 +1,6 @@
 """Redirects that lead in a circle are found in the configuration, with who sends whom where and a request that goes there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -52,6 +52,14 @@ def there_and_back(there: Condition = ALWAYS, back: Condition = ALWAYS, **fields
         Rule("there", when=holds_all(model("gpt-4o"), there), then=(redirect("claude"),)),
         Rule("back", when=holds_all(model("claude"), back), then=(STAYS, redirect("gpt-4o")), **fields),
     )
+
+
+def doubts(rules: Sequence[Rule], servers: Sequence[Server] = SERVERS, pins: Sequence[str] = ()) -> list[Circle]:
+    """What is left open of ``rules`` after the search for what is certain."""
+    naming = Naming(servers, None, {})
+    search = Redirects(rules, (), naming.place, naming.model_of, sorted(MODELS), pins)
+    assert len(list(search.circles())) == len(found(rules=rules, servers=servers))
+    return list(search.doubts())
 
 
 def test_B8_two_rules_that_redirect_to_each_other_are_found_once_and_both_are_named() -> None:
@@ -150,9 +158,15 @@ def test_B8_a_pin_to_everybody_who_has_a_model_is_that_model() -> None:
     assert "sends 'claude' to 'a:claude', rule 'all' sends 'a:claude' to 'claude'" in fault.reason
 
 
-def test_B8_a_circle_that_hangs_on_a_price_cannot_be_told_and_is_answered_500_when_it_is_walked() -> None:
+def test_B8_a_circle_that_hangs_on_a_price_is_a_doubt_and_is_answered_500_when_it_is_walked() -> None:
     rules = there_and_back(ALWAYS, Condition(ConditionKind.COST_UNDER, number=0.01))
     assert found(rules=rules) == []
+    (doubt,) = doubts(rules)
+    assert doubt.hangs_on_prices
+    assert doubt.reason == (
+        "may lead in a circle: rule 'there' sends 'gpt-4o' to 'claude', rule 'back' sends 'claude' to 'gpt-4o'; "
+        "this is where a request for 'gpt-4o' could go, as prices are"
+    )
 
     for price, error in ((2.0, RouteError.SELECTION_FAILED), (200.0, None)):
         models = tuple(ModelSpec(name, name, price, price) for name in ("gpt-4o", "claude"))
@@ -166,11 +180,46 @@ def test_B8_a_circle_that_only_a_pin_of_the_clients_would_walk_is_answered_500_t
     pinned = condition(ConditionKind.MODEL_PATTERN, "/^a:/")
     way = ("claude", "gpt-4o", "claude")
     rules = tuple(Rule(f"r{n}", when=pinned, then=(redirect(target),)) for n, target in enumerate(way))
-    assert found(rules=rules, servers=(*SERVERS, Server("d", "mistral", MODELS))) == []
+    servers = (*SERVERS, Server("d", "mistral", MODELS))
+    assert found(rules=rules, servers=servers) == []
+    (doubt,) = doubts(rules, servers, pins=("a:gpt-4o", "a:claude", "d:claude"))
+    assert doubt.walker.model == "a:gpt-4o"
+    assert not doubt.hangs_on_prices
 
     config = snapshot(*(provider(name, *sorted(MODELS)) for name in "ad"), strategy="first", rules=rules)
     policy = Policy(config, RoutingTable.build(config), STRATEGIES)
     assert is_lost(policy, RequestProfile("a:gpt-4o"))
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_B8_a_rule_that_a_price_may_keep_out_of_the_way_leaves_a_doubt(is_first: bool) -> None:
+    cheap = Condition(ConditionKind.COST_UNDER, number=0.01)
+    stays = Rule("stays", 9 if is_first else -9, when=holds_all(model("claude"), cheap), then=(STAYS,))
+    rules = (*there_and_back(), stays)
+
+    assert len(found(rules=rules)) == (0 if is_first else 1)
+    assert len(doubts(rules)) == (1 if is_first else 0)
+
+
+def test_B8_prices_that_lead_nowhere_but_on_leave_no_doubt() -> None:
+    dear = negated(Condition(ConditionKind.COST_UNDER, number=0.01))
+    rules = [Rule("away", when=holds_all(model(one), dear), then=(redirect("claude"),)) for one in ("gpt-4o", "gpt-4o-mini")]
+    assert doubts((rules[0], replace(rules[1], name="away too"))) == []
+
+
+def test_B8_ways_that_prices_fork_are_tried_in_bounded_number() -> None:
+    cheap = Condition(ConditionKind.COST_UNDER, number=0.01)
+    names = [f"m{n}" for n in range(12)]
+    every = [
+        Rule(f"r{one}-{other}", when=holds_all(model(one), cheap), then=(redirect(other),))
+        for place, one in enumerate(names)
+        for other in names[place + 1 :]
+    ]
+    search = Redirects(every, (), str, str)
+    assert list(search.circles()) == []
+    assert all(circle.hangs_on_prices for circle in search.doubts())
+    assert search.unfinished
+    assert search.steps < STEPS_MAX
 
 
 def test_B8_a_rule_that_is_switched_off_closes_no_circle() -> None:
@@ -250,6 +299,7 @@ def test_B8_ten_thousand_rules_cost_a_bounded_number_of_looks() -> None:
     looked = Redirects([*chain, *anybody], (), str, str)
     assert list(looked.circles()) == []
     assert looked.steps < 250_000
+    assert looked.unfinished
     # And where few rules redirect, the many that are asked before cost one look each.
     theirs = there_and_back(condition(ConditionKind.TENANT, "theirs"))
     few = Redirects([*theirs, *(staying(rule) for rule in anybody)], (), str, str)
@@ -267,6 +317,24 @@ def test_B8_pools_with_many_labels_cost_a_bounded_number_of_looks() -> None:
     pools = [PoolSpec(name, rules=tuple(PoolRule((("to", to),), redirect=to) for to in names)) for name in names]
     assert list(Redirects((), pools, public, str).circles()) == []
     assert len(asked) < 2 * STEPS_MAX
+
+
+def test_B8_a_search_that_stops_at_its_bounds_names_what_it_did_not_see_through() -> None:
+    names = [f"m{n}" for n in range(1000)]
+    tenants = [condition(ConditionKind.TENANT, f"t{n}") for n in range(9)]
+    ring = [
+        Rule(f"{one}-{place}", when=holds_all(model(one), tenant, Condition(ConditionKind.NEVER)), then=(redirect(other),))
+        for one, other in zip(names, [*names[1:], names[0]], strict=True)
+        for place, tenant in enumerate(tenants)
+    ]
+    search = Redirects(ring, [PoolSpec("m999", rules=(PoolRule(_LABELS, redirect="m0"),))], str, str, names)
+
+    assert list(search.circles()) == []
+    assert search.steps < 2 * STEPS_MAX
+    told = list(search.unfinished)
+    assert told[-2:] == ["rule 'm999-8'", "the pool of 'm999'"]
+    assert "rule 'm0-0'" not in told or len(told) == len(ring) + 1
+    assert not list(Redirects(ring[:18], (), str, str, names).circles())
 
 
 # -- held to the router
@@ -377,6 +445,29 @@ def test_B8_among_pins_too_what_is_found_is_a_circle(ways: list[tuple[Condition,
         walker = circle.walker
         needs = ("tools",) if walker.has_tools else ()
         assert is_lost(policy, RequestProfile(walker.model, needs=needs, labels=walker.labels)), walker
+
+
+_PRICED = st.one_of(_CONDITIONS, st.just(Condition(ConditionKind.COST_UNDER, number=0.01)))
+_PRICED_RULES = st.lists(
+    st.tuples(st.sampled_from(["m", "n", "o"]), st.one_of(_PRICED, _PRICED.map(negated)), st.sampled_from(["m", "n", "o"])),
+    max_size=4,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(_PRICED_RULES, st.tuples(*[st.sampled_from([None, 1.0, 100.0])] * 3))
+def test_B8_where_prices_lead_in_a_circle_there_was_a_doubt(
+    ways: list[tuple[str, Condition, str]], prices: tuple[float | None, ...]
+) -> None:
+    rules = [Rule(f"r{n}", when=holds_all(model(name), when), then=(redirect(to),)) for n, (name, when, to) in enumerate(ways)]
+    models = tuple(ModelSpec(name, name, price, price) for name, price in zip("mno", prices, strict=True))
+    config = snapshot(provider("a", models=models), strategy="first", rules=rules)
+    policy = Policy(config, RoutingTable.build(config), STRATEGIES)
+    naming = Naming([Server("a", "openai", frozenset("mno"))], "a", {})
+    search = Redirects(rules, (), naming.place, naming.model_of, tuple("mno"))
+
+    if any(is_lost(policy, ask) for ask in everybody(("m", "n", "o"))):
+        assert [*search.circles(), *search.doubts()]
 
 
 def is_lost(policy: Policy, profile: RequestProfile) -> bool:

@@ -23,7 +23,7 @@ from messages.changes import (
     UnregisterProvider,
 )
 from messages.control import ConfigSnapshot, Configured, ModelsLearned, ModelSpec, Propose, ProviderSpec, RoutingSpec
-from messages.policy import Action, ActionKind, PoolSpec, Rule, TenantSpec
+from messages.policy import Action, ActionKind, ChainStep, Condition, ConditionKind, PoolSpec, Rule, TenantSpec
 from tests.actors.test_registry import LISTS, SMALL, Registry
 
 M = (ModelSpec("m", "m"),)
@@ -179,6 +179,56 @@ def test_A1_a_provider_that_a_rule_or_a_tenant_names_is_not_unregistered() -> No
     refusal = desk.refuses(UnregisterProvider("b"))
     assert refusal.fault is ChangeFault.INVALID
     assert refusal.path.startswith("tenants.acme.allowed_providers")
+
+
+def test_A1_the_last_provider_of_a_pool_is_not_unregistered_and_the_pool_is_named() -> None:
+    desk = Desk(replace(FILE, pools=(PoolSpec("m", strategy="cost"),)))
+    desk.does(UnregisterProvider("a"))
+    desk.does(UnregisterProvider("c"))
+
+    refusal = desk.refuses(UnregisterProvider("b"))
+    assert fault_and_path(refusal) == (ChangeFault.INVALID, "pools.m")
+    assert refusal.reason == "no provider serves a model of this name"
+
+    desk.does(RegisterProvider(D))
+    desk.does(UnregisterProvider("b"))
+    assert desk.ids == ["d"]
+
+
+def test_A1_so_it_is_of_a_pool_that_was_given_a_strategy_until_that_is_taken_back() -> None:
+    desk = Desk(replace(FILE, providers=(A,)))
+    desk.does(SetStrategy("cost", model="m"))
+    assert desk.refuses(UnregisterProvider("a")).path == "pools.m"
+
+    desk.does(SetStrategy("", model="m"))
+    desk.does(UnregisterProvider("a"))
+
+
+def test_A1_the_last_provider_that_a_redirect_or_a_failover_chain_leads_to_is_not_unregistered() -> None:
+    other = replace(D, models=(ModelSpec("other", "other"),))
+    away = Rule("away", when=Condition(ConditionKind.MODEL, names=("m",)), then=(Action(ActionKind.REDIRECT, ("other",)),))
+    desk = Desk(replace(FILE, providers=(A, other), rules=(away,)))
+    assert fault_and_path(desk.refuses(UnregisterProvider("d"))) == (ChangeFault.INVALID, "rules[0].then[0].redirect")
+
+    pools = (PoolSpec("m", chain=(ChainStep(("b",)), ChainStep())),)
+    desk = Desk(replace(FILE, pools=pools))
+    assert fault_and_path(desk.refuses(UnregisterProvider("b"))) == (ChangeFault.INVALID, "pools.m.failover.chain[0]")
+
+
+def test_A7_an_alias_may_lead_to_nobody_at_run_time_as_in_a_file() -> None:
+    desk = Desk(replace(FILE, providers=(A,)))
+
+    desk.does(UnregisterProvider("a"))
+    assert ("gpt4", "m") in desk.in_force.aliases
+
+
+def test_A2_a_pool_of_what_a_provider_lists_itself_holds_as_long_as_that_provider_does() -> None:
+    desk = Desk(replace(FILE, providers=(A, LISTS)))
+    desk.give(ModelsLearned("lister", (SMALL,)))
+    desk.does(SetStrategy("cost", model=SMALL.name))
+    desk.does(UnregisterProvider("a"))
+
+    assert desk.refuses(UnregisterProvider("lister")).path == f"pools.{SMALL.name}"
 
 
 def test_A1_a_provider_with_impossible_numbers_or_no_name_is_refused() -> None:

@@ -21,6 +21,7 @@ from messages.changes import (
     UnregisterProvider,
 )
 from messages.control import ConfigSnapshot, Configured, ModelsLearned, Propose
+from messages.policy import PoolSpec
 from runtime.system.solo import SoloContext
 from tests.actors.test_registry import LARGE, LISTS, SMALL
 from tests.actors.test_registry_changes import ALWAYS_COST, FILE, TO_B, A, B, C, D, Desk, fault_and_path
@@ -114,6 +115,24 @@ def test_a_file_whose_rule_needs_what_was_unregistered_is_refused_at_its_place_i
 
     assert refusal.path.startswith("rules[1].then[0].provider")
     assert "provider 'b' unregistered through the admin API" in refusal.reason
+
+
+def test_a_file_without_the_last_provider_of_a_pool_that_was_changed_is_refused_and_both_are_named() -> None:
+    desk = desk_with(SetStrategy("cost", model="m"))
+    refusal = desk.refuses(Propose(replace(FILE, providers=(replace(A, models=(SMALL,)),))))
+
+    assert fault_and_path(refusal) == (ChangeFault.INVALID, "providers")
+    assert refusal.reason == (
+        "no provider serves a model of this name; does not go with strategy of pool 'm' set through the admin API"
+    )
+
+
+def test_a_file_with_a_pool_whose_provider_was_unregistered_is_refused_at_its_place_in_the_file() -> None:
+    desk = desk_with(*(UnregisterProvider(name) for name in "abc"))
+    refusal = desk.refuses(Propose(replace(FILE, providers=(A,), pools=(PoolSpec("m", strategy="cost"),))))
+
+    assert fault_and_path(refusal) == (ChangeFault.INVALID, "pools.m")
+    assert refusal.reason.endswith("does not go with provider 'a' unregistered through the admin API")
 
 
 def test_a_file_whose_alias_closes_a_circle_with_one_that_was_put_is_refused() -> None:

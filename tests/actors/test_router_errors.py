@@ -2,6 +2,8 @@
 
 import pytest
 
+from actors.router.verdict import NAMED_MAX
+from messages.policy import TenantSpec
 from messages.routing import Hints, NoBid, NoBidReason, NoRoute, RequestProfile, RouteError
 from tests.actors.router_kit import Desk, bid, no, provider
 
@@ -143,3 +145,13 @@ def test_pain_28_the_answer_names_everybody_left_out_in_the_order_of_definition(
 def test_B1_only_providers_of_weight_zero_is_nobody_available() -> None:
     desk = Desk(provider("a", "m", weight=0), strategy="least_connections")
     assert desk.refusal(desk.ask()).error == E.NO_PROVIDERS_AVAILABLE
+
+
+def test_D12_the_sentence_names_so_many_and_counts_the_others() -> None:
+    desk = Desk(*(provider(f"p{number:03}", "m") for number in range(100)), tenants=[TenantSpec("acme", allowed_providers=())])
+    answer = desk.refusal(desk.ask(profile=RequestProfile("m", tenant="acme")))
+
+    told = answer.detail.split("; ")
+    assert len(told) == NAMED_MAX + 1
+    assert told[-2:] == [f"p{NAMED_MAX - 1:03} is not allowed to the tenant (tenant acme)", f"and {100 - NAMED_MAX} more"]
+    assert len(answer.left_out) == 100

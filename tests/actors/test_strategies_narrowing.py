@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.router.strategies import STRATEGIES
-from actors.router.strategies.base import FRESH_TURNS, Memories, Memory, sampled
+from actors.router.strategies.base import Memories, Memory, sampled
 from actors.router.strategies.narrowing import by_weight, list_price, sampled_by_weight, turn_by_weight
 from actors.router.table import Entry, RoutingTable
 from messages.control import ModelSpec, ProviderSpec
@@ -115,7 +115,7 @@ FALSE_ALARM = 1e-6
 def variance_in_a_burst(strategy: str, decisions: int, size: int, count: int) -> float:
     """Of the decisions that one of ``size`` equals wins where ``count`` are asked, by the law of the window.
 
-    In one decision of four the window drops its oldest and draws one of those it does not keep. So who is drawn stays for
+    In each decision the window drops its oldest and draws one of those it does not keep. So who is drawn stays for
     ``count`` moves, and is drawn again after a number of moves that is geometric with p = 1 / (size - count + 1): a renewal
     process of cycles of ``size`` moves in the mean, with the variance (1 - p) / p². Over m moves there are stays with the
     variance m x that / size³ (Feller, *Probability Theory* II, XI.1).
@@ -123,20 +123,20 @@ def variance_in_a_burst(strategy: str, decisions: int, size: int, count: int) ->
     Where one is drawn by weight beside the window, he is another one after each move, and in 1 - count / size of the moves
     the newest of the window has no place: a stay counts for one move less, and who is asked differs by one draw for each move.
 
-    Who is asked wins one in ``count`` of the four decisions, by a draw; smooth round robin draws nothing and owes nobody.
+    Who is asked wins one in ``count`` decisions, by a draw; smooth round robin draws nothing and owes nobody.
     """
-    moves, p = decisions / FRESH_TURNS, 1 / (size - count + 1)
+    moves, p = decisions, 1 / (size - count + 1)
     stays = moves * (1 - p) / p**2 / size**3
     asked = count**2 * stays
     if strategy != "random":
         newest, outside = count / size, 1 / size
         asked = (count - 1) ** 2 * stays + moves * (newest * (1 - newest) + (size - count) * outside * (1 - outside)) / size
-    won = 0.0 if strategy == "smooth_weighted_round_robin" else moves * count / size * FRESH_TURNS / count * (1 - 1 / count)
-    return (FRESH_TURNS / count) ** 2 * asked + won
+    won = 0.0 if strategy == "smooth_weighted_round_robin" else moves * count / size / count * (1 - 1 / count)
+    return asked / count**2 + won
 
 
 @pytest.mark.parametrize("strategy", ["random", "weighted_random", "smooth_weighted_round_robin", "least_connections"])
-def test_in_a_burst_equals_get_equal_shares_too_though_samples_change_by_one_in_four_decisions(strategy: str) -> None:
+def test_in_a_burst_equals_get_equal_shares_too_though_samples_change_by_one_in_each_decision(strategy: str) -> None:
     """The shares are as equal as the law of the window lets them be.
 
     All together: their squared deviations, of the variance that it gives them, are chi-square with 39 degrees of freedom (they
@@ -161,27 +161,37 @@ def test_the_strategies_that_ask_a_random_sample_are_known() -> None:
     assert {"adaptive", "least_latency", "least_requests", "power_of_two", "random", "thompson"} <= set(SAMPLING)
 
 
-def windows(passed_ms: list[int], size: int = 40, count: int = 8) -> list[set[str]]:
-    """Samples of one memory, so many ms one after the other."""
+def windows(passed: list[tuple[int, bool]], size: int = 40, count: int = 8) -> list[set[str]]:
+    """Samples of one memory, so many half ms one after the other, each with the last winner's plan still open or not."""
     found, memory, rng, now, asked = entries(size), Memory(), Random(0), 5.0, []
-    for ms in passed_ms:
-        now += ms / 1000 + 1e-6
-        memory.freshen(now)
+    for half_ms, is_crowded in passed:
+        now += half_ms / 2000 + 1e-6
+        memory.freshen(now, is_crowded)
         asked.append(set(ids(sampled(found, memory, rng, count))))
         memory.note("p000")
     return asked
 
 
-@given(passed_ms=st.lists(st.integers(0, 20), min_size=2, max_size=20))
-def test_a_sample_has_one_candidate_anew_for_each_ms_that_passed_and_else_one_in_four_turns(passed_ms: list[int]) -> None:
-    asked = windows(passed_ms)
-    for turn, (before, after) in enumerate(pairwise(asked), 1):
-        allowed = passed_ms[turn] or (turn % 4 == 0)
-        assert len(after - before) <= min(8, allowed)
+@given(passed=st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=2, max_size=20))
+def test_a_sample_has_one_candidate_anew_for_each_half_ms_that_passed_and_else_one_while_plans_are_open(
+    passed: list[tuple[int, bool]],
+) -> None:
+    asked = windows(passed)
+    for (half_ms, is_crowded), (before, after) in zip(passed[1:], pairwise(asked), strict=True):
+        assert len(after - before) <= min(8, half_ms or int(is_crowded))
+
+
+def test_a_sample_stays_while_no_time_passes_and_no_plan_is_open_and_changes_by_one_in_a_crowd() -> None:
+    quiet, crowded = (
+        [len(after - before) for before, after in pairwise(windows([(0, is_crowded)] * 400))] for is_crowded in (False, True)
+    )
+    assert set(quiet) == {0}
+    assert set(crowded) == {0, 1}  # Whoever leaves may be drawn again.
+    assert mean(crowded) == pytest.approx(1 - 1 / 33, abs=0.05)
 
 
 def test_decisions_far_apart_sample_wholly_anew() -> None:
-    alike = [len(before & after) for before, after in pairwise(windows([1000] * 400))]
+    alike = [len(before & after) for before, after in pairwise(windows([(2000, False)] * 400))]
     assert mean(alike) == pytest.approx(8 * 8 / 40, rel=0.2)
 
 

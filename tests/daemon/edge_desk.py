@@ -24,9 +24,7 @@ Behaviour = Callable[[EdgeRequest, EdgeSink], Awaitable[None]]
 
 async def echo(request: EdgeRequest, sink: EdgeSink) -> None:
     """The body comes back whole, and the value of ``x-say`` in a header."""
-    await sink.start(200, [("x-said", request.header("x-say"))], len(request.body))
-    await sink.write(request.body)
-    await sink.end()
+    await sink.whole(200, [("x-said", request.header("x-say"))], request.body)
 
 
 async def hangs(request: EdgeRequest, sink: EdgeSink) -> None:
@@ -36,7 +34,7 @@ async def hangs(request: EdgeRequest, sink: EdgeSink) -> None:
 
 async def pours(request: EdgeRequest, sink: EdgeSink) -> None:
     """A stream of 20 MB."""
-    await sink.start(200, [], None)
+    await sink.start(200, [])
     for number in range(400):
         await sink.write(b"%d" % (number % 10) * 50_000)
     await sink.end()

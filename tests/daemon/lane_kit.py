@@ -24,11 +24,13 @@ TURNS = 60
 
 async def say(request: EdgeRequest, sink: EdgeSink) -> None:
     """The body comes back, whole, or in two pieces of a stream where ``x-stream`` asks for one."""
-    is_stream = bool(request.header("x-stream"))
-    await sink.start(200, [("content-type", "text/plain"), ("x-path", request.path)], None if is_stream else len(request.body))
+    headers = [("content-type", "text/plain"), ("x-path", request.path)]
+    if not request.header("x-stream"):
+        await sink.whole(200, headers, request.body)
+        return
+    await sink.start(200, headers)
     await sink.write(request.body)
-    if is_stream:
-        await sink.write(b"and more")
+    await sink.write(b"and more")
     await sink.end()
 
 

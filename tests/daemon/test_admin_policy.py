@@ -82,6 +82,13 @@ def test_D2_a_pool_and_a_tenant_have_strategies_of_their_own(gateway: Gateway) -
     assert gateway.chat("m").header("x-pointsman-strategy") == "first"
 
 
+def test_D2_a_model_that_nobody_serves_has_no_strategy_of_its_own_and_the_code_says_what_is_missing(shared: Gateway) -> None:
+    refused = send(shared, "PUT", "/admin/strategy", {"strategy": "cost", "model": "ghost"})
+
+    assert (refused.status, refused.error["code"], refused.error["param"]) == (404, "model_not_found", "pools")
+    assert refused.error["message"] == "pools: no provider serves a model 'ghost'"
+
+
 # Aliases.
 
 
@@ -222,6 +229,20 @@ def test_D2_what_says_what_is_so_already_is_no_new_generation(gateway: Gateway) 
 
     assert everything(gateway) == before
     assert generation(gateway) == before[0]["generation"]
+
+
+def test_A1_the_last_provider_of_a_pool_is_not_taken_out(gateway: Gateway) -> None:
+    done(gateway, "DELETE", "/admin/rules/from-file")
+    done(gateway, "PUT", "/admin/strategy", {"strategy": "cost", "model": "m"})
+    done(gateway, "DELETE", "/admin/providers/one", status=202)
+    before = everything(gateway)
+
+    refused = send(gateway, "DELETE", "/admin/providers/two")
+
+    assert (refused.status, refused.error["code"], refused.error["param"]) == (400, "invalid_request", "pools.m")
+    assert "no provider serves a model of this name" in refused.error["message"]
+    assert everything(gateway) == before
+    assert gateway.chat("m").status == 200
 
 
 def test_A1_a_provider_that_a_rule_names_is_not_taken_out(gateway: Gateway) -> None:

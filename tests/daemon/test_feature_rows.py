@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from runtime.simulation.behaviour import Behaviour
-from tests.daemon.gateway import Answer, Gateway, chat_body, eventually, provider
+from tests.daemon.gateway import Answer, Gateway, chat_body, eventually, provider, run_pointsman
 from tests.daemon.gateway_upstreams import Backstage, ScriptedUpstream, answers
 
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
@@ -60,6 +61,38 @@ def test_C1_what_nobody_can_do_is_refused_and_each_is_told_of(talents: Gateway) 
     assert (answer.status, answer.error["code"]) == (403, "rejected")
     for name in ("plain", "tooled", "flowing"):
         assert f"{name} lacks a capability the request needs" in answer.error["message"]
+
+
+# -- D4
+
+
+def test_D4_what_a_candidate_lacks_is_told_whatever_its_tenant_may_not_use_live_and_from_a_file(
+    upstream: ScriptedUpstream,
+) -> None:
+    upstream.scripts["p"] = answers
+    able = {"blind": ["chat"], "barred": ["chat", "vision"], "mine": ["chat", "vision"], "short": ["chat", "vision"]}
+    entries = [provider(name, upstream.base_url("p"), ["m"], capabilities=more) for name, more in able.items()]
+    entries[-1]["models"] = [{"name": "m", "context_window": 100}]
+    tenants = {"acme": {"allowed_providers": ["mine"]}, "none": {"allowed_providers": []}}
+    told = {"blind": ("requirements", "missing_capability"), "barred": ("tenant", "tenant")}
+    told["short"] = ("requirements", "context_too_long")
+
+    with Gateway({"providers": entries, "routing": {"strategy": "first"}, "tenants": tenants}) as gateway:
+        fields = {"messages": PICTURE, "max_tokens": 200}
+        answer = gateway.chat("m", {"x-pointsman-tenant": "acme"}, **fields)
+        assert (answer.status, answer.header("x-pointsman-provider")) == (200, "mine")
+        assert left_out(gateway, answer) == told
+
+        options = ("--vision", "--max-tokens", "200", "--tenant", "acme", "--json")
+        for source in (("-c", str(gateway.file)), ("--url", gateway.url)):
+            record = orjson.loads(run_pointsman("explain", "m", *source, *options).stdout)
+            assert {one["provider"]: (one["stage"], one["reason"]) for one in record["candidates"] if one["reason"]} == told
+
+        refused = gateway.chat("m", {"x-pointsman-tenant": "none"}, **fields)
+        assert (refused.status, refused.error["code"]) == (403, "rejected")
+        message = refused.error["message"]
+        assert "blind lacks a capability the request needs (vision); barred is not allowed to the tenant" in message
+        assert "short cannot fit the request into its context window" in message
 
 
 # -- D9: targets of time
@@ -231,3 +264,36 @@ def test_B8_a_circle_that_hangs_on_a_price_is_answered_500_when_it_is_walked_and
         assert record["note"] == "redirects lead in a circle: m → n → m"
         assert [(one["stage"], one["reason"]) for one in record["candidates"]] == [("rules", "rule")]
         assert gateway.chat("n").status == 500, "nobody waits, and the next request is answered too"
+
+        # It could be told that it may come to this, and was: by the check, and in the log.
+        doubt = (
+            "rules[0].then[0].redirect: may lead in a circle: rule 'there' sends 'm' to 'n', rule 'back' sends 'n' to 'm'; "
+            "this is where a request for 'm' could go, as prices are, and be answered 500"
+        )
+        checked = run_pointsman("check", "-c", str(gateway.file), "--json")
+        assert (checked.returncode, doubt in orjson.loads(checked.stdout)["notes"]) == (0, True)
+        assert doubt in gateway.log()
+
+
+def test_B8_a_check_of_redirects_that_ends_before_its_time_says_so_and_names_rules(tmp_path: Path) -> None:
+    names = [f"m{n}" for n in range(600)]
+    rules = [
+        {
+            "name": f"{one}-{n}",
+            "when": {"all": [{"model": one}, {"tenant": f"t{n}"}, {"never": True}]},
+            "then": {"redirect": to},
+        }
+        for one, to in zip(names, [*names[1:], names[0]], strict=True)
+        for n in range(5)
+    ]
+    entry = provider("a", "http://127.0.0.1:9", names)
+    file = tmp_path / "many.yaml"
+    file.write_bytes(orjson.dumps({"providers": [entry], "rules": rules}))
+
+    checked = run_pointsman("check", "-c", str(file), "--json")
+
+    assert checked.returncode == 0, checked.stdout
+    (note,) = [note for note in orjson.loads(checked.stdout)["notes"] if note.startswith("redirects:")]
+    assert "too many to try them all, so one may lead in a circle" in note
+    assert "not seen through: rule 'm" in note
+    assert note.endswith(" more")

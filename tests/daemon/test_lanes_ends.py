@@ -21,7 +21,7 @@ from tests.lines import LANES, LaneName, replies
 @pytest.mark.parametrize("lane", LANES)
 async def test_the_end_of_a_stream_waits_for_nobody(lane: LaneName, monkeypatch: pytest.MonkeyPatch) -> None:
     async def streams(request: EdgeRequest, sink: EdgeSink) -> None:
-        await sink.start(200, [], None)
+        await sink.start(200, [])
         await sink.write(b"all of it")
         # The client takes nothing, and from here on whatever is more must wait for it.
         line.protocol.pause_writing()
@@ -42,7 +42,7 @@ async def test_the_end_of_a_stream_waits_for_nobody(lane: LaneName, monkeypatch:
 @pytest.mark.parametrize("lane", LANES)
 async def test_who_never_takes_the_end_of_a_stream_is_cut_in_time(lane: LaneName) -> None:
     async def streams(request: EdgeRequest, sink: EdgeSink) -> None:
-        await sink.start(200, [], None)
+        await sink.start(200, [])
         line.protocol.pause_writing()
         await sink.end()
 
@@ -58,7 +58,7 @@ async def test_who_never_takes_the_end_of_a_stream_is_cut_in_time(lane: LaneName
 @pytest.mark.parametrize("lane", LANES)
 async def test_a_stream_that_its_client_did_not_wait_for_has_no_end(lane: LaneName) -> None:
     async def streams(request: EdgeRequest, sink: EdgeSink) -> None:
-        await sink.start(200, [], None)
+        await sink.start(200, [])
         line.is_closed = True
         line.protocol.connection_lost(None)
         await sink.end()
@@ -115,7 +115,7 @@ async def test_a_request_that_breaks_over_a_mistake_of_ours_is_counted_as_what_i
 @pytest.mark.parametrize("lane", LANES)
 async def test_a_stream_that_breaks_over_a_mistake_of_ours_is_cut_and_nothing_comes_after_it(lane: LaneName) -> None:
     async def breaks(request: EdgeRequest, sink: EdgeSink, task: object) -> None:
-        await sink.start(200, [], None)
+        await sink.start(200, [])
         await sink.write(b"a part")
         raise ZeroDivisionError("a mistake")
 

@@ -171,7 +171,7 @@ async def test_a_client_that_takes_little_but_takes_is_not_given_up() -> None:
 
 
 async def breaks_off(request: EdgeRequest, sink: EdgeSink) -> None:
-    await sink.start(200, [], None)
+    await sink.start(200, [])
     sink.abort()
 
 

@@ -98,7 +98,7 @@ class Client:
     def has_started(self) -> bool:
         return self.status != 0
 
-    async def start(self, status: int, headers: Headers, length: int | None) -> None:
+    async def start(self, status: int, headers: Headers) -> None:
         if self.status or self.is_aborted:
             self.wrongs.append(f"a second answer: {self.status}, then {status}")
         self.status = status
@@ -120,6 +120,11 @@ class Client:
             self.wrongs.append("an end without an answer")
         self.is_whole = True
         self._finish()
+
+    async def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        await self.start(status, headers)
+        await self.write(body)
+        await self.end()
 
     def abort(self) -> None:
         if self.is_whole:

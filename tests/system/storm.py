@@ -9,12 +9,13 @@ from random import Random
 from typing import Any
 
 from actors.kernel import Actor
+from actors.prober import ProberActor
 from actors.router.actor import RouterActor
 from actors.router.exploring import CURIOUS
 from actors.router.plans import STALE_S
 from messages.calls import Award, CallEnded, ContentStarted
 from messages.changes import PatchProvider, RegisterProvider, UnregisterProvider
-from messages.control import Propose, Timer
+from messages.control import Configured, Propose, Reconfigure, Timer
 from messages.envelope import Envelope
 from messages.health import GetReport, Probed, ProbeDone, ProbeTick, ProviderReport, Status
 from messages.routing import CallForBids, CapacityFreed, Claimed, Gathered, RouteQuery, Withdraw
@@ -24,7 +25,7 @@ from runtime.config.settings import Loaded
 from runtime.simulation.behaviour import Behaviour
 from runtime.simulation.faults import FaultKind
 from runtime.system.frontier import encode_envelope
-from tests.system.house import MODEL, World, loaded, provider, run
+from tests.system.house import MODEL, Sabotage, World, loaded, provider, run
 from tests.system.house_books import documented_errors
 from tests.system.storm_changes import Changes
 
@@ -49,14 +50,18 @@ class Storm:
     """For what came later, so that a seed's storm stays what it was."""
     tight: Random = field(init=False)
     """The same, for token limits that are nearly always reached."""
+    news: Random = field(init=False)
+    """The same, for those who fall over a new configuration."""
     providers: list[str] = field(init=False)
     router_crashes: int = 0
     registry_crashes: int = 0
+    over_news: list[Sabotage] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.rng = Random(f"storm/{self.seed}")
         self.more = Random(f"storm/{self.seed}/more")
         self.tight = Random(f"storm/{self.seed}/tight")
+        self.news = Random(f"storm/{self.seed}/news")
         self.providers = [f"p{number}" for number in range(self.rng.randint(1, 4))]
 
     def config(self) -> Loaded:
@@ -144,6 +149,8 @@ class Storm:
                 self._request(world, hurry=0.4 if size > 64 else 0.15)
             if rng.random() < 0.25:
                 self._break_something(world)
+            if self.news.random() < 0.15:
+                self._break_over_news(world)
             if rng.random() < 0.15:
                 changes.ask()
             await asyncio.sleep(rng.choice((0.0, 0.001, 0.05, 0.3, 1.0, rng.uniform(0, 4))))
@@ -157,7 +164,8 @@ class Storm:
         out_s = 310.0 if any(world.is_out(f"provider:{name}") for name in self.providers) else 0.0
         await asyncio.sleep(2 * STALE_S + 1.0 + out_s)
         await changes.settled()
-        return replace(await Aftermath.of(world), answers=changes.answers)
+        answers = changes.answers + Counter({"crashed": sum(sabotage.struck for sabotage in self.over_news)})
+        return replace(await Aftermath.of(world), answers=answers)
 
     def _request(self, world: World, hurry: float) -> None:
         rng = self.rng
@@ -184,6 +192,20 @@ class Storm:
             loop.call_soon(Storm.leave_after_turns, loop, leave, turns - 1)
         else:
             leave()
+
+    def _break_over_news(self, world: World) -> None:
+        """Let somebody fall over the next configuration it is told, and perhaps when it is told again what is in force."""
+        rng = self.news
+        times, mode, is_broken = rng.choice((1, 1, 2)), rng.choice(("before", "after")), rng.random() < 0.5
+        who = rng.choice(("router", "router", "prober", f"provider:{rng.choice(self.providers)}"))
+        if who == "router":
+            # As with its other mail; and whoever falls over what it must read first has to restart in any case.
+            is_broken = is_broken or mode == "after"
+            self.router_crashes += times
+            if self.router_crashes > CRASHES_MAX:
+                return
+        news = Reconfigure if who.startswith("provider:") else Configured
+        self.over_news.append(world.crash(who, news, times, mode, is_broken))
 
     def _break_something(self, world: World) -> None:
         rng = self.rng
@@ -228,17 +250,21 @@ class Aftermath:
     reports: list[ProviderReport]
     stats: Stats
     router: Actor
+    flaws: list[str]
+    """What is wrong with a provider's state, and who does not go by the configuration in force."""
     journal: list[bytes] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
-    """What changes at run time were answered."""
+    """What changes at run time were answered, and how often somebody fell over one of them."""
 
     @classmethod
     async def of(cls, world: World) -> "Aftermath":
         """How a house stands when everything is over and nobody raises any more."""
-        reports = [await world.report(spec.id) for spec in world.house.directory.snapshot.providers]
+        providers = [spec.id for spec in world.house.directory.snapshot.providers]
+        reports = [await world.report(name) for name in providers]
+        flaws = [f"{name}: {flaw}" for name in providers if (flaw := world.provider_actor(name)._flaw())]
         stats = await world.house.system.ask("aggregator", GetStats())
         assert isinstance(stats, Stats)
-        return cls(world, reports, stats, world.cell("router").actor)
+        return cls(world, reports, stats, world.cell("router").actor, flaws + who_is_behind(world))
 
     def wrongs(self) -> list[str]:
         """What must not be, beyond the laws of every run."""
@@ -250,7 +276,7 @@ class Aftermath:
         found += world.books.against(self.stats, world.uncounted)
         awards = Counter(permit_id.partition("/")[0] for permit_id in world.watch.permits)
         found += [f"{query} asked for {count} permits" for query, count in awards.items() if count > AWARDS_MAX]
-        return found + self._unfit_answers() + self._counted_otherwise() + self._left_at_the_router()
+        return found + self.flaws + self._unfit_answers() + self._counted_otherwise() + self._left_at_the_router()
 
     def _unfit_answers(self) -> list[str]:
         """Clients whose answer came late, was cut, or is an error that is documented nowhere."""
@@ -296,6 +322,19 @@ class Aftermath:
         }
         found = [f"the router keeps {len(kept)} {name}" for name, kept in left.items() if len(kept)]
         return found + ([fault] if (fault := router.invariant()) else [])
+
+
+def who_is_behind(world: World) -> list[str]:
+    """What is wrong with the configurations that those actors go by who are told of each."""
+    router, prober, snapshot = world.cell("router").actor, world.cell("prober").actor, world.house.directory.snapshot
+    assert isinstance(router, RouterActor)
+    assert isinstance(prober, ProberActor)
+    specs = {spec.id: spec for spec in snapshot.providers}
+    actors = {name: world.provider_actor(name) for name in specs}
+    known = {"the router": router._table.generation} | {name: actor.generation for name, actor in actors.items()}
+    found = [f"{name} goes by generation {had}" for name, had in known.items() if had != snapshot.generation]
+    found += [f"{name} goes by another entry" for name, actor in actors.items() if actor.spec != specs[name]]
+    return found + (["the prober goes by other entries"] if prober._specs != specs else [])
 
 
 def play(seed: int, rounds: int = 40, *, keeps_journal: bool = False) -> Aftermath:

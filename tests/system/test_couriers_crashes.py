@@ -1,6 +1,7 @@
 """Crashes behind a courier's back: what becomes of the request, and who goes on."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -59,6 +60,109 @@ def test_a_request_whose_awards_crash_two_providers_is_answered_500_and_takes_no
         assert (await world.ask()).status == 200
 
     run(THREE, scene)
+
+
+def test_a_request_that_crashes_one_handler_bidding_and_one_awarding_is_answered_500_and_tried_no_further() -> None:
+    async def scene(world: World) -> None:
+        world.crash("provider:a", CallForBids)
+        world.crash("provider:b", Award, is_broken=False)
+        client = await world.ask()
+
+        assert (client.status, client.code, client.attempts) == (500, "internal_error", 0)
+        assert [(permit.provider, permit.refusal) for permit in world.watch.permits.values()] == [("b", "crashed")]
+        assert (await world.ask()).provider == "a"
+
+    run(THREE, scene)
+
+
+def test_a_request_that_crashes_one_handler_awarding_and_later_one_bidding_is_answered_500_and_tried_no_further() -> None:
+    async def scene(world: World) -> None:
+        world.crash("provider:a", Award, is_broken=False)
+        world.fault("b", FaultKind.ERRORS)
+        world.crash("provider:c", lambda mail: isinstance(mail, CallForBids) and bool(world.calls("b")))
+        client = await world.ask()
+
+        assert (client.status, client.code, client.attempts) == (500, "internal_error", 1)
+        assert client.took_s < 0.2, "it waited for those it may not try"
+        assert [permit.provider for permit in world.watch.permits.values()] == ["a", "b"]
+        assert (await world.ask()).provider == "a"
+
+    run(THREE, scene)
+
+
+def test_a_request_that_crashes_two_handlers_bidding_for_its_retry_is_answered_500_and_tried_no_further() -> None:
+    async def scene(world: World) -> None:
+        world.fault("a", FaultKind.RATE_LIMIT, retry_after_s=1.0)
+        for name in ("b", "c"):
+            world.crash(f"provider:{name}", lambda mail: isinstance(mail, CallForBids) and bool(world.calls("a")))
+        client = await world.ask()
+
+        assert (client.status, client.code, client.attempts) == (500, "internal_error", 1)
+        assert client.took_s < 0.2, "it waited for those it may not try"
+
+    run(THREE, scene)
+
+
+def test_a_provider_that_crashes_on_all_bids_of_a_request_that_waits_is_one_handler() -> None:
+    async def scene(world: World) -> None:
+        world.crash("provider:a", CallForBids, 100)
+        world.send(max_tokens=300)
+        await asyncio.sleep(0.1)
+        client = await world.ask()
+
+        assert (client.status, client.provider) == (200, "b")
+        assert world.house.system.counters.crashes > 3, "it was asked once only"
+
+    run(loaded([provider("a"), provider("b", limits={"max_concurrency": 1})]), scene)
+
+
+def test_a_request_that_waits_and_crashes_two_handlers_in_two_rounds_is_answered_500_at_once() -> None:
+    async def scene(world: World) -> None:
+        for _ in range(3):
+            world.send(max_tokens=500)
+        await asyncio.sleep(0.1)
+        begun = world.now
+        world.crash("provider:a", lambda mail: isinstance(mail, CallForBids) and world.now == begun)
+        world.crash("provider:c", lambda mail: isinstance(mail, CallForBids) and world.now > begun)
+        client = await world.ask()
+
+        assert (client.status, client.code) == (500, "internal_error")
+        assert client.took_s == pytest.approx(1.0, abs=0.01), "a line is asked again each second"
+
+    run(loaded([provider(name, limits={"max_concurrency": 1}) for name in "abc"]), scene)
+
+
+@pytest.mark.parametrize("on", [RouteQuery, Gathered])
+@pytest.mark.parametrize("then", [CallForBids, Award])
+def test_a_request_that_crashes_the_router_and_one_provider_is_answered_500_and_tried_no_further(on: type, then: type) -> None:
+    async def scene(world: World) -> None:
+        world.crash("router", on, is_broken=False)
+        world.crash("provider:a", then if then is Award else on_second_round(world), is_broken=False)
+        client = await world.ask()
+
+        assert (client.status, client.code, client.attempts) == (500, "internal_error", 0)
+        assert world.house.system.counters.crashes == 2
+        assert len(world.watch.permits) == (then is Award)
+
+    def on_second_round(world: World) -> Callable[[Any], bool]:
+        return lambda mail: isinstance(mail, CallForBids) and world.house.system.counters.crashes == 1
+
+    run(THREE, scene)
+
+
+def test_calls_for_bids_beside_a_call_that_crash_two_handlers_are_the_last_and_a_failure_then_is_answered_500() -> None:
+    async def scene(world: World) -> None:
+        for _ in range(20):
+            await world.ask(stream=True)
+        for name in ("b", "c"):
+            world.crash(f"provider:{name}", lambda mail: isinstance(mail, CallForBids) and "+" in mail.query_id, 100)
+        world.fault("a", FaultKind.HANG)
+        client = await world.ask(stream=True)
+
+        assert (client.status, client.code, client.attempts) == (500, "internal_error", 1)
+        assert world.house.system.counters.crashes == 2
+
+    run(loaded([provider("a"), provider("b"), provider("c")], strategy="first", hedge={"max_share": 0.5}), scene)
 
 
 def test_awards_beside_a_call_that_crash_two_handlers_are_the_last_and_the_call_goes_on() -> None:

@@ -314,25 +314,6 @@ def test_B6_with_on_rate_limit_false_a_request_that_would_wait_too_long_is_told_
     run(loaded(entries, strategy="priority", failover={"on_rate_limit": False}), scene)
 
 
-def test_E3_who_was_not_called_when_the_attempts_were_spent_is_named_too() -> None:
-    async def scene(world: World) -> None:
-        for name in "abcd":
-            world.fault(name, FaultKind.ERRORS)
-        client = await world.ask()
-
-        assert (client.status, client.attempts) == (502, 2)
-        told = json.loads(client.text)["error"]["message"].split(": ", 1)[1]
-        assert [who.split(" failed:")[0] for who in told.split("; ")] == [
-            "a",
-            "b",
-            "c: not called any more",
-            "d: not called any more.",
-        ]
-
-    entries = [provider(name, **WHOLE) for name in "abcd"]
-    run(loaded(entries, strategy="first", failover={"backoff": STILL, "max_attempts": 2}), scene)
-
-
 # -- back-off
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from actors.buckets import Bucket
 from actors.quota import QuotaActor
+from messages.calls import Award
 from messages.control import ConfigSnapshot, Configured, LimitsSpec, Propose
 from messages.envelope import Envelope
 from messages.policy import PoolSpec, TenantSpec
@@ -265,6 +266,18 @@ def test_a_quota_that_crashes_loses_no_place_and_refills_nothing(on: type, mode:
 
     limits = LimitsSpec(requests_per_minute=60, max_concurrency=3)
     run(limited(tenant=limits), scene)
+
+
+def test_a_request_that_crashes_its_quota_and_one_provider_is_answered_500_and_tried_no_further() -> None:
+    async def scene(world: World) -> None:
+        world.crash("quota:tenant:acme", Reserve, is_broken=False)
+        world.crash("provider:a", Award, is_broken=False)
+        client = await world.ask(headers=ACME)
+
+        assert (client.status, client.code, client.attempts) == (500, "internal_error", 0)
+        assert [(permit.provider, permit.refusal) for permit in world.watch.permits.values()] == [("a", "crashed")]
+
+    run(limited(tenant=ONE_AT_ONCE, strategy="first"), scene)
 
 
 def test_B4_one_that_is_full_shows_in_the_statistics_while_it_is_and_after_a_crash() -> None:

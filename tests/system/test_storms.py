@@ -120,6 +120,7 @@ def test_storms_are_storms() -> None:
     assert {200, 429, 502, 503, 504} <= set(told.statuses)
     assert {"success", "failed", "cancelled", "not_sent", "at_capacity"} <= set(told.outcomes)
     assert {"Changed", "Configured", "ChangeRefused"} <= set(told.answers)
+    assert told.answers["crashed"] > 20
     assert told.most_trials > 1
     assert told.fates["answer"] > 200
     assert told.counts["crashes"] > 20

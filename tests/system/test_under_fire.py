@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from messages.calls import Award
+from messages.calls import Award, Restored
 from messages.changes import SetStrategy
+from messages.control import Configured, Drain, Reconfigure
 from messages.routing import RouteQuery
 from runtime.simulation.faults import FaultKind
 from runtime.system.cell import CellState
@@ -26,37 +27,52 @@ PERIOD_S = 30.0
 """In which restarts are counted."""
 BELOW = 4
 """Restarts in that time that every actor survives."""
+FIRST_MAIL = (Configured, Reconfigure, Drain, Restored)
+"""What an actor reads before all other mail when it has restarted or skipped a message; it is also told at other times."""
 LIMITS = {"max_concurrency": 4, "requests_per_minute": 600, "burst": 20}
 THREE = loaded([provider(name, limits=LIMITS) for name in "abc"], strategy="round_robin", queue={"max_wait": "5s"})
 FREE = loaded([provider(name) for name in "abc"], strategy="round_robin")
 
 
 @dataclass
+class Restarts:
+    """When an actor was made to restart: ``most`` times at most within the period."""
+
+    now: Callable[[], float]
+    most: int
+    at: list[float] = field(default_factory=list)
+
+    def has_one_more(self) -> bool:
+        """Take one, unless it is one too many."""
+        now = self.now()
+        if sum(at >= now - PERIOD_S for at in self.at) >= self.most:
+            return False
+        self.at.append(now)
+        return True
+
+
+@dataclass
 class Chance:
-    """Picks a ``share`` of messages, at most ``most`` within the period."""
+    """Picks a ``share`` of messages, as far as the restarts go. Whoever falls over its first mail must restart in any case."""
 
     rng: Random
     share: float
-    now: Callable[[], float]
-    most: int = 1_000_000
-    struck: list[float] = field(default_factory=list)
+    restarts: Restarts
+    is_broken: bool
 
     def __call__(self, message: Any) -> bool:
         if self.rng.random() >= self.share:
             return False
-        now = self.now()
-        if sum(at >= now - PERIOD_S for at in self.struck) >= self.most:
-            return False
-        self.struck.append(now)
-        return True
+        costs_restart = self.is_broken or isinstance(message, FIRST_MAIL)
+        return not costs_restart or self.restarts.has_one_more()
 
 
 def set_fire(world: World, name: str, seed: str, *, skips: float = 0.0, breaks: float = 0.0, most: int = BELOW) -> None:
     """Let an actor raise on a share ``skips`` of its messages and go on, and on a share ``breaks`` so that it must restart."""
-    rng = Random(f"{seed}/{name}")
-    for share, limit, mode, is_broken in ((breaks, most, "after", True), (skips, 1_000_000, "before", False)):
+    rng, restarts = Random(f"{seed}/{name}"), Restarts(world.loop.time, most)
+    for share, mode, is_broken in ((breaks, "after", True), (skips, "before", False)):
         if share:
-            world.crash(name, Chance(rng, share, world.loop.time, limit), 1_000_000, mode, is_broken)
+            world.crash(name, Chance(rng, share, restarts, is_broken), 1_000_000, mode, is_broken)
 
 
 async def traffic(world: World, seed: str, seconds: float, rate: float = 10.0) -> list[Client]:

@@ -19,10 +19,8 @@ Ranked = list[tuple[float, Bid]]
 
 MEMORIES_MAX = 4096
 """(strategy, model) pairs remembered; the names are anybody's where a provider takes any."""
-FRESH_S = 0.001
-"""Time that pays for one candidate drawn anew: about a hundredth of it, for whoever is drawn is in none of the caches."""
-FRESH_TURNS = 4
-"""In one of so many turns somebody is drawn anew whatever the time, so that a burst does not all meet the same ones."""
+FRESH_S = 0.0005
+"""Time that pays for one candidate drawn anew: about a fiftieth of it, for whoever is drawn is in none of the caches."""
 
 
 @dataclass(slots=True)
@@ -65,17 +63,18 @@ class Memory:
     fresh_at: float = 0.0
     """Monotonic s up to which time has paid for candidates drawn anew."""
 
-    def freshen(self, now: float) -> None:
-        """Let the next sample have one candidate anew for each ms that passed, and one in every fourth turn at least.
+    def freshen(self, now: float, is_crowded: bool) -> None:
+        """Let the next sample have one candidate anew for each half ms that passed, and one where it ``is_crowded``.
 
-        So what is drawn anew costs no more than a small share of the processor however many decisions there are, and a sample
-        is wholly new where they are few.
+        That it is while the last winner does not know yet that it won: many decisions at one moment are not all to meet the
+        same candidates. So what is drawn anew costs no more than a small share of the processor however many decisions there
+        are, and a sample is wholly new where they are few.
         """
         passed = int((now - self.fresh_at) / FRESH_S)
         if passed > 0:
             self.fresh, self.fresh_at = passed, now
         else:
-            self.fresh = 0 if self.turn % FRESH_TURNS else 1
+            self.fresh = 1 if is_crowded else 0
 
     def note(self, provider: str) -> None:
         """Remember a winner."""
