@@ -276,10 +276,12 @@ def test_the_deviation_told_is_that_of_the_guess_in_use() -> None:
 
 
 def test_what_is_reserved_for_an_answer_stays_within_bounds_whatever_came() -> None:
-    seen = OutputLength()
+    spread, long = OutputLength(), OutputLength()
     for number in range(100):
-        seen.learn(1 if number % 2 else 10_000_000, None)
-    assert seen.upper <= exp(14.0) + 1
+        spread.learn(1 if number % 2 else 10_000_000, None)
+        long.learn(10_000_000, None)
+    assert spread.upper < 20 * spread.typical
+    assert long.upper <= exp(14.0) + 1
 
 
 def test_models_are_bounded_and_the_one_unused_for_longest_is_forgotten() -> None:
