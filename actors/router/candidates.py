@@ -129,10 +129,7 @@ def remember(pending: Pending, ranked: Ranked) -> None:
 
 
 def next_batch(pending: Pending, policy: Policy, count: int) -> tuple[Entry, ...]:
-    """Those to ask after the ones who were: none of them could take the call. Empty: all were asked.
-
-    Who lacks what the request needs is not among them: it may well be that which those asked first lack too.
-    """
+    """Those to ask next, for nobody asked so far can take the call; none of them lacks what it needs. Empty: nobody is left."""
     if pending.seen >= len(pending.kept):
         return ()
     pending.leave_out_unable()
