@@ -242,6 +242,46 @@ def test_output_lengths_follow_max_tokens_where_that_predicts_them_better() -> N
     assert OutputLength().upper == 1000
 
 
+def test_one_answer_is_enough_to_go_by_its_share_of_max_tokens() -> None:
+    seen = OutputLength()
+    seen.learn(700, 1000)
+    assert seen.expected(100) == pytest.approx(70.0)
+
+
+def test_no_answer_is_expected_to_be_longer_than_max_tokens() -> None:
+    seen = OutputLength()
+    for number in range(50):
+        seen.learn(400 + 40 * number, 200 + 20 * number)
+    assert seen.expected(300) == pytest.approx(300.0)
+
+
+def test_answers_that_become_longer_are_expected_to_be_longer_however_many_there_were() -> None:
+    seen = OutputLength()
+    for _ in range(200):
+        seen.learn(100, None)
+    before = seen.typical
+    for _ in range(200):
+        seen.learn(1000, None)
+    assert before == pytest.approx(100.0)
+    assert seen.typical == pytest.approx(1000.0, rel=0.05)
+    assert seen.upper > 1000
+
+
+def test_the_deviation_told_is_that_of_the_guess_in_use() -> None:
+    seen = OutputLength()
+    for number in range(60):
+        seen.learn(100 + 100 * (number % 9), 200 + 200 * (number % 9))
+    assert seen.expected(3000) == pytest.approx(1500.0)
+    assert seen.deviation < 0.01
+
+
+def test_what_is_reserved_for_an_answer_stays_within_bounds_whatever_came() -> None:
+    seen = OutputLength()
+    for number in range(100):
+        seen.learn(1 if number % 2 else 10_000_000, None)
+    assert seen.upper <= exp(14.0) + 1
+
+
 def test_models_are_bounded_and_the_one_unused_for_longest_is_forgotten() -> None:
     evidence = Evidence()
     for number in range(MODELS_MAX):

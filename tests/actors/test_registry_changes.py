@@ -6,6 +6,8 @@ import pytest
 
 from actors.kernel import Ref
 from actors.registry import RegistryActor
+from actors.registry.overlay import Overlay
+from actors.registry.verdict import TOLD_MAX, change_refusal, file_refusal
 from messages.changes import (
     Change,
     Changed,
@@ -512,3 +514,25 @@ def test_what_was_said_stays_said_even_if_the_file_said_the_same_then() -> None:
     desk.change(Propose(replace(FILE, providers=(A, replace(B, weight=4), C))))
 
     assert desk.spec("b").weight == 1
+
+
+@pytest.mark.parametrize(("count", "more"), [(20, ""), (25, "; and 5 more")])
+def test_of_many_faults_twenty_are_told_one_by_one(count: int, more: str) -> None:
+    tenants = tuple(TenantSpec(f"t{number}", strategy="nope") for number in range(count))
+    refused = change_refusal(ConfigSnapshot(1, (), "", (), tenants=tenants), ("adaptive",))
+    assert refused is not None
+    assert refused.path == "tenants.t0.strategy"
+    assert refused.reason.count("there is no strategy 'nope'") == TOLD_MAX
+    assert refused.reason.endswith(f"tenants.t19.strategy: there is no strategy 'nope'{more}")
+
+
+@pytest.mark.parametrize(("count", "more"), [(1, ""), (3, " (and 2 more)")])
+def test_a_file_that_does_not_go_with_the_overlay_is_told_how_many_faults_there_are(count: int, more: str) -> None:
+    rules = tuple(Rule(f"r{number}", then=(Action(ActionKind.PROVIDERS, ("gone",)),)) for number in range(count))
+    gone, left = (ProviderSpec(name, "openai", "http://x", "c") for name in ("gone", "left"))
+    file = ConfigSnapshot(1, (gone, left), "left", (), rules=rules)
+    refused = file_refusal(file, Overlay(removed=("gone",)), ("adaptive",))
+    assert refused is not None
+    blamed = "provider 'gone' unregistered through the admin API"
+    assert refused.reason == f"there is no provider 'gone'{more}; does not go with {blamed}"
+    assert refused.path == "rules[0].then[0].providers"

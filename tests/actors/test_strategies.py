@@ -254,3 +254,9 @@ def test_least_latency_spreads_equals_by_load_then_by_chance() -> None:
     assert winner("least_latency", bid("a", in_flight=1), bid("b"), rng=rng) == "b"
     won = Counter(winner("least_latency", bid("a"), bid("b"), rng=rng) for _ in range(400))
     assert 150 < won["a"] < 250
+
+
+def test_power_of_two_leaves_it_to_chance_which_of_two_equals_takes_a_call() -> None:
+    three = [bid(name, in_flight=2) for name in "abc"]
+    counted = Counter(winner("power_of_two", *three, rng=Random(seed)) for seed in range(600))
+    assert all(150 < counted[name] < 250 for name in "abc"), counted

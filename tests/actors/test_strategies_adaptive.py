@@ -1,6 +1,7 @@
 """``adaptive``: V = (1 − p)·C + p·(L + C'next) + [stream] cut·penalty, in seconds."""
 
 from collections import Counter
+from itertools import permutations
 from random import Random
 
 import pytest
@@ -59,6 +60,21 @@ def test_trap_an_unknown_provider_is_tried_even_where_the_known_ones_are_far_apa
     fast, slow = bid("fast", expected_s=0.5), bid("slow", expected_s=5.0)
     assert first(fast, slow, bid("new", samples=0, expected_s=0.0)) == "new"
     assert first(fast, slow, bid("new", samples=0, exploring=1)) == "fast"
+
+
+def test_an_unknown_one_is_guessed_from_all_that_the_known_ones_cost_and_its_own_price_adds_nothing() -> None:
+    fast = bid("fast", expected_s=0.5, strain_s=0.3, cost_usd=0.002)
+    slow = bid("slow", expected_s=2.8, cost_usd=0.002)
+    idle, busy = bid("idle", samples=0, cost_usd=0.05), bid("busy", samples=0, exploring=1, cost_usd=0.05)
+    found = scores(fast, slow, idle, busy)
+    assert found["idle"] == pytest.approx(0.7 * 1.0), "of the least, its strain and price included"
+    assert found["busy"] == pytest.approx(1.5 * 2.0), "of their mean"
+
+
+def test_of_many_near_equals_the_least_loaded_comes_first_wherever_it_stands() -> None:
+    for loads in permutations((5, 3, 4, 9)):
+        near = [bid(f"p{load}", expected_s=1.0, in_flight=load) for load in loads]
+        assert first(*near) == "p3"
 
 
 def test_where_nobody_is_known_price_alone_tells() -> None:

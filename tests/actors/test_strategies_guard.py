@@ -153,6 +153,7 @@ def test_an_index_must_hold_exactly_the_candidates() -> None:
     assert order_by(None) == (["p000", "p001", "p002"], "")
     assert order_by(backwards) == (["p002", "p001", "p000"], "")
     assert order_by(lambda entries, model: entries[:2])[1] == "the index does not hold exactly the candidates"
+    assert order_by(lambda entries, model: (*entries, entries[0]))[1] == "the index does not hold exactly the candidates"
     assert order_by(lambda entries, model: model / 2)[1].startswith("TypeError: ")
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from itertools import pairwise
-from math import sqrt
+from math import inf, sqrt
 from random import Random
 from statistics import NormalDist, mean
 from typing import Any
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from actors.router.strategies import STRATEGIES
 from actors.router.strategies.base import Memories, Memory, sampled
+from actors.router.strategies.narrowing import by_weight, list_price, sampled_by_weight, turn_by_weight
 from actors.router.table import Entry, RoutingTable
 from messages.control import ModelSpec, ProviderSpec
 from tests.actors.router_kit import snapshot
@@ -210,3 +211,39 @@ def test_a_window_gives_exactly_as_many_as_are_wanted_however_that_changes(count
     found, memory, rng = entries(12), Memory(), Random(seed)
     for count in counts:
         assert len(set(ids(sampled(found, memory, rng, count)))) == count
+
+
+class AlwaysLeast(Random):
+    """Draws the least there is."""
+
+    def random(self) -> float:
+        return 0.0
+
+
+def test_A5_the_window_of_weighted_begins_where_the_counter_stands() -> None:
+    found = by_weight(entries(4, lambda place: {"weight": (2, 0, 1, 1)[place]}), "m")
+    begins = [turn_by_weight(found, Memory(turn=turn), Random(0), 2)[0].id for turn in range(5)]
+    assert begins == ["p000", "p000", "p002", "p003", "p000"]
+
+
+def test_weight_0_is_never_the_one_drawn_by_weight() -> None:
+    found = by_weight(entries(30, lambda place: {"weight": 0 if place < 20 else 1}), "m")
+    memory = Memory(fresh=1)
+    assert sampled_by_weight(found, memory, AlwaysLeast(0), 1)[0].id == "p020"
+
+
+def test_the_one_drawn_by_weight_stays_until_others_are_drawn_anew_or_there_are_other_candidates() -> None:
+    many, few = by_weight(entries(60), "m"), by_weight(entries(20), "m")
+    memory, rng = Memory(fresh=1), Random("stays")
+    sampled_by_weight(many, memory, rng, 4)
+    memory.fresh, memory.first = 0, 50
+    assert [sampled_by_weight(many, memory, rng, 4)[0].id for _ in range(20)] == ["p050"] * 20
+    assert sampled_by_weight(few, memory, rng, 4)[0] in few
+
+
+def test_half_a_price_that_is_known_is_known() -> None:
+    half = ProviderSpec("half", "openai", "http://x", "c", (ModelSpec("m", "m", None, 3.0),))
+    route = RoutingTable.build(snapshot(half)).find("m")
+    assert route is not None
+    assert list_price(route.entries[0], "m") == 3.0
+    assert list_price(priced(None)[0], "m") == inf

@@ -128,6 +128,24 @@ def test_a_preference_now_and_then_takes_nobodys_share_for_ever(strategy: str) -
     assert counted["c"] > 20
 
 
+@pytest.mark.parametrize(
+    ("preferred", "then"),
+    [("abb", "ab"), ("aaa", "b")],
+    ids=["its second call in a row ends no round: the other still has one", "calls beyond its weight count all the same"],
+)
+def test_A5_calls_that_go_to_one_for_a_preference_count_and_end_no_round(preferred: str, then: str) -> None:
+    memory, rng, two_one = Memory(), Random(0), (bid("a", weight=2), bid("b"))
+    for name in preferred:
+        plan("weighted", two_one, memory, rng, prefer=name)
+    assert [plan("weighted", two_one, memory, rng) for _ in then] == list(then)
+
+
+def test_trap_who_has_no_room_saves_up_no_credit_behind_the_winner() -> None:
+    memory = Memory()
+    learn_smooth(memory, [(-3.0, bid("a")), (-1.0, bid("full", room=0))])
+    assert memory.credits == {"a": 2.0}
+
+
 @pytest.mark.parametrize("strategy", ["smooth_weighted_round_robin", "weighted"])
 def test_weights_hold_among_those_whom_all_requests_prefer(strategy: str) -> None:
     memory, chosen, counted = Memory(), STRATEGIES[strategy], Counter[str]()
