@@ -13,9 +13,9 @@ from runtime.simulation.server import SimulatedProvider
 from tests.daemon.gateway import Answer, Gateway, eventually, provider
 from tests.daemon.gateway_upstreams import Backstage
 
-STALL_S = 2.0
-LATE = {"first_byte": "1s", "idle": "1s"}
-QUICK = Behaviour("quick", ttfb_ms=300, sigma=0, tokens_per_second=20, models=("quick",), chunk_tokens=1)
+STALL_S = 1.2
+LATE = {"first_byte": "500ms", "idle": "500ms"}
+QUICK = Behaviour("quick", ttfb_ms=150, sigma=0, tokens_per_second=20, models=("quick",), chunk_tokens=1)
 
 
 @pytest.fixture(scope="module")

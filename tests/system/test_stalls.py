@@ -15,6 +15,7 @@ from runtime.system.deadlines import Deadlines
 from runtime.system.system import ActorSystem
 from runtime.system.virtual_loop import VirtualLoop
 from runtime.timely import AFTER_STALL_S, STALL_S, STALL_UNSEEN_S
+from runtime.upstream.raw_pool import Pool
 from tests.system.house import World, loaded, provider, run
 
 
@@ -82,6 +83,35 @@ def test_stalls_are_added_up_while_somebody_waits() -> None:
         await asyncio.sleep(1.5)
         assert 7.0 - 2 * STALL_UNSEEN_S <= waits.stalled_s <= 7.0
         await task
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(scene())
+
+
+class Line(asyncio.Transport):
+    """A transport that takes everything and sends nothing."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        pass
+
+
+def test_an_answer_that_comes_in_the_moment_in_which_its_time_is_over_has_come() -> None:
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        connection = Pool(loop).made()
+        connection.connection_made(Line())
+        connection.send(b"GET / HTTP/1.1\r\n\r\n", b"", has_no_body=False)
+        # Both in one turn of the loop: the bytes, then the timer, and only then whoever waited.
+        loop.call_later(1.0, connection.data_received, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nh")
+        await connection.wait(1.0)
+
+        assert (connection.status, connection.take(), connection.error, connection.is_lost) == (200, b"h", None, False)
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(scene())
