@@ -150,7 +150,7 @@ class ModelEvidence:
         expected = total
         oldest = self.oldest
         if oldest is not None and (age := now - oldest.sent_at) > oldest.overdue_s:
-            expected = total * max(1.0, age / oldest.predicted_s)
+            expected = total * (age / oldest.predicted_s)
         load = self.in_flight + 1
         if load > self.knee:
             expected += QUEUE_WEIGHT * self.soft * (load - self.knee) / self.knee * total

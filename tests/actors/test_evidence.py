@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.provider.evidence import SAMPLES_TAU_S, ModelEvidence
+from actors.provider.evidence import SAMPLES_TAU_S, SOFT, TOKENS_MAX, ModelEvidence
 from actors.provider.models import MODELS_MAX, Evidence
 from actors.provider.output_length import OutputLength
 from actors.provider.overdue import late_and_early
@@ -319,3 +319,58 @@ def test_no_number_from_outside_breaks_the_estimates(events: list[tuple[int, flo
         assert evidence.knee >= 1.0
         assert evidence.in_flight == 0
         assert evidence.oldest is None
+
+
+@given(st.floats(0.001, 100.0), st.floats(0.0, 3.0))
+def test_an_overdue_call_is_older_than_expected_so_that_what_it_tells_never_makes_a_provider_quicker(
+    predicted_s: float, deviation: float
+) -> None:
+    assert min(late_and_early(predicted_s, deviation)) > predicted_s
+
+
+def test_what_a_failure_costs_is_the_first_ones_time_and_moves_by_a_third_of_the_way_with_each_later_one() -> None:
+    evidence = ModelEvidence()
+    failed(evidence, 1.0, lost_s=2.0)
+    assert evidence.failure_loss_s == 2.0
+    failed(evidence, 2.0, lost_s=1.0)
+    assert evidence.failure_loss_s == pytest.approx(2.0 + 0.3 * (1.0 - 2.0))
+
+
+def test_an_answer_is_taken_for_no_longer_than_ten_million_tokens_whatever_its_usage_says() -> None:
+    honest, boaster = ModelEvidence(), ModelEvidence()
+    stream(honest, 1.0, 0.2, tokens=TOKENS_MAX)
+    stream(boaster, 1.0, 0.2, tokens=TOKENS_MAX * 1000)
+    assert boaster.output.typical == honest.output.typical
+    assert boaster.token_s == honest.token_s
+    stream(nothing := ModelEvidence(), 1.0, 0.2, tokens=0)
+    stream(negative := ModelEvidence(), 1.0, 0.2, tokens=-5)
+    assert negative.output.typical == nothing.output.typical
+
+
+def test_queueing_beyond_the_knee_is_believed_in_full_while_it_shows_and_less_once_it_does_not() -> None:
+    evidence, now = trained(first_s=1.0)
+    knee = evidence.knee
+
+    def at_twice_the_knee(first_s: float, now: float) -> None:
+        sendings = [evidence.sent(True, 100, now) for _ in range(int(2 * knee))]
+        evidence.content(sendings[-1], first_s, now + first_s, 0.3)
+        for sending in sendings:
+            evidence.ended(sending)
+
+    at_twice_the_knee(4.0, now + 10.0)
+    assert evidence.soft == 1.0
+    at_twice_the_knee(1.0, now + 30.0)
+    assert evidence.soft == SOFT
+
+
+def test_a_token_rate_far_from_what_was_known_is_learned_at_half_its_way_at_once() -> None:
+    evidence, now = trained()
+    for number in range(20):
+        stream(evidence, now + number, 0.2, total_s=1.2, tokens=100)
+    assert evidence.token_s == pytest.approx(0.01, rel=0.05)
+    before = evidence.token_s
+    stream(evidence, now + 50.0, 0.2, total_s=0.2 + 100 * before * exp(1.6), tokens=100)
+    assert evidence.token_s == pytest.approx(before * exp(0.5 * 1.6), rel=0.01)
+    before = evidence.token_s
+    stream(evidence, now + 60.0, 0.2, total_s=0.2 + 100 * before * exp(1.4), tokens=100)
+    assert evidence.token_s == pytest.approx(before * exp(0.12 * 1.4), rel=0.01)
