@@ -26,7 +26,7 @@ from runtime.courier.problems import Problem
 from runtime.dialects.errors import error_body
 from runtime.dialects.request import BadRequest, Endpoint, read_request
 from runtime.http.hints import BadHint, read_hints
-from runtime.http.notes import Notes, noted
+from runtime.http.notes import NotedRequest, Notes, noted
 from runtime.ports import ClientGone, EdgeRequest, EdgeSink
 
 log = logging.getLogger("pointsman.edge")
@@ -138,7 +138,8 @@ class Edge:
     async def serve(self, request: EdgeRequest, sink: EdgeSink, task: Task) -> None:
         """Answer one request, admitted for ``task``, in it. Raises ``asyncio.CancelledError``, when the client left."""
         span = None
-        tracing, notes = self._house.tracing, noted(request.headers)
+        tracing = self._house.tracing
+        notes = request.notes if isinstance(request, NotedRequest) else noted(request.headers)
         if tracing.is_on:
             span = tracing.server_request(_incoming(notes), request.method, request.path)
         request_id = self._request_id(notes.request_id)
