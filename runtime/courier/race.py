@@ -9,7 +9,7 @@ The first call is made in the request's own task: most are over before anything 
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from messages.calls import Outcome
@@ -141,8 +141,8 @@ class Race:
     async def _run_others(self) -> Finish | None:
         """The calls beside, until one has answered; None: all of them failed, or were none."""
         while self._others:
-            done, _ = await asyncio.wait(self._others, return_when=asyncio.FIRST_COMPLETED)
-            for task in [task for task in self._others if task in done]:
+            await _first_end(self._others)
+            for task in [task for task in self._others if task.done()]:
                 attempt = self._others.pop(task)
                 if attempt is not None and attempt is self.winner:
                     return task.result()
@@ -228,19 +228,35 @@ class Race:
             if self.winner is not None and attempt is not self.winner:
                 _lose(attempt)
             task.cancel()
-        while self._others:
+        while left := [task for task in self._others if not task.done()]:
             try:
-                await asyncio.wait(self._others)
+                await _first_end(left)
             except asyncio.CancelledError:
                 was_cancelled = True
-                continue
-            for task, attempt in self._others.items():
-                if attempt is not None and attempt is self.winner and not task.cancelled() and task.exception() is None:
-                    won = task.result()
-                else:
-                    _look_at(task)
-            self._others.clear()
+        for task, attempt in self._others.items():
+            if attempt is not None and attempt is self.winner and not task.cancelled() and task.exception() is None:
+                won = task.result()
+            else:
+                _look_at(task)
+        self._others.clear()
         return won, was_cancelled
+
+
+async def _first_end(tasks: Iterable[asyncio.Task[Finish | None]]) -> None:
+    """Wait until one of ``tasks`` is over: what ``asyncio.wait`` does as well, but in ten times as much time."""
+    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def wake(task: asyncio.Task[Finish | None]) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    for task in tasks:
+        task.add_done_callback(wake)
+    try:
+        await waiter
+    finally:
+        for task in tasks:
+            task.remove_done_callback(wake)
 
 
 def _look_at(task: asyncio.Task[Finish | None]) -> None:
