@@ -27,7 +27,7 @@ from runtime.courier.results import STATUS_CLIENT_GONE, Ended
 from runtime.dialects.errors import error_body
 from runtime.dialects.request import BadRequest, Endpoint, read_request
 from runtime.http.hints import BadHint, read_hints
-from runtime.http.notes import Notes, noted
+from runtime.http.notes import NotedRequest, Notes, noted
 from runtime.ports import ClientGone, EdgeRequest, EdgeSink
 
 log = logging.getLogger("pointsman.edge")
@@ -55,14 +55,24 @@ class EdgeCounters:
     refused: int = 0
     """What was answered without looking for a provider: bad requests, unknown paths, all above ``server.max_requests``."""
     client_gone: int = 0
-    by_status: dict[int, int] = field(default_factory=dict)
+    fine: int = 0
+    """Answered with 200, as most are: a number of its own is counted sooner than one in a map."""
+    other: dict[int, int] = field(default_factory=dict)
+    """By any other status."""
+
+    @property
+    def by_status(self) -> dict[int, int]:
+        """What clients were answered with, and how many of them."""
+        return {200: self.fine, **self.other} if self.fine else dict(self.other)
 
     def ended(self, status: int) -> None:
         """A request got ``status``; statuses are few, so the map stays small."""
-        if status == STATUS_CLIENT_GONE:
+        if status == 200:
+            self.fine += 1
+        elif status == STATUS_CLIENT_GONE:
             self.client_gone += 1
         elif 100 <= status <= 599:
-            self.by_status[status] = self.by_status.get(status, 0) + 1
+            self.other[status] = self.other.get(status, 0) + 1
 
 
 class Edge:
@@ -70,7 +80,7 @@ class Edge:
 
     def __init__(self, house: CourierHouse, settings: ServerSettings, rng: Random) -> None:
         self._house = house
-        self._settings = settings
+        self._requests_max = settings.max_requests
         self._under_way: dict[Task, ClientCall | None] = {}
         """By task; None while the body is still to come."""
         self._count = 0
@@ -98,7 +108,7 @@ class Edge:
         if self.is_draining:
             self.refused(503)
             return problems.shutting_down()
-        if self._count >= self._settings.max_requests:
+        if self._count >= self._requests_max:
             self.refused(503)
             text = f"Pointsman has {self._count} requests under way, its limit (server.max_requests)."
             return Problem(503, "overloaded", text, None, 1.0)
@@ -139,7 +149,8 @@ class Edge:
     async def serve(self, request: EdgeRequest, sink: EdgeSink, task: Task) -> None:
         """Answer one request, admitted for ``task``, in it. Raises ``asyncio.CancelledError``, when the client left."""
         span = None
-        tracing, notes = self._house.tracing, noted(request.headers)
+        tracing = self._house.tracing
+        notes = request.notes if isinstance(request, NotedRequest) else noted(request.headers)
         if tracing.is_on:
             span = tracing.server_request(_incoming(notes), request.method, request.path)
         request_id = self._request_id(notes.request_id)

@@ -41,7 +41,14 @@ _NOTHING = ClientHints(NO_HINTS, None, "")
 
 
 def read_hints(notes: Notes) -> ClientHints:
-    """Read the ``x-pointsman-*`` headers of a request, and its ``User-Agent``. Raises ``BadHint``."""
+    """Read the ``x-pointsman-*`` headers of a request, and its ``User-Agent``, once. Raises ``BadHint``."""
+    said = notes.said
+    if said is None:
+        said = notes.said = _read(notes)
+    return said
+
+
+def _read(notes: Notes) -> ClientHints:
     agent, found = notes.agent, notes.hints
     if len(agent) > AGENT_CHARACTERS_MAX:
         agent = agent[:AGENT_CHARACTERS_MAX]

@@ -3,8 +3,14 @@
 Clients spell the same few names again and again, so what a name is for is looked up by its spelling.
 """
 
+from typing import TYPE_CHECKING
+
 from runtime.dialects.headers import passes_upstream
-from runtime.ports import Headers
+from runtime.facts import fact
+from runtime.ports import EdgeRequest, Headers
+
+if TYPE_CHECKING:
+    from runtime.http.hints import ClientHints
 
 PREFIX = "x-pointsman-"
 SPELLINGS_MAX = 1024
@@ -25,7 +31,7 @@ _ROLES: dict[str, int] = {}
 class Notes:
     """The values, as they came; of a name that is given twice the first, and an empty string where it is not."""
 
-    __slots__ = ("agent", "baggage", "hints", "passing", "request_id", "traceparent", "tracestate", "twice")
+    __slots__ = ("agent", "baggage", "hints", "passing", "request_id", "said", "traceparent", "tracestate", "twice")
 
     def __init__(self) -> None:
         self.agent = ""
@@ -39,6 +45,15 @@ class Notes:
         """One of them that is given more than once."""
         self.passing: list[tuple[str, str]] = []
         """The client's words to the provider (``dialects.headers``)."""
+        self.said: ClientHints | None = None
+        """What ``read_hints`` has made of it."""
+
+
+@fact
+class NotedRequest(EdgeRequest):
+    """A request whose headers were looked through already, be it for one before it that began with the same bytes."""
+
+    notes: Notes
 
 
 def noted(headers: Headers) -> Notes:

@@ -1,9 +1,12 @@
 """The fast lane: connections that answer the models' endpoints themselves, and hand over whatever else is asked of them.
 
 Owns: the connections from their first byte until they are handed over; their bounds of size and of patience.
-Accepts: bytes. A request for a models' endpoint gets its connection's task, which is with ``Edge`` from before its body is
-read. Anything else ends this lane for the connection: whoever serves the rest is given its transport and that request's bytes.
+Accepts: bytes. A request for a models' endpoint gets a task, which is with ``Edge`` from before its body is read. Anything
+else ends this lane for the connection: whoever serves the rest is given its transport and all bytes of that request.
 Always: answers come in the order of the requests, one at a time. Nothing is read after a request that was refused.
+
+A task is dear to make, so that of one request rests until the next one comes, and carries that as well; unless anybody has
+wanted to end it, be it in vain. At rest it is known to nobody but its connection, which lets it go when it ends.
 
 A client that closes its side, be it only for sending, has left: the answer nobody waits for is not worth its price.
 There is one timer for all connections, not one for each: they move ``deadline``, and it looks there.
@@ -11,20 +14,20 @@ There is one timer for all connections, not one for each: they move ``deadline``
 
 import asyncio
 import logging
-from contextlib import suppress
 from enum import Enum
 from math import inf
 
 from runtime.courier import problems
 from runtime.courier.problems import Problem
 from runtime.http.edge import ROUTES
+from runtime.http.notes import NotedRequest, noted
 from runtime.http.patience import LINGER_S, body_patience_s, too_large, too_slow
-from runtime.http.raw_body import END, BadRequest, Body, SizedBody
+from runtime.http.raw_body import BadRequest, Body, SizedBody
 from runtime.http.raw_lane import RawLane
 from runtime.http.raw_request import HEADERS_MAX, TOO_MANY, Head, HeadReader
 from runtime.http.raw_sink import CONTINUE, RawSink, problem_answer
 from runtime.http.raw_wire import RawWire
-from runtime.ports import ClientGone, EdgeRequest
+from runtime.ports import ClientGone
 
 log = logging.getLogger("pointsman.http")
 
@@ -59,8 +62,10 @@ class RawConnection(RawWire):
         self._state = _HEAD
         self._reader: HeadReader | None = None
         """Of a head that has come in part."""
-        self._known: tuple[bytes, Head] = (b"", Head("", "", [], False, False))
-        """The last head: clients say the same again."""
+        self._known = b""
+        """The bytes of ``_head``, if they can be known again: clients say the same again and again."""
+        self._head = Head("", "", [], False, False)
+        """Of the last request."""
         self._body: Body | None = None
         """Of a request whose body has come in part."""
         self._content = b""
@@ -72,10 +77,9 @@ class RawConnection(RawWire):
         self._queued = bytearray()
         """What was sent ahead."""
         self._task: asyncio.Task[None] | None = None
-        """Answers the requests, one after another: to make one for each would cost more than to wake this one."""
-        self._next: Head | None = None
-        """Of a request the task has not begun with."""
-        self._is_serving = False
+        """The one that carries a request, or ..."""
+        self._rest: asyncio.Future[None] | None = None
+        """... waits here for the next."""
         self._is_client_last = False
 
     # -- what the transport tells
@@ -103,19 +107,18 @@ class RawConnection(RawWire):
         self.deadline = inf
         self._lane.leave(self)
         self._lane.lines.remove(self)
-        if self._is_serving and self._task is not None:
+        if self._rest is not None:
+            self._go_on()
+        elif self._task is not None:
             self._task.cancel()
-        else:
-            self._wake()
 
     # -- reading
 
     def _take_head(self, data: bytes) -> None:
         if self._reader is None:
-            end = data.find(END) + len(END)
-            known, head = self._known
-            if known and data[:end] == known:
-                self._begin(head, data[end:], None)
+            known = self._known
+            if known and data.startswith(known):
+                self._begin(self._head, data[len(known) :], None)
                 return
             self._reader = HeadReader()
         reader = self._reader
@@ -135,27 +138,25 @@ class RawConnection(RawWire):
             self._lane.edge.refused(431)
             self._refuse(Problem(431, "invalid_request", TOO_MANY))
         else:
-            if not found.is_chunked:
-                self._known = (bytes(reader.raw[: reader.end]), found)
+            self._known = bytes(reader.raw[: reader.end]) if not found.is_chunked else b""
             self._begin(found, bytes(reader.raw[reader.end :]), reader)
 
     def _begin(self, head: Head, data: bytes, reader: HeadReader | None) -> None:
-        """The head is here, and ``data`` came after it. The task begins with it in the loop's next turn."""
+        """The head is here, and ``data`` came after it. The task begins in the loop's next turn."""
         lane = self._lane
+        self._head = head
         self._is_client_last = head.is_last
         self._problem = None
         self._state = _BODY
-        self._next, self._is_serving = head, True
-        if self._task is None:
+        if self._rest is None or not self._go_on():
             # As the loop makes it, but with a name that is not made anew for each.
-            self._task = asyncio.Task(self._work(), loop=lane.loop, name="requests")
-        else:
-            self._wake()
+            self._task = asyncio.Task(self._serve(), loop=lane.loop, name="request")
         if head.length > lane.max_body_bytes:
             self._spoil(too_large(lane.max_body_bytes))
         elif len(data) >= head.length and not head.is_chunked:
-            self._content = data[: head.length]
-            self._complete(data[head.length :])
+            is_all = len(data) == head.length
+            self._content = data if is_all else data[: head.length]
+            self._complete(b"" if is_all else data[head.length :])
         else:
             self._begun_at = lane.loop.time()
             self._body = reader.chunked_body() if reader is not None and head.is_chunked else SizedBody(head.length)
@@ -201,49 +202,66 @@ class RawConnection(RawWire):
 
     # -- answering
 
-    async def _work(self) -> None:
-        """Answer requests as they come, until the connection ends or is somebody else's."""
-        while self._state is _HEAD or self._next is not None:
-            head, self._next = self._next, None
-            if head is not None:
-                await self._serve(head)
-                continue
-            with suppress(ClientGone):
-                await self._wait()
-
-    async def _serve(self, head: Head) -> None:
-        """Answer one request. The same as the other lane does, in the same order."""
-        edge = self._lane.edge
-        task = self._task
+    async def _serve(self) -> None:
+        """Answer one request after the other. The same as the other lane does, in the same order."""
+        edge, task = self._lane.edge, self._task
         assert task is not None
-        refusal = edge.admit(task)
-        if refusal is not None:
-            self._is_serving = False
-            self._refuse(refusal)
-            return
-        sink = RawSink(self, head.is_http_10)
-        try:
-            problem = await self._whole_body(head) if self._state is not _ANSWERING else None
-            if problem is not None:
-                edge.refused(problem.status)
-                self._refuse(problem)
+        while self._state is not _OVER:
+            head = self._head
+            refusal = edge.admit(task)
+            if refusal is not None:
+                self._task = None
+                self._refuse(refusal)
                 return
-            body, self._content = self._content, b""
-            await edge.serve(EdgeRequest(head.method, head.path, head.headers, body, self._peer), sink, task)
-        except asyncio.CancelledError:
-            if not edge.is_cut:
-                self._cut()
+            sink = RawSink(self, head.is_http_10)
+            try:
+                problem = await self._whole_body(head) if self._state is not _ANSWERING else None
+                if problem is not None:
+                    edge.refused(problem.status)
+                    self._refuse(problem)
+                    return
+                # Handed on at once: at rest nothing of the request may be kept.
+                await edge.serve(self._request(head), sink, task)
+            except asyncio.CancelledError:
+                if not edge.is_cut:
+                    self._cut()
+                    raise
+                self._fail(problems.shutting_down(), sink)
+                return
+            except Exception as error:
+                log.error("%s %s failed", head.method, head.path, exc_info=error)
+                self._fail(problems.internal_error(), sink)
+                return
+            finally:
+                self._task = None
+                edge.leave(task)
+            self._answered(sink)
+            # What was sent ahead is begun already, by a task of its own: it waits for its turn among the others.
+            if self._state is not _HEAD or task.cancelling():
+                return
+            self._task, self._rest = task, asyncio.Future(loop=self._lane.loop)
+            try:
+                await self._rest
+            except asyncio.CancelledError:
+                if self._task is task and self._state is not _HEAD:
+                    # The next request has just come: its client shall not wait for ever.
+                    self._cut()
                 raise
-            self._fail(problems.shutting_down(), sink)
-            return
-        except Exception as error:
-            log.error("%s %s failed", head.method, head.path, exc_info=error)
-            self._fail(problems.internal_error(), sink)
-            return
-        finally:
-            self._is_serving = False
-            edge.leave(task)
-        self._answered(sink)
+
+    def _request(self, head: Head) -> NotedRequest:
+        content, self._content = self._content, b""
+        notes = head.notes
+        if notes is None:
+            notes = head.notes = noted(head.headers)
+        return NotedRequest(head.method, head.path, head.headers, content, self._peer, notes)
+
+    def _go_on(self) -> bool:
+        """End the rest: for the next request, or as the connection is over. False: somebody has ended the task itself."""
+        rest, self._rest = self._rest, None
+        if rest is None or rest.done():
+            return False
+        rest.set_result(None)
+        return True
 
     async def _whole_body(self, head: Head) -> Problem | None:
         """Wait for the body; returns why it is refused, if it is."""
@@ -333,7 +351,7 @@ class RawConnection(RawWire):
 
     def close_if_idle(self) -> None:
         """The daemon ends: close if no request is under way. One that is refused and still comes in is, until ``Lines.cut``."""
-        if not self._is_serving and self._state is _HEAD and not self.is_gone:
+        if self._state is _HEAD and not self.is_gone:
             self._line.close()
 
     def _hand_over(self, data: bytes) -> None:
@@ -341,8 +359,8 @@ class RawConnection(RawWire):
         lane, transport = self._lane, self._line
         handler = lane.successor()
         self._state = _OVER
+        self._go_on()
         self.deadline = inf
-        self._wake()
         transport.set_protocol(handler)
         # Known to the lines under its new name before it loses the old one.
         handler.connection_made(transport)

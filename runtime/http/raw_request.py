@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
+from runtime.http.notes import Notes
 from runtime.http.raw_body import END, HEAD_BYTES_MAX, BadRequest, ChunkedBody, Message
 
 LINE_BYTES_MAX = 8190
@@ -37,6 +38,8 @@ class Head:
     expects_continue: bool = False
     is_odd: bool = False
     """It asks for another protocol, or its body is compressed: nothing for the fast lane."""
+    notes: Notes | None = None
+    """What the gateway wants of the headers, once it was looked for: the same for all requests that begin with these bytes."""
 
 
 class HeadReader:

@@ -57,6 +57,8 @@ class Dialer:
             raise NoConnection(f"no connection: {error.strerror or 'failed'}") from error
         finally:
             del self._dialling[limit]
+            # It knows its task, which keeps what it ended with, which knows this frame: a ring with all that stood on the way.
+            del limit
 
     def keep_session(self, host: str, connection: RawConnection) -> None:
         """A TLS connection to ``host`` has served for the first time: the next one goes on with its session."""

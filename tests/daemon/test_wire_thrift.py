@@ -55,7 +55,7 @@ async def test_a_call_on_a_kept_connection_makes_no_task_and_no_timer(monkeypatc
         await upstream.close()
 
 
-async def test_all_connections_of_a_listener_share_one_timer_and_a_connection_has_one_task_for_all_its_requests(
+async def test_all_connections_of_a_listener_share_one_timer_and_the_requests_of_each_one_task(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = counted(monkeypatch)
