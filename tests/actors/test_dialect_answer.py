@@ -5,9 +5,10 @@ import pytest
 
 from messages.calls import Usage
 from messages.failures import Blame, Failure, Retry, Scope
-from runtime.dialects.answer import PARSED_BYTES_MAX, Answer, check_stream, read_answer
-from runtime.dialects.headers import BadHeader, base_headers, request_headers, response_headers
+from runtime.dialects.answer import PARSED_BYTES_MAX, Answer, encoded, read_answer
+from runtime.dialects.headers import BadHeader, base_headers, request_headers
 from runtime.dialects.request import Endpoint
+from runtime.dialects.told import told
 
 USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 1}}
 
@@ -91,8 +92,9 @@ def test_a_compressed_answer_is_a_failure_for_we_asked_for_none() -> None:
     failure = read_answer("chat", 200, headers, b"\x1f\x8b", 1)
     assert isinstance(failure, Failure)
     assert failure.code == "content_encoding"
-    assert check_stream(200, headers) == failure
-    assert check_stream(200, [("content-encoding", "identity")]) is None
+    assert told(headers).is_encoded
+    assert encoded(200) == failure
+    assert not told([("content-encoding", "identity")]).is_encoded
 
 
 def test_the_clients_own_headers_stay_here_but_for_a_few() -> None:
@@ -181,7 +183,7 @@ def test_of_the_upstreams_headers_the_client_gets_a_few() -> None:
         ("Retry-After", "1"),
         ("X-Should-Retry", "true"),
     ]
-    assert response_headers(upstream) == [
+    assert told(upstream).passing == [
         ("content-type", "text/event-stream"),
         ("x-pointsman-upstream-request-id", "up-1"),
         ("openai-processing-ms", "12"),
