@@ -14,9 +14,9 @@ def dollars(nusd: int) -> str:
     whole, part = nusd // _NUSD, nusd % _NUSD
     if part == 0:
         return str(whole)
-    # The digit before the point is there to keep the noughts after it.
-    places = "." + str(part + _NUSD)[1:].rstrip("0")
-    return str(whole) + places if whole else "0" + places
+    # With a digit before them, noughts at their beginning stay.
+    places = str(part + _NUSD)[1:].rstrip("0")
+    return "0." + places if whole == 0 else f"{whole}.{places}"
 
 
 def header_safe(text: str) -> str:

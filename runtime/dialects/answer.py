@@ -1,7 +1,6 @@
 """Reading an answer that is no stream: is it one, and what did it use? Sans-I/O; the bytes themselves pass through."""
 
 import re
-from itertools import islice
 from typing import Any
 
 import orjson
@@ -25,8 +24,8 @@ _USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*\})')
 _MODEL = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.){0,256}")')
 
 
-LOADS = orjson.loads
 # A constant is at hand, a module's function is looked up.
+LOADS = orjson.loads
 
 
 class Answer:
@@ -53,8 +52,8 @@ class Answer:
     @property
     def finish_reasons(self) -> tuple[str, ...]:
         """Why the choices end, as far as they tell."""
-        told = (choice.get("finish_reason") for choice in self._choices if type(choice) is dict)
-        return tuple(islice((reason for reason in told if type(reason) is str), REASONS_MAX))
+        told = [choice.get("finish_reason") for choice in self._choices if type(choice) is dict]
+        return tuple([reason for reason in told if type(reason) is str][:REASONS_MAX])
 
 
 def read_answer(endpoint: Endpoint, status: int, headers: Headers, body: bytes, prompt_tokens: int) -> Answer | Failure:

@@ -17,8 +17,8 @@ _LENGTHS = sum(1 << length for length in {len(name) for name in _READ})
 _NAMES_SEEN: dict[bytes, str] = {}
 """Names as upstreams spell them, in lower case, empty: for nobody. They spell the same few again and again."""
 NAMES_SEEN_MAX = 1024
-_TYPES = {value.encode(): ("content-type", value) for value in ("application/json", "text/event-stream")}
-"""Headers as the client gets them by their values: what nearly every answer has."""
+_JSON = ("content-type", "application/json")
+"""What nearly every answer has."""
 _BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -75,9 +75,8 @@ def told_raw(headers: list[bytes]) -> Told:
             known = _known(name)
         if known:
             value = headers[at + 1]
-            usual = _TYPES.get(value) if known == "content-type" else None
-            if usual is not None:
-                made.passing.append(usual)
+            if value == b"application/json" and known == "content-type":
+                made.passing.append(_JSON)
             else:
                 made.note(known, text(value))
     return made

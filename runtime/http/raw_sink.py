@@ -44,8 +44,8 @@ class _Preambles:
         return found
 
 
-CLOCK = time
 # A constant is at hand, a module's function is looked up.
+CLOCK = time
 _STATUSES = frozenset(status.value for status in HTTPStatus)
 _PREAMBLES = _Preambles()
 _TITLES: dict[str, str] = {}
@@ -54,18 +54,20 @@ TITLES_MAX = 1024
 TITLE_CHARACTERS_MAX = 64
 
 
-def answer_head(status: int, headers: Headers, framing: str) -> bytes:
-    """Status line and headers to the empty line. ``framing``: the lines about length and connection."""
+def answer_head(status: int, headers: Headers, framing: str, length: int | None = None) -> bytes:
+    """Status line and headers to the empty line. ``framing``: more lines, of connection and length, unless it is ``length``."""
+    pairs: list[tuple[str, str]] = headers if isinstance(headers, list) else list(headers)
     parts = [_PREAMBLES.line(status)]
-    for name, value in headers if isinstance(headers, list) else list(headers):
+    for name, value in pairs:
         parts.append(_TITLES.get(name) or _title(name))
         parts.append(value)
-    text = "".join(parts[2::2])
-    if "\n" in text or "\r" in text or "\0" in text:
-        parts[2::2] = [value.translate(_UNFIT) for value in parts[2::2]]
-    parts.append("\r\n")
-    parts.append(framing)
-    parts.append("\r\n")
+    values = "".join([value for _, value in pairs])
+    if "\n" in values or "\r" in values or "\0" in values:
+        parts[2::2] = [value.translate(_UNFIT) for _, value in pairs]
+    if length is not None:
+        parts.append("\r\nContent-Length: ")
+        parts.append(str(length))
+    parts.append("\r\n" + framing + "\r\n" if framing else "\r\n\r\n")
     whole = "".join(parts)
     try:
         return whole.encode("utf-8")
@@ -93,7 +95,7 @@ def problem_answer(problem: Problem) -> bytes:
     """A whole answer with an error of our own, the last on its connection."""
     body = error_body(problem.message, problem.kind, problem.code, problem.param)
     headers = [("Content-Type", "application/json"), *problem.headers()]
-    return answer_head(problem.status, headers, f"Content-Length: {len(body)}\r\nConnection: close\r\n") + body
+    return answer_head(problem.status, headers, "Connection: close\r\n", len(body)) + body
 
 
 class RawSink:
@@ -151,18 +153,17 @@ class RawSink:
         """Settle how the answer is framed; gives its head. ``length``: None, of a stream."""
         self.has_started = True
         self.is_last = is_last = self._wire.is_last or (length is None and self._is_http_10)
+        framing = ""
         if status in (204, 304):
-            self._has_no_body, framing = True, ""
-        elif length is not None:
-            framing = "Content-Length: " + str(length) + "\r\n"
-        else:
-            self._is_chunked = not self._is_http_10
-            framing = "Transfer-Encoding: chunked\r\n" if self._is_chunked else ""
+            self._has_no_body, length = True, None
+        elif length is None and not self._is_http_10:
+            self._is_chunked = True
+            framing = "Transfer-Encoding: chunked\r\n"
         if is_last:
             framing += "Connection: close\r\n"
         elif self._is_http_10:
             framing += "Connection: keep-alive\r\n"
-        head = answer_head(status, headers, framing)
+        head = answer_head(status, headers, framing, length)
         return head.replace(b"HTTP/1.1", b"HTTP/1.0", 1) if self._is_http_10 else head
 
     def abort(self) -> None:

@@ -140,8 +140,9 @@ class RawConnection(asyncio.Protocol):
         assert self.state is _RESTING
         self.raw_headers = []
         self.is_answered = False
-        if not self.is_ready:
-            # It ended between its making and this call; nobody would tell so again.
+        if self.is_lost or not (self.has_served or self.is_ready):
+            # It ended between its making and this call; nobody would tell so again. At one that has rested its pool has
+            # looked just now.
             self.state = _BROKEN
             self.error = self._cut_short()
             return
