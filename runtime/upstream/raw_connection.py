@@ -162,8 +162,8 @@ class RawConnection(asyncio.Protocol):
 
     def wait_until(self, until: float) -> asyncio.Future[None]:
         """The same, to a time by ``now``. To be awaited; a coroutine would do nothing but await this future."""
-        # As the loop makes it, but without the loop's own steps.
-        waiter: asyncio.Future[None] = FUTURE(loop=self._loop)
+        # Of the loop that runs, which is ours: to name it, or to have it make one, costs more.
+        waiter: asyncio.Future[None] = FUTURE()
         self._waiter = waiter
         self._until = until
         if until < self._alarm_at:
