@@ -96,8 +96,6 @@ class RouterActor:
         is_dry = not query.may_wait and is_dry_run(query)
         if not (query.refused or is_dry or query.hedge):
             self._record.total += 1
-            if not query.tried:
-                self._requests += 1
         course = self._policy.course(profile, context.wall)
         if not isinstance(course, Course):
             self._refuse_at_once(query, context, course)
@@ -196,6 +194,7 @@ class RouterActor:
             ranked = self._affinity.settle(pending, ranked, self._routing.affinity, now)
         way, copy = ranked, None
         if not pending.is_dry:
+            self._requests += not (pending.query.tried or pending.query.refused)
             if strategy.learn is not None:
                 teach(pending, ranked)
             remember(pending, ranked)
