@@ -10,7 +10,8 @@ def decoded(headers: list[bytes]) -> list[tuple[str, str]]:
 
 def values_of(headers: list[bytes], name: bytes) -> list[str]:
     """The values of the headers called ``name`` (in lower case)."""
-    size, found = len(name), list[str]()
+    size = len(name)
+    found: list[str] = []
     for at in range(0, len(headers), 2):
         # By far the most are told by their length.
         if len(headers[at]) == size and headers[at].lower() == name:
