@@ -4,10 +4,13 @@ Behind each stand a fast lane of our own and aiohttp; either can be replaced wit
 """
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from messages.failures import Failure
 from runtime.facts import fact
+
+if TYPE_CHECKING:
+    from runtime.dialects.told import Told
 
 Headers = Sequence[tuple[str, str]]
 """Name and value pairs in order; names in any case."""
@@ -98,8 +101,15 @@ class UpstreamAnswer(Protocol):
     def headers(self) -> Headers:
         """Headers as they came."""
 
+    @property
+    def told(self) -> "Told":
+        """What they say that is acted upon: cheaper than to look for it in all of them."""
+
     def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes. Raises ``CallFailed`` when it breaks, pauses too long, or ends short."""
+
+    def take_whole(self, limit: int) -> bytes | None:
+        """What ``read`` would give, if that is known to be here already, so that nobody need wait for it. Raises as it does."""
 
     async def read(self, limit: int) -> bytes:
         """The whole body. Raises ``CallFailed`` as ``chunks`` does, or if it has more than ``limit`` bytes."""

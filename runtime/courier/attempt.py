@@ -31,12 +31,12 @@ from runtime.courier.pace import allowed_s, tokens_held
 from runtime.courier.permission import Permission
 from runtime.courier.relay import StreamRelay
 from runtime.courier.results import Failed, Relayed, Whole
-from runtime.dialects.answer import read_answer
+from runtime.dialects.answer import encoded, read_body
 from runtime.dialects.errors import classify
-from runtime.dialects.headers import request_headers, response_headers
-from runtime.dialects.limits import limits_seen
+from runtime.dialects.headers import request_headers
 from runtime.dialects.splice import insert_include_usage, replace_model
 from runtime.dialects.stream import UsageMode
+from runtime.dialects.told import Told
 from runtime.ports import CallFailed, ClientGone, EdgeSink, Headers, UpstreamAnswer, UpstreamRequest
 from runtime.timely import within
 
@@ -144,11 +144,13 @@ class Attempt(Permission):
                 answer = await self._house.upstream.call(request)
                 try:
                     self._status = answer.status
-                    self._limits = limits_seen(answer.headers)
-                    if not 200 <= answer.status < 300:
+                    told = answer.told
+                    self._limits = told.limits()
+                    if not 200 <= self._status < 300:
                         return await self._refused_upstream(answer)
                     if not is_stream:
-                        return self._whole(track, answer, await answer.read(ANSWER_BYTES_MAX))
+                        body = answer.take_whole(ANSWER_BYTES_MAX)
+                        return self._whole(track, told, await answer.read(ANSWER_BYTES_MAX) if body is None else body)
                     begun, committed = partial(self._content_begun, limit, times), partial(self._committed, limit, times)
                     self._relay = StreamRelay(answer, sink, mode, headers, begun, committed, tokens_held(times))
                     return self._relayed(track, self._relay, await self._relay.run())
@@ -225,18 +227,18 @@ class Attempt(Permission):
         failure = classify(answer.status, answer.headers, body, on_status, self._house.clock.wall())
         if failure.blame is Blame.CLIENT and failure.retry is Retry.NEVER:
             self._fail(failure)
-            return Whole(answer.status, response_headers(answer.headers), body)
+            return Whole(answer.status, answer.told.passing, body)
         return self._fail(failure)
 
-    def _whole(self, track: Track, answer: UpstreamAnswer, body: bytes) -> Whole | Failed:
-        client = self._client
-        understood = read_answer(client.endpoint, answer.status, answer.headers, body, client.read.prompt_tokens)
+    def _whole(self, track: Track, told: Told, body: bytes) -> Whole | Failed:
+        client, status = self._client, self._status
+        understood = encoded(status) if told.is_encoded else read_body(client.endpoint, status, body, client.read.prompt_tokens)
         if isinstance(understood, Failure):
             return self._fail(understood)
         self._succeed(track, understood.usage)
         if self._span is not None:
             self._span.response(understood.response_id, understood.model, understood.finish_reasons)
-        return Whole(answer.status, response_headers(answer.headers), body, self._cost_nusd)
+        return Whole(status, told.passing, body, self._cost_nusd)
 
     def _relayed(self, track: Track, relay: StreamRelay, failure: Failure | None) -> Relayed:
         reader = relay.reader

@@ -7,9 +7,8 @@ that looks like one.
 from collections.abc import Callable
 
 from messages.failures import Blame, Failure, Retry, Scope
-from runtime.dialects.answer import check_stream
+from runtime.dialects.answer import encoded
 from runtime.dialects.errors import error_frame
-from runtime.dialects.headers import response_headers
 from runtime.dialects.stream import StreamReader, UsageMode
 from runtime.ports import CallFailed, EdgeSink, Headers, UpstreamAnswer
 
@@ -32,6 +31,7 @@ class StreamRelay:
         tokens_held: int = 0,
     ) -> None:
         self._answer = answer
+        self._told = answer.told
         self._sink = sink
         self._headers = headers
         self._on_content = on_content
@@ -48,9 +48,8 @@ class StreamRelay:
         Raises ``CallFailed`` when the stream breaks, before or after the commit, and ``ClientGone``.
         """
         reader, sink = self.reader, self._sink
-        unfit = check_stream(self._answer.status, self._answer.headers)
-        if unfit is not None:
-            raise CallFailed(unfit)
+        if self._told.is_encoded:
+            raise CallFailed(encoded(self._answer.status))
         async for chunk in self._answer.chunks():
             relayed = reader.feed(chunk)
             if not self.is_committed:
@@ -81,7 +80,7 @@ class StreamRelay:
             self._begin()
         self.is_committed = True
         self._on_commit()
-        named = response_headers(self._answer.headers)
+        named = self._told.passing
         if not any(name == "content-type" for name, _ in named):
             named.append(("content-type", "text/event-stream"))
         await self._sink.start(self._answer.status, [*named, ("cache-control", "no-cache"), *self._headers])

@@ -1,7 +1,6 @@
 """Reading an answer that is no stream: is it one, and what did it use? Sans-I/O; the bytes themselves pass through."""
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -9,8 +8,8 @@ import orjson
 from messages.calls import Usage
 from messages.failures import Blame, Failure, Retry, Scope
 from runtime.dialects.errors import error_in, failure_of_error
-from runtime.dialects.headers import is_encoded
 from runtime.dialects.request import Endpoint
+from runtime.dialects.told import told
 from runtime.dialects.usage import choice_characters, estimated_usage, read_usage, usage_in
 from runtime.ports import Headers
 
@@ -25,28 +24,52 @@ _USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*\})')
 _MODEL = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.){0,256}")')
 
 
-@dataclass(slots=True)
-class Answer:
-    """A whole answer, and what traces and statistics want of it."""
+# A constant is at hand, a module's function is looked up.
+LOADS = orjson.loads
 
-    body: bytes
-    usage: Usage
-    response_id: str
-    model: str
-    finish_reasons: tuple[str, ...]
+
+class Answer:
+    """A whole answer, and what traces and statistics want of it. Most requests are not traced: what is only for them waits."""
+
+    __slots__ = ("_choices", "_parsed", "body", "usage")
+
+    def __init__(self, body: bytes, usage: Usage, parsed: dict[str, Any], choices: list[Any]) -> None:
+        self.body = body
+        self.usage = usage
+        self._parsed = parsed
+        self._choices = choices
+
+    @property
+    def response_id(self) -> str:
+        """The provider's name for it; empty if it gave none."""
+        return _text(self._parsed.get("id"))
+
+    @property
+    def model(self) -> str:
+        """The model that has answered, as the provider has it; empty if it does not say."""
+        return _text(self._parsed.get("model"))
+
+    @property
+    def finish_reasons(self) -> tuple[str, ...]:
+        """Why the choices end, as far as they tell."""
+        told = [choice.get("finish_reason") for choice in self._choices if type(choice) is dict]
+        return tuple([reason for reason in told if type(reason) is str][:REASONS_MAX])
 
 
 def read_answer(endpoint: Endpoint, status: int, headers: Headers, body: bytes, prompt_tokens: int) -> Answer | Failure:
     """Read a 2xx answer. ``prompt_tokens`` is the estimate to use where the provider counts nothing."""
-    if is_encoded(headers):
-        return unreadable("content_encoding", status, "compressed although we asked for identity")
-    if not body or body.isspace():
-        return unreadable("empty", status, "the body is empty")
-    if endpoint == "embeddings" and len(body) > PARSED_BYTES_MAX:
+    return encoded(status) if told(headers).is_encoded else read_body(endpoint, status, body, prompt_tokens)
+
+
+def read_body(endpoint: Endpoint, status: int, body: bytes, prompt_tokens: int) -> Answer | Failure:
+    """The same, where the headers have been looked at."""
+    if endpoint == "embeddings" and len(body) > PARSED_BYTES_MAX and not body.isspace():
         return _glance(status, body, prompt_tokens)
     try:
-        parsed = orjson.loads(body)
+        parsed = LOADS(body)
     except orjson.JSONDecodeError as error:
+        if not body or body.isspace():
+            return unreadable("empty", status, "the body is empty")
         return unreadable("not_json", status, f"not JSON: {error.msg}")
     if not isinstance(parsed, dict):
         return unreadable("not_json", status, "JSON, but no object")
@@ -65,11 +88,9 @@ def unreadable(code: str, status: int, detail: str) -> Failure:
     return Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.ELSEWHERE, code, status, None, detail)
 
 
-def check_stream(status: int, headers: Headers) -> Failure | None:
-    """What the headers of a 2xx answer to a request for a stream give away; None if it may be one."""
-    if is_encoded(headers):
-        return unreadable("content_encoding", status, "compressed although we asked for identity")
-    return None
+def encoded(status: int) -> Failure:
+    """An answer that is compressed, so that nobody here can read it."""
+    return unreadable("content_encoding", status, "compressed although we asked for identity")
 
 
 def _answer(body: bytes, parsed: dict[str, Any], choices: list[Any], prompt_tokens: int) -> Answer:
@@ -77,14 +98,11 @@ def _answer(body: bytes, parsed: dict[str, Any], choices: list[Any], prompt_toke
     if usage is None:
         characters = sum(choice_characters(choice) for choice in choices if isinstance(choice, dict))
         usage = estimated_usage(prompt_tokens, characters)
-    reasons: tuple[str, ...] = ()
-    for choice in choices:
-        if type(choice) is dict and type(reason := choice.get("finish_reason")) is str:
-            reasons += (reason,)
-            if len(reasons) == REASONS_MAX:
-                break
-    response_id, model = parsed.get("id"), parsed.get("model")
-    return Answer(body, usage, response_id if type(response_id) is str else "", model if type(model) is str else "", reasons)
+    return Answer(body, usage, parsed, choices)
+
+
+def _text(value: object) -> str:
+    return value if type(value) is str else ""
 
 
 def _glance(status: int, body: bytes, prompt_tokens: int) -> Answer | Failure:
@@ -102,5 +120,5 @@ def _glance(status: int, body: bytes, prompt_tokens: int) -> Answer | Failure:
         except orjson.JSONDecodeError:
             usage = None
     named = _MODEL.search(tail) or _MODEL.search(head)
-    model = str(orjson.loads(named.group(1))) if named is not None else ""
-    return Answer(body, usage or estimated_usage(prompt_tokens, 0), "", model, ())
+    parsed = {"model": orjson.loads(named.group(1))} if named is not None else {}
+    return Answer(body, usage or estimated_usage(prompt_tokens, 0), parsed, [])

@@ -20,16 +20,13 @@ USER_AGENT = "pointsman"
 UPSTREAM_REQUEST_ID = "x-pointsman-upstream-request-id"
 
 _TO_UPSTREAM = frozenset({"openai-beta", "idempotency-key", "x-client-request-id"})
-_TO_CLIENT = {
+TO_CLIENT = {
     "content-type": "content-type",
     "openai-processing-ms": "openai-processing-ms",
     "openai-version": "openai-version",
     "x-request-id": UPSTREAM_REQUEST_ID,
 }
-_NAMES_SEEN: dict[str, str] = {}
-"""Names as upstreams spell them, and what they are for the client, empty: nothing. They spell the same few again and again."""
-NAMES_SEEN_MAX = 1024
-NAME_CHARACTERS_SEEN_MAX = 64
+"""What of an upstream's headers the client gets (``told``), and under which name."""
 _ACCEPT_JSON = ("Accept", "application/json")
 _ACCEPT_STREAM = ("Accept", "text/event-stream")
 _NEVER_CONFIGURED = frozenset({"host", "content-length", "transfer-encoding", "connection", "accept-encoding"})
@@ -92,26 +89,3 @@ def request_headers(
     if trace:
         made += tuple(checked(name, value) for name, value in trace)
     return made
-
-
-def response_headers(upstream: Headers) -> list[tuple[str, str]]:
-    """What of the upstream's headers the client gets. What would not stay a header is left out."""
-    made: list[tuple[str, str]] = []
-    for name, value in upstream:
-        renamed = _NAMES_SEEN.get(name)
-        if renamed is None:
-            renamed = _TO_CLIENT.get(name.lower(), "")
-            if len(_NAMES_SEEN) < NAMES_SEEN_MAX and len(name) <= NAME_CHARACTERS_SEEN_MAX:
-                _NAMES_SEEN[name] = renamed
-        # What is printable has nothing bad in it, and that is quicker to find out.
-        if renamed and len(value) <= VALUE_CHARACTERS_MAX and (value.isprintable() or not _BAD_VALUE.search(value)):
-            made.append((renamed, value))
-    return made
-
-
-def is_encoded(headers: Headers) -> bool:
-    """True if the body is compressed although we asked for identity."""
-    for name, value in headers:
-        if len(name) == 16 and name.lower() == "content-encoding" and value.strip().lower() not in ("", "identity"):
-            return True
-    return False

@@ -1,6 +1,7 @@
 """What response headers say of limits and of waiting. Nonsense counts as nothing said."""
 
 import re
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
 from messages.calls import LimitsSeen
@@ -9,9 +10,8 @@ from runtime.ports import Headers
 WAIT_S_MAX = 3600.0
 _NUMBER = re.compile(r"\d{1,12}(?:\.\d{1,12})?")
 _SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|d|h|m|s)")
-_TOLD = {f"x-ratelimit-{what}": what for what in ("remaining-requests", "remaining-tokens", "reset-requests", "reset-tokens")}
-_NAME_CHARACTERS_MIN = min(map(len, _TOLD))
-"""Hardly any other header has so long a name."""
+LIMITS = {f"x-ratelimit-{what}": what for what in ("remaining-requests", "remaining-tokens", "reset-requests", "reset-tokens")}
+"""The headers that tell of limits, and what each tells (``told``)."""
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -40,14 +40,8 @@ def retry_after(headers: Headers, wall_s: float | None) -> float | None:
     return None if since is None else min(max(until - since, 0.0), WAIT_S_MAX)
 
 
-def limits_seen(headers: Headers) -> LimitsSeen | None:
-    """What ``x-ratelimit-{remaining,reset}-{requests,tokens}`` say; None if nothing."""
-    seen: dict[str, str] = {}
-    for name, value in headers:
-        if len(name) >= _NAME_CHARACTERS_MIN and (what := _TOLD.get(name.lower())) is not None:
-            seen[what] = value.strip()
-    if not seen:
-        return None
+def limits_of(seen: Mapping[str, str]) -> LimitsSeen | None:
+    """What the values of ``LIMITS`` say; None if nothing."""
     requests, tokens = _count(seen.get("remaining-requests")), _count(seen.get("remaining-tokens"))
     requests_s, tokens_s = _span_s(seen.get("reset-requests")), _span_s(seen.get("reset-tokens"))
     if requests is None and tokens is None and requests_s is None and tokens_s is None:

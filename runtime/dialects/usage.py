@@ -13,22 +13,19 @@ def read_usage(usage: object) -> Usage | None:
     """The counts in a ``usage`` object; None if there is none worth the name."""
     if not isinstance(usage, dict):
         return None
-    read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    is_bare = read is not None and written is not None and len(usage) == 3 and "total_tokens" in usage
-    if type(read) is not int or not 0 <= read <= TOKENS_MAX:
-        read = _count(usage, "input_tokens")
-    if type(written) is not int or not 0 <= written <= TOKENS_MAX:
-        written = _count(usage, "output_tokens")
-    if read is None and written is None:
-        return None
-    if is_bare:
+    read, written = _tokens(usage.get("prompt_tokens")), _tokens(usage.get("completion_tokens"))
+    if read >= 0 and written >= 0 and len(usage) == 3 and "total_tokens" in usage:
         # Two counts and their sum: there is nothing else in it.
-        return Usage(read or 0, written or 0)
+        return Usage(read, written)
+    inputs = read if read >= 0 else _count(usage, "input_tokens")
+    outputs = written if written >= 0 else _count(usage, "output_tokens")
+    if inputs is None and outputs is None:
+        return None
     cached = _nested(usage, "prompt_tokens_details", "cached_tokens")
     if cached is None:
         cached = _count(usage, "prompt_cache_hit_tokens", "cached_tokens")
     reasoning = _nested(usage, "completion_tokens_details", "reasoning_tokens")
-    return Usage(read or 0, written or 0, cached or 0, reasoning or 0)
+    return Usage(inputs or 0, outputs or 0, cached or 0, reasoning or 0)
 
 
 def usage_in(parsed: dict[str, Any]) -> Usage | None:
@@ -45,11 +42,17 @@ def estimated_usage(prompt_tokens: int, characters: int) -> Usage:
     return Usage(prompt_tokens, -(-characters // CHARACTERS_PER_TOKEN), estimated=True)
 
 
+def _tokens(value: object) -> int:
+    """A count of tokens; -1 if it is none."""
+    if type(value) is int and 0 <= value <= TOKENS_MAX:
+        return value
+    return -1
+
+
 def _count(usage: dict[str, Any], *names: str) -> int | None:
     for name in names:
-        value = usage.get(name)
-        if type(value) is int and 0 <= value <= TOKENS_MAX:
-            return value
+        if (found := _tokens(usage.get(name))) >= 0:
+            return found
     return None
 
 

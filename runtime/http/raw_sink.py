@@ -5,11 +5,12 @@ Always: nothing in a header can begin another, and an answer that is not whole n
 
 from email.utils import formatdate
 from http import HTTPStatus
+from math import floor
 from time import time
-from typing import Protocol
 
 from runtime.courier.problems import Problem
 from runtime.dialects.errors import error_body
+from runtime.http.raw_wire import RawWire
 from runtime.ports import ClientGone, Headers
 
 JOINED_BYTES_MAX = 64 * 1024
@@ -21,47 +22,30 @@ LAST_CHUNK = b"0\r\n\r\n"
 _UNFIT = str.maketrans({"\r": " ", "\n": " ", "\0": " "})
 
 
-class Wire(Protocol):
-    """The connection, as far as an answer needs it."""
-
-    is_full: bool
-    """The client has much to take still."""
-    is_gone: bool
-
-    @property
-    def is_last(self) -> bool:
-        """Whether the connection is to end with this answer."""
-
-    def send(self, data: bytes) -> None:
-        """Write; never waits."""
-
-    async def drained(self) -> None:
-        """Wait until the client has taken the most of what was written. Raises ``ClientGone``."""
-
-    def break_off(self) -> None:
-        """Close after what was written."""
-
-
 class _Preambles:
     """The first lines of answers by status, without the last one's end: once a second their date changes."""
 
     def __init__(self) -> None:
-        self._second = 0
+        self._until = 0.0
+        """When their second is over (Unix s)."""
         self._lines: dict[int, str] = {}
 
     def line(self, status: int) -> str:
-        second = int(time())
-        if second != self._second:
-            self._second = second
+        now = CLOCK()
+        # A clock that was set back makes them anew as well.
+        if not self._until - 1.0 <= now < self._until:
+            self._until = floor(now) + 1.0
             self._lines.clear()
         found = self._lines.get(status)
         if found is None:
             phrase = HTTPStatus(status).phrase if status in _STATUSES else ""
-            date = formatdate(second, usegmt=True)
+            date = formatdate(self._until - 1.0, usegmt=True)
             found = self._lines[status] = f"HTTP/1.1 {status} {phrase}\r\nServer: pointsman\r\nDate: {date}"
         return found
 
 
+# A constant is at hand, a module's function is looked up.
+CLOCK = time
 _STATUSES = frozenset(status.value for status in HTTPStatus)
 _PREAMBLES = _Preambles()
 _TITLES: dict[str, str] = {}
@@ -70,24 +54,33 @@ TITLES_MAX = 1024
 TITLE_CHARACTERS_MAX = 64
 
 
-def answer_head(status: int, headers: Headers, framing: str) -> bytes:
-    """Status line and headers to the empty line. ``framing``: the lines about length and connection."""
-    values = [value for _, value in headers]
+def answer_head(status: int, headers: Headers, framing: str, length: int | None = None) -> bytes:
+    """Status line and headers to the empty line. ``framing``: more lines, of connection and length, unless it is ``length``."""
+    pairs: list[tuple[str, str]] = headers if isinstance(headers, list) else list(headers)
     parts = [_PREAMBLES.line(status)]
-    for name, value in headers:
+    for name, value in pairs:
         parts.append(_TITLES.get(name) or _title(name))
         parts.append(value)
-    text = "".join(values)
-    if "\n" in text or "\r" in text or "\0" in text:
-        parts[2::2] = [value.translate(_UNFIT) for value in values]
-    parts.append("\r\n")
-    parts.append(framing)
-    parts.append("\r\n")
+    values = "".join([value for _, value in pairs])
+    if "\n" in values or "\r" in values or "\0" in values:
+        parts[2::2] = [value.translate(_UNFIT) for _, value in pairs]
+    if length is not None:
+        parts.append("\r\nContent-Length: ")
+        parts.append(str(length))
+    parts.append("\r\n" + framing + "\r\n" if framing else "\r\n\r\n")
     whole = "".join(parts)
     try:
-        return whole.encode("utf-8", "surrogateescape")
+        return whole.encode("utf-8")
     except UnicodeEncodeError:
-        return whole.encode("utf-8", "replace")
+        return _escaped(whole)
+
+
+def _escaped(text: str) -> bytes:
+    """Text with bytes in it that are no UTF-8, as it came."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")
 
 
 def _title(name: str) -> str:
@@ -102,7 +95,7 @@ def problem_answer(problem: Problem) -> bytes:
     """A whole answer with an error of our own, the last on its connection."""
     body = error_body(problem.message, problem.kind, problem.code, problem.param)
     headers = [("Content-Type", "application/json"), *problem.headers()]
-    return answer_head(problem.status, headers, f"Content-Length: {len(body)}\r\nConnection: close\r\n") + body
+    return answer_head(problem.status, headers, "Connection: close\r\n", len(body)) + body
 
 
 class RawSink:
@@ -112,7 +105,7 @@ class RawSink:
         "_has_no_body", "_is_chunked", "_is_http_10", "_unwaited_bytes", "_wire", "has_started", "is_last", "is_whole",
     )  # fmt: skip
 
-    def __init__(self, wire: Wire, is_http_10: bool) -> None:
+    def __init__(self, wire: RawWire, is_http_10: bool) -> None:
         self._wire = wire
         self._is_http_10 = is_http_10
         self._is_chunked = False
@@ -127,23 +120,28 @@ class RawSink:
         """Send an answer that is at hand. A small body goes with its head."""
         head = self._head(status, headers, len(body))
         if self._has_no_body:
-            await self._send(head)
+            data = head
         elif len(body) <= JOINED_BYTES_MAX:
-            await self._send(head + body)
+            data = head + body
         else:
             self._give(head)
-            await self._send(body)
+            data = body
+        if self._is_to_wait(data):
+            await self._wire.drained()
         self.is_whole = True
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head of a stream."""
-        await self._send(self._head(status, headers, None))
+        if self._is_to_wait(self._head(status, headers, None)):
+            await self._wire.drained()
 
     async def write(self, chunk: bytes) -> None:
         """Send a chunk."""
         # An empty chunk would look like the last one.
-        if chunk and not self._has_no_body:
-            await self._send(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._is_chunked else chunk)
+        if not chunk or self._has_no_body:
+            return
+        if self._is_to_wait(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._is_chunked else chunk):
+            await self._wire.drained()
 
     async def end(self) -> None:
         """Nothing more comes; waits for nobody."""
@@ -155,18 +153,17 @@ class RawSink:
         """Settle how the answer is framed; gives its head. ``length``: None, of a stream."""
         self.has_started = True
         self.is_last = is_last = self._wire.is_last or (length is None and self._is_http_10)
+        framing = ""
         if status in (204, 304):
-            self._has_no_body, framing = True, ""
-        elif length is not None:
-            framing = f"Content-Length: {length}\r\n"
-        else:
-            self._is_chunked = not self._is_http_10
-            framing = "Transfer-Encoding: chunked\r\n" if self._is_chunked else ""
+            self._has_no_body, length = True, None
+        elif length is None and not self._is_http_10:
+            self._is_chunked = True
+            framing = "Transfer-Encoding: chunked\r\n"
         if is_last:
             framing += "Connection: close\r\n"
         elif self._is_http_10:
             framing += "Connection: keep-alive\r\n"
-        head = answer_head(status, headers, framing)
+        head = answer_head(status, headers, framing, length)
         return head.replace(b"HTTP/1.1", b"HTTP/1.0", 1) if self._is_http_10 else head
 
     def abort(self) -> None:
@@ -179,13 +176,11 @@ class RawSink:
             raise ClientGone("closed the connection")
         self._wire.send(data)
 
-    async def _send(self, data: bytes) -> None:
-        wire = self._wire
-        if wire.is_gone:
-            raise ClientGone("closed the connection")
-        wire.send(data)
+    def _is_to_wait(self, data: bytes) -> bool:
+        """Send. True if it is time to wait for the client: who sends does so itself, for each step of waiting has its price."""
+        self._give(data)
         self._unwaited_bytes += len(data)
-        if self._unwaited_bytes > UNWAITED_BYTES_MAX:
-            self._unwaited_bytes = 0
-            if wire.is_full:
-                await wire.drained()
+        if self._unwaited_bytes <= UNWAITED_BYTES_MAX:
+            return False
+        self._unwaited_bytes = 0
+        return self._wire.is_full

@@ -64,6 +64,15 @@ class RawWire(asyncio.Protocol):
 
     # -- what an answer needs
 
+    @property
+    def is_last(self) -> bool:
+        """Whether the connection is to end with this answer."""
+        raise NotImplementedError
+
+    def break_off(self) -> None:
+        """Close after what was written."""
+        raise NotImplementedError
+
     def send(self, data: bytes) -> None:
         """Write; never waits."""
         self._line.write(data)

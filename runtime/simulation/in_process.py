@@ -11,6 +11,7 @@ from math import isfinite
 from urllib.parse import urlsplit
 
 from messages.failures import Blame, Failure, Retry, Scope
+from runtime.dialects.told import Told, told
 from runtime.ports import CallFailed, Headers, UpstreamRequest
 from runtime.simulation.behaviour import Behaviour, Seed
 from runtime.simulation.performance import Broken, Performance
@@ -95,6 +96,11 @@ class SimulatedAnswer:
         """Headers as the provider sends them."""
         return self._headers
 
+    @property
+    def told(self) -> Told:
+        """What they say that is acted upon."""
+        return told(self._headers)
+
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes; to be read once. Raises ``CallFailed`` when it breaks or pauses longer than ``idle_s``."""
         try:
@@ -109,6 +115,9 @@ class SimulatedAnswer:
             raise CallFailed(failure_of(ConnectionResetError(), self._status)) from broken
         finally:
             self._performance.finish()
+
+    def take_whole(self, limit: int) -> None:
+        """It is always to be waited for."""
 
     async def read(self, limit: int) -> bytes:
         """The whole body. Raises ``CallFailed`` as ``chunks`` does, or if it has more than ``limit`` bytes."""

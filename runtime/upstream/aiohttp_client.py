@@ -25,6 +25,7 @@ from aiohttp.helpers import TimerNoop
 from multidict import CIMultiDict, istr
 from yarl import URL
 
+from runtime.dialects.told import Told, told
 from runtime.ports import CallFailed, Headers, UpstreamAnswer, UpstreamRequest
 from runtime.timely import STALL_S, STALL_UNSEEN_S
 from runtime.upstream.failures import Closed, FirstByteTimeout, IdleTimeout, NoConnection, TooLarge, failure_of
@@ -231,6 +232,11 @@ class _Answer:
         self._lost: asyncio.Future[None] | None = None
         """The end of the connection, once a chunk was waited for."""
 
+    @property
+    def told(self) -> Told:
+        """What the headers say that is acted upon."""
+        return told(self.headers)
+
     def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes."""
         return self
@@ -256,6 +262,9 @@ class _Answer:
             self.close()
             raise CallFailed(failure_of(IdleTimeout() if self._is_idle_out else error, self.status)) from error
         return chunk
+
+    def take_whole(self, limit: int) -> None:
+        """It is always to be waited for."""
 
     async def read(self, limit: int) -> bytes:
         """The whole body."""

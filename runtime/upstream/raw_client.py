@@ -16,11 +16,13 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
 
+from runtime.dialects.told import Told, told_raw
 from runtime.ports import CallFailed, Headers, UpstreamAnswer, UpstreamRequest
 from runtime.timely import within
 from runtime.upstream.failures import BrokenAnswer, Closed, TooLarge, failure_of
 from runtime.upstream.raw_connection import RawConnection, State
 from runtime.upstream.raw_dial import Dialer
+from runtime.upstream.raw_headers import decoded
 from runtime.upstream.raw_pool import Pool
 from runtime.upstream.raw_request import HeadWriter, Origin, parse_url, whole_head
 
@@ -67,18 +69,30 @@ class RawUpstream:
 
     async def call(self, request: UpstreamRequest) -> UpstreamAnswer:
         """Send ``request`` and wait for status and headers. Raises ``CallFailed``."""
+        connection: RawConnection | None = None
         try:
             if self._is_closed:
                 raise Closed
             target = self._targets.get(request.url) or self._target(request.url)
             head = whole_head(self._start(request, target), request.method, len(request.body))
             connection = target.pool.take() or await self._connect(target, request.connect_s)
-            if not await self._exchange(connection, head, request):
+            while True:
+                sent_at = connection.now()
+                connection.send(head, request.body, has_no_body=request.method == "HEAD")
+                if connection.state is _HEAD:
+                    await connection.wait_until(sent_at + request.headers_s)
+                if connection.status:
+                    return _Answer(connection, target.pool, request.idle_s)
+                if not self._is_stale(connection, sent_at):
+                    raise connection.error or BrokenAnswer("the connection was cut")
+                # Once more: a new connection is never stale.
                 connection = await self._connect(target, request.connect_s)
-                await self._exchange(connection, head, request)
-        except Exception as error:
-            raise CallFailed(failure_of(error)) from error
-        return _Answer(connection, target.pool, request.idle_s)
+        except BaseException as error:
+            if connection is not None:
+                connection.cut(Closed())
+            if isinstance(error, Exception):
+                raise CallFailed(failure_of(error)) from error
+            raise
 
     async def close(self) -> None:
         """Close all connections, and wait until they are. Calls under way fail, and so do those made later."""
@@ -95,23 +109,11 @@ class RawUpstream:
         for pool in self._pools.values():
             await pool.emptied()
 
-    async def _exchange(self, connection: RawConnection, head: bytes, request: UpstreamRequest) -> bool:
-        """One request on one connection, up to the head of its answer. False: the connection was stale."""
-        sent_at = connection.now()
-        connection.send(head, request.body, has_no_body=request.method == "HEAD")
-        try:
-            if connection.state is _HEAD:
-                await connection.wait(request.headers_s)
-        except BaseException:
-            connection.cut(Closed())
-            raise
-        if connection.status:
-            return True
-        error = connection.error
-        is_silent_end = isinstance(error, BrokenAnswer) and not connection.is_answered
-        if is_silent_end and connection.has_served and connection.now() - sent_at <= STALE_WITHIN_S and not self._is_closed:
+    def _is_stale(self, connection: RawConnection, sent_at: float) -> bool:
+        """Whether a connection that failed had ended before the request, as far as one can tell: see above."""
+        if not isinstance(connection.error, BrokenAnswer) or connection.is_answered or not connection.has_served:
             return False
-        raise error or BrokenAnswer("the connection was cut")
+        return connection.now() - sent_at <= STALE_WITHIN_S and not self._is_closed
 
     async def _connect(self, target: _Target, connect_s: float) -> RawConnection:
         try:
@@ -159,15 +161,28 @@ class RawUpstream:
 class _Answer:
     """An answer under way; iterating over it gives its chunks."""
 
-    __slots__ = ("_connection", "_error", "_idle_s", "_pool", "headers", "status")
+    __slots__ = ("_connection", "_error", "_idle_s", "_pool", "_raw_headers", "_told", "status")
 
     def __init__(self, connection: RawConnection, pool: Pool, idle_s: float) -> None:
         self.status = connection.status
-        self.headers: Headers = connection.headers
+        self._raw_headers = connection.raw_headers
+        self._told: Told | None = None
         self._connection: RawConnection | None = connection
         self._pool = pool
         self._idle_s = idle_s
         self._error: Exception | None = None
+
+    @property
+    def headers(self) -> Headers:
+        """Headers as they came."""
+        return decoded(self._raw_headers)
+
+    @property
+    def told(self) -> Told:
+        """What they say that is acted upon."""
+        if self._told is None:
+            self._told = told_raw(self._raw_headers)
+        return self._told
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes."""
@@ -189,6 +204,17 @@ class _Answer:
         if self._error is not None:
             raise CallFailed(failure_of(self._error, self.status)) from self._error
         raise StopAsyncIteration
+
+    def take_whole(self, limit: int) -> bytes | None:
+        """The whole body, where its end has come already."""
+        connection = self._connection
+        if connection is None or connection.state is not _WHOLE:
+            return None
+        data = connection.take()
+        if len(data) > limit:
+            self._refuse(limit)
+        self._end(connection)
+        return data
 
     async def read(self, limit: int) -> bytes:
         """The whole body."""

@@ -3,7 +3,7 @@
 Owns: one transport, its parser, and what has come of the answer and was not yet taken.
 Accepts: ``send`` in state RESTING; ``wait``, ``take`` and ``announced_bytes`` until the answer is over; ``rest`` or ``cut``.
 Always: not one byte is taken for an answer that nobody asked for: a connection that gets any while RESTING or WHOLE never
-serves again. At most one waiter. What came before a break can be taken before the break is told.
+serves again. At most one waiter, and whose wait is called off cuts. What came before a break can be taken before it is told.
 
 There is one timer for each connection, not for each call: calls move ``_until``, and the timer looks there when it rings.
 """
@@ -18,6 +18,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from runtime.timely import STALL_S, STALL_UNSEEN_S
 from runtime.upstream.failures import BrokenAnswer, FirstByteTimeout, IdleTimeout
+from runtime.upstream.raw_headers import decoded, has_unknown_coding, is_close_delimited, size_bytes, values_of
 
 HEAD_BYTES_MAX = 64 * 1024
 """Of status line and headers, answers before the real one (100, 103) included; and of what else comes between content."""
@@ -46,6 +47,7 @@ class State(Enum):
     """It will never be whole; ``error`` tells why."""
 
 
+FUTURE = asyncio.Future
 # An enum's member is looked up in two steps, a global in one.
 _RESTING, _HEAD, _BODY, _WHOLE, _BROKEN = State.RESTING, State.HEAD, State.BODY, State.WHOLE, State.BROKEN
 
@@ -85,9 +87,9 @@ class RawConnection(asyncio.Protocol):
         "_waiter",
         "error",
         "has_served",
-        "headers",
         "is_answered",
         "is_lost",
+        "raw_headers",
         "rested_at",
         "state",
         "status",
@@ -112,7 +114,8 @@ class RawConnection(asyncio.Protocol):
         self._has_no_body = False
         self.state = State.RESTING
         self.status = 0
-        self.headers: list[tuple[str, str]] = []
+        self.raw_headers: list[bytes] = []
+        """A name, its value, and so on."""
         self.error: Exception | None = None
         self.is_lost = False
         self.is_answered = False
@@ -135,10 +138,11 @@ class RawConnection(asyncio.Protocol):
         transport = self._transport
         assert transport is not None
         assert self.state is _RESTING
-        self.headers = []
+        self.raw_headers = []
         self.is_answered = False
-        if not self.is_ready:
-            # It ended between its making and this call; nobody would tell so again.
+        if self.is_lost or not (self.has_served or self.is_ready):
+            # It ended between its making and this call; nobody would tell so again. At one that has rested its pool has
+            # looked just now.
             self.state = _BROKEN
             self.error = self._cut_short()
             return
@@ -152,17 +156,19 @@ class RawConnection(asyncio.Protocol):
             self._unsent = memoryview(body)
             self._write_more()
 
-    async def wait(self, limit_s: float) -> None:
+    def wait(self, limit_s: float) -> asyncio.Future[None]:
         """Until the head is here, a piece of the body is, or it is all over; what of it ``state`` and ``take`` tell."""
-        self._waiter = waiter = self._loop.create_future()
-        self._until = until = self._loop.time() + limit_s
+        return self.wait_until(self._loop.time() + limit_s)
+
+    def wait_until(self, until: float) -> asyncio.Future[None]:
+        """The same, to a time by ``now``. To be awaited; a coroutine would do nothing but await this future."""
+        # Of the loop that runs, which is ours: to name it, or to have it make one, costs more.
+        waiter: asyncio.Future[None] = FUTURE()
+        self._waiter = waiter
+        self._until = until
         if until < self._alarm_at:
             self._set_alarm(until)
-        try:
-            await waiter
-        finally:
-            self._waiter = None
-            self._until = inf
+        return waiter
 
     def take(self) -> bytes:
         """What has come of the body and was not yet taken."""
@@ -180,10 +186,13 @@ class RawConnection(asyncio.Protocol):
 
     def announced_bytes(self) -> int | None:
         """The length of the body as the headers have it."""
-        for name, value in self.headers:
-            if name.lower() == "content-length":
-                return int(value)
-        return None
+        found = values_of(self.raw_headers, b"content-length")
+        return int(found[0]) if found else None
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """The headers of the answer, as text."""
+        return decoded(self.raw_headers)
 
     def rest(self, now: float) -> bool:
         """The exchange is over. False if it left anything behind, or the other side does not want another."""
@@ -241,7 +250,7 @@ class RawConnection(asyncio.Protocol):
             self._overhead_bytes += len(data)
             if self._overhead_bytes > HEAD_BYTES_MAX:
                 self.cut(BrokenAnswer("endless headers, trailers or chunk extensions"))
-        elif state is _HEAD and len(data) > HEAD_BYTES_MAX and _size_bytes(self.headers) > HEAD_BYTES_MAX:
+        elif state is _HEAD and len(data) > HEAD_BYTES_MAX and size_bytes(self.raw_headers) > HEAD_BYTES_MAX:
             self.cut(BrokenAnswer("endless headers"))
         elif self._overhead_bytes:
             # Content came: a long stream has much framing, and it may come in reads of its own.
@@ -282,7 +291,8 @@ class RawConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; trailers are of no use."""
         if self.state is _HEAD:
-            self.headers.append((name.decode("latin-1"), value.decode("latin-1").rstrip()))
+            self.raw_headers.append(name)
+            self.raw_headers.append(value)
 
     def on_headers_complete(self) -> None:
         """Status and headers are here, unless they are of an answer before the real one."""
@@ -294,7 +304,7 @@ class RawConnection(asyncio.Protocol):
                 raise HttpParserError(f"status {status} was not asked for")
             return
         self._can_keep = parser.should_keep_alive()
-        if not self._can_keep and _has_unknown_coding(self.headers):
+        if not self._can_keep and has_unknown_coding(self.raw_headers):
             raise HttpParserError("a transfer coding that is not known")
         self.status = status
         self.state = _WHOLE if self._has_no_body else _BODY
@@ -313,7 +323,7 @@ class RawConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The answer is whole, unless it was one before the real one."""
         if self.state is _HEAD:
-            self.headers = []
+            self.raw_headers = []
             return
         self.state = _WHOLE
         if self._waiter is not None:
@@ -325,8 +335,12 @@ class RawConnection(asyncio.Protocol):
         waiter, self._waiter = self._waiter, None
         # What was waited for is here, though who waited may have its turn only after the timer.
         self._until = inf
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        if waiter is not None:
+            try:
+                waiter.set_result(None)
+            except asyncio.InvalidStateError:
+                # The wait was called off, as most are not: to look each time would cost more.
+                return
 
     def _end(self, error: Exception, *, is_clean: bool) -> None:
         """No more bytes will come or go. The first reason counts."""
@@ -340,7 +354,7 @@ class RawConnection(asyncio.Protocol):
         state = self.state
         if state is _RESTING:
             self._keeper.take_out(self)
-        elif state is _BODY and is_clean and _is_close_delimited(self.headers):
+        elif state is _BODY and is_clean and is_close_delimited(self.raw_headers):
             self.state = _WHOLE
         elif state is not _WHOLE:
             self.state = _BROKEN
@@ -382,17 +396,3 @@ class RawConnection(asyncio.Protocol):
             self._set_alarm(self._until)
         else:
             self.cut(FirstByteTimeout() if self.state is _HEAD else IdleTimeout())
-
-
-def _size_bytes(headers: list[tuple[str, str]]) -> int:
-    return sum(len(name) + len(value) + 4 for name, value in headers)
-
-
-def _is_close_delimited(headers: list[tuple[str, str]]) -> bool:
-    return not any(name.lower() in ("content-length", "transfer-encoding") for name, _ in headers)
-
-
-def _has_unknown_coding(headers: list[tuple[str, str]]) -> bool:
-    """True if the body would have to be decoded before it is one (``Transfer-Encoding: gzip``)."""
-    codings = [value for name, value in headers if name.lower() == "transfer-encoding"]
-    return bool(codings) and codings[-1].strip().lower() != "chunked"

@@ -2,12 +2,16 @@
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from messages.calls import Usage
 from messages.failures import Blame, Failure, Retry, Scope
-from runtime.dialects.answer import PARSED_BYTES_MAX, Answer, check_stream, read_answer
-from runtime.dialects.headers import BadHeader, base_headers, request_headers, response_headers
+from runtime.dialects.answer import PARSED_BYTES_MAX, Answer, encoded, read_answer
+from runtime.dialects.headers import BadHeader, base_headers, request_headers
 from runtime.dialects.request import Endpoint
+from runtime.dialects.told import told
+from runtime.dialects.usage import read_usage
 
 USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 1}}
 
@@ -91,8 +95,9 @@ def test_a_compressed_answer_is_a_failure_for_we_asked_for_none() -> None:
     failure = read_answer("chat", 200, headers, b"\x1f\x8b", 1)
     assert isinstance(failure, Failure)
     assert failure.code == "content_encoding"
-    assert check_stream(200, headers) == failure
-    assert check_stream(200, [("content-encoding", "identity")]) is None
+    assert told(headers).is_encoded
+    assert encoded(200) == failure
+    assert not told([("content-encoding", "identity")]).is_encoded
 
 
 def test_the_clients_own_headers_stay_here_but_for_a_few() -> None:
@@ -181,8 +186,53 @@ def test_of_the_upstreams_headers_the_client_gets_a_few() -> None:
         ("Retry-After", "1"),
         ("X-Should-Retry", "true"),
     ]
-    assert response_headers(upstream) == [
+    assert told(upstream).passing == [
         ("content-type", "text/event-stream"),
         ("x-pointsman-upstream-request-id", "up-1"),
         ("openai-processing-ms", "12"),
     ]
+
+
+COUNTS = st.integers(-1, 3) | st.sampled_from([10**12, 10**12 + 1, True, 1.5, "1", None])
+NAMES = (
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "prompt_cache_hit_tokens",
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(NAMES), COUNTS),
+    st.none() | st.dictionaries(st.just("cached_tokens"), COUNTS),
+    st.none() | st.dictionaries(st.just("reasoning_tokens"), COUNTS),
+)
+def test_of_each_count_the_first_that_is_one_is_read(
+    counts: dict[str, object], cached: dict[str, object] | None, reasoning: dict[str, object] | None
+) -> None:
+    def first(told: dict[str, object], *names: str) -> int | None:
+        found = [value for name in names if type(value := told.get(name)) is int and 0 <= value <= 10**12]
+        return found[0] if found else None
+
+    usage = dict(counts)
+    if cached is not None:
+        usage["prompt_tokens_details"] = cached
+    if reasoning is not None:
+        usage["completion_tokens_details"] = reasoning
+    read, written = first(counts, "prompt_tokens", "input_tokens"), first(counts, "completion_tokens", "output_tokens")
+    again = first(cached or {}, "cached_tokens")
+    again = first(counts, "prompt_cache_hit_tokens", "cached_tokens") if again is None else again
+    thought = first(reasoning or {}, "reasoning_tokens")
+    expected = Usage(read or 0, written or 0, again or 0, thought or 0) if read is not None or written is not None else None
+    assert read_usage(usage) == expected
+
+
+def test_of_what_traces_tell_of_an_answer_what_is_no_text_is_nothing() -> None:
+    reasons = [{"finish_reason": one} for one in ["stop", 1, None, *["length"] * 20]]
+    answer = read_answer("chat", 200, (), orjson.dumps({"id": 1, "model": None, "choices": ["odd", *reasons]}), 1)
+    assert isinstance(answer, Answer)
+    assert (answer.response_id, answer.model) == ("", "")
+    assert answer.finish_reasons == ("stop", *["length"] * 15)

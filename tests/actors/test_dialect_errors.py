@@ -8,7 +8,8 @@ import pytest
 from messages.calls import LimitsSeen
 from messages.failures import Blame, Retry, Scope
 from runtime.dialects.errors import classify, error_body, error_frame, error_type, failure_of_error, redacted
-from runtime.dialects.limits import limits_seen, retry_after
+from runtime.dialects.limits import retry_after
+from runtime.dialects.told import told
 
 DEFAULT = ("429", "5xx")
 
@@ -152,7 +153,7 @@ def test_a_date_without_a_clock_says_nothing() -> None:
     [("1s", 1.0), ("6m0s", 360.0), ("12ms", 0.012), ("0.5", 0.5), ("1h2m3.5s", 3723.5), ("20ms", 0.02), ("0s", 0.0)],
 )
 def test_resets_are_read_in_all_their_forms(text: str, seconds: float) -> None:
-    seen = limits_seen([("X-RateLimit-Reset-Tokens", text)])
+    seen = told([("X-RateLimit-Reset-Tokens", text)]).limits()
     assert seen is not None
     assert seen.reset_tokens_s == pytest.approx(seconds)
 
@@ -165,9 +166,9 @@ def test_limits_are_read_as_far_as_they_make_sense() -> None:
         ("x-ratelimit-reset-tokens", "6m and a bit"),
         ("x-ratelimit-limit-requests", "60"),
     ]
-    assert limits_seen(headers) == LimitsSeen(remaining_requests=59)
-    assert limits_seen([("x-ratelimit-limit-requests", "60")]) is None
-    assert limits_seen([("content-type", "x")]) is None
+    assert told(headers).limits() == LimitsSeen(remaining_requests=59)
+    assert told([("x-ratelimit-limit-requests", "60")]).limits() is None
+    assert told([("content-type", "x")]).limits() is None
 
 
 def test_our_errors_have_openais_shape() -> None:

@@ -9,11 +9,11 @@ from time import perf_counter
 
 import orjson
 
-from runtime.dialects.answer import read_answer
-from runtime.dialects.headers import base_headers, request_headers, response_headers
-from runtime.dialects.limits import limits_seen
+from runtime.dialects.answer import read_body
+from runtime.dialects.headers import base_headers, request_headers
 from runtime.dialects.request import read_request
 from runtime.dialects.splice import replace_model
+from runtime.dialects.told import told_raw
 from tests.benchmarks.payload import ANSWER, BODY, MODEL
 
 CALLS = 20_000
@@ -49,18 +49,22 @@ def calls() -> dict[str, Callable[[], object]]:
     """What is measured, by name."""
     read = read_request("chat", BODY)
     base = base_headers("key")
+    with_limits = _raw(LIMIT_HEADERS)
     return {
         "parse the request (orjson alone)": partial(orjson.loads, BODY),
         "read_request": partial(read_request, "chat", BODY),
         "replace_model, same name": partial(replace_model, BODY, read.parsed, MODEL),
         "replace_model, other name": partial(replace_model, BODY, read.parsed, "other-model"),
         "request_headers": partial(request_headers, base, CLIENT_HEADERS),
-        "limits_seen, none sent": partial(limits_seen, PLAIN_HEADERS),
-        "limits_seen, all sent": partial(limits_seen, LIMIT_HEADERS),
+        "told, without limits": partial(told_raw, _raw(PLAIN_HEADERS)),
+        "told, with limits": lambda: told_raw(with_limits).limits(),
         "parse the answer (orjson alone)": partial(orjson.loads, ANSWER),
-        "read_answer": partial(read_answer, "chat", 200, PLAIN_HEADERS, ANSWER, 60),
-        "response_headers": partial(response_headers, PLAIN_HEADERS),
+        "read_body": partial(read_body, "chat", 200, ANSWER, 60),
     }
+
+
+def _raw(headers: list[tuple[str, str]]) -> list[bytes]:
+    return [part.encode() for pair in headers for part in pair]
 
 
 def measure(call: Callable[[], object]) -> float:

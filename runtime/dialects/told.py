@@ -1,0 +1,95 @@
+"""What an answer's headers say that is acted upon: what the client gets of them, what they tell of limits. Sans-I/O.
+
+Of the dozens of headers that providers send, few are for anybody; the rest are told by their names alone and never decoded.
+"""
+
+import re
+
+from messages.calls import LimitsSeen
+from runtime.dialects.headers import TO_CLIENT, VALUE_CHARACTERS_MAX
+from runtime.dialects.limits import LIMITS, limits_of
+from runtime.ports import Headers
+
+ENCODING = "content-encoding"
+_READ = frozenset({*TO_CLIENT, *LIMITS, ENCODING})
+_LENGTHS = sum(1 << length for length in {len(name) for name in _READ})
+"""A bit for each length of their names: most others are told by that, which is quicker than to look them up. None is long."""
+_NAMES_SEEN: dict[bytes, str] = {}
+"""Names as upstreams spell them, in lower case, empty: for nobody. They spell the same few again and again."""
+NAMES_SEEN_MAX = 1024
+_JSON = ("content-type", "application/json")
+"""What nearly every answer has."""
+_BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class Told:
+    """What the headers of one answer have told."""
+
+    __slots__ = ("_limits", "is_encoded", "passing")
+
+    def __init__(self) -> None:
+        self.passing: list[tuple[str, str]] = []
+        """What the client gets, under the client's names; for whoever gets it to add to."""
+        self.is_encoded = False
+        """The body is compressed although we asked for identity."""
+        self._limits: dict[str, str] | None = None
+
+    def note(self, name: str, value: str) -> None:
+        """One of those that are for anybody; ``name`` in lower case. What would not stay a header does not pass."""
+        renamed = TO_CLIENT.get(name)
+        if renamed is not None:
+            # What is printable has nothing bad in it, and that is quicker to find out.
+            if len(value) <= VALUE_CHARACTERS_MAX and (value.isprintable() or not _BAD_VALUE.search(value)):
+                self.passing.append((renamed, value))
+        elif name == ENCODING:
+            self.is_encoded = self.is_encoded or value.strip().lower() not in ("", "identity")
+        else:
+            if self._limits is None:
+                self._limits = {}
+            self._limits[LIMITS[name]] = value.strip()
+
+    def limits(self) -> LimitsSeen | None:
+        """What ``x-ratelimit-{remaining,reset}-{requests,tokens}`` say; None if nothing."""
+        return limits_of(self._limits) if self._limits is not None else None
+
+
+def told(headers: Headers) -> Told:
+    """What headers say, as pairs of text."""
+    made = Told()
+    for name, value in headers:
+        known = name.lower()
+        if known in _READ:
+            made.note(known, value)
+    return made
+
+
+def told_raw(headers: list[bytes]) -> Told:
+    """What headers say, as they came: a name, its value, and so on."""
+    made = Told()
+    for at in range(0, len(headers), 2):
+        name = headers[at]
+        if not (_LENGTHS >> len(name)) & 1:
+            continue
+        known = _NAMES_SEEN.get(name)
+        if known is None:
+            known = _known(name)
+        if known:
+            value = headers[at + 1]
+            if value == b"application/json" and known == "content-type":
+                made.passing.append(_JSON)
+            else:
+                made.note(known, text(value))
+    return made
+
+
+def text(value: bytes) -> str:
+    """A header's value as it came, as text."""
+    return value.decode("latin-1").rstrip()
+
+
+def _known(name: bytes) -> str:
+    lower = name.decode("latin-1").lower()
+    known = lower if lower in _READ else ""
+    if len(_NAMES_SEEN) < NAMES_SEEN_MAX:
+        _NAMES_SEEN[name] = known
+    return known
