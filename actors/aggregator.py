@@ -12,7 +12,7 @@ from typing import assert_never
 
 from ddsketch.ddsketch import LogCollapsingLowestDenseDDSketch
 
-from actors.kernel import Context
+from actors.kernel import Actor, Context
 from messages.calls import AttemptKind, CallEnded, Outcome
 from messages.failures import Blame, Scope
 from messages.stats import GetStats, Stats, UsageLine
@@ -42,7 +42,7 @@ _FIRST, _HEDGE, _EXPLORE = AttemptKind.FIRST, AttemptKind.HEDGE, AttemptKind.EXP
 _CLIENT = Blame.CLIENT
 
 
-class AggregatorActor:
+class AggregatorActor(Actor):
     """Its successor keeps the lines of its predecessor that add up."""
 
     def __init__(self, before: "AggregatorActor | None" = None) -> None:

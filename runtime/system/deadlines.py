@@ -21,9 +21,9 @@ LOOK_S = STALL_UNSEEN_S
 class Expiring(Protocol):
     """Something that waits until ``deadline`` (monotonic s) at most; None: until it is answered."""
 
-    @property
-    def deadline(self) -> float | None:
-        """Monotonic seconds."""
+    __slots__ = ()
+
+    deadline: float | None
 
     def expire(self) -> None:
         """The deadline has passed."""

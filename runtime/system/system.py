@@ -17,9 +17,10 @@ from messages.envelope import Envelope, Fault, TraceContext
 from runtime.system.cell import Cell, CellState
 from runtime.system.clock import Clock, real_clock
 from runtime.system.deadlines import Deadlines
-from runtime.system.dispatcher import Dispatcher, Port, TurnTracing
+from runtime.system.dispatcher import Dispatcher, Port
 from runtime.system.replies import Ask, Counters, FirstMail
 from runtime.system.supervision import GiveUp, decide
+from runtime.system.turn_spans import TurnTracing
 
 log = logging.getLogger("pointsman.system")
 
