@@ -67,7 +67,16 @@ class RouterActor(Actor):
 
     def handle(self, message: RouterMail | Configured | Timer, context: Context) -> None:
         """Take one message. An unknown one is a ``KeyError``; a test holds ``METHODS`` to the union above."""
-        METHODS[message.__class__](self, message, context)
+        if isinstance(message, CallEnded):  # Every request brings four: compiled, to look up and call costs five times this.
+            self._on_ended(message, context)
+        elif isinstance(message, RouteQuery):
+            self._on_query(message, context)
+        elif isinstance(message, Gathered):
+            self._on_gathered(message, context)
+        elif isinstance(message, Claimed):
+            self._on_claimed(message, context)
+        else:
+            METHODS[message.__class__](self, message, context)
         if self._unsettled:
             self._settle(context)
         self._alarm.is_half_way = False
@@ -98,28 +107,18 @@ class RouterActor(Actor):
             self._record.total += 1
             if not query.tried:
                 self._requests += 1
-        course = self._policy.course(profile, context.wall)
+        course = self._policy.plain(profile) or self._policy.course(profile, context.wall)
         if not isinstance(course, Course):
             self._refuse_at_once(query, context, course)
             return
         self._arrivals += 1
         until = now + self._routing.queue_max_wait_s
         strategy, route = course.strategy, course.route
+        memory = self._memories.of(strategy.name, route.model)
         pending = Pending(
-            query,
-            context.defer(),
-            strategy,
-            self._memories.of(strategy.name, route.model),
-            course,
-            route,
-            self._table.ids,
-            self._table.generation,
-            is_dry,
-            until if until < query.deadline else query.deadline,
-            self._arrivals,
-            now,
-            self._freed_count,
-        )
+            query, context.defer(), strategy, memory, course, route, self._table.ids, self._table.generation, is_dry,
+            until if until < query.deadline else query.deadline, self._arrivals, now, self._freed_count,
+        )  # fmt: skip
         self._open[query_id] = pending
         if profile.affinity:
             home = self._affinity.home_of(profile.affinity, route.model, self._routing.affinity, now)
@@ -392,4 +391,4 @@ METHODS: dict[type, Callable[[RouterActor, Any, Context], None]] = {
     GetReasons: RouterActor._on_asked,
     GetRouterStats: RouterActor._on_get_stats,
 }
-"""What takes which message: one look-up where a match would try class after class, four times a request."""
+"""What takes which message: one look-up where a match would try class after class."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from actors.kernel import Actor, ActorFactory, Context, Ref, Refs, ReplySlot, SupervisionSpec, TimerId
 from messages.base import Message
 from messages.envelope import Envelope, Fault, ReplyPort, TraceContext
-from runtime.system.replies import Collector, Slot, TimerEnvelope, unanswered
+from runtime.system.replies import Collector, Slot, TimerEnvelope, give, unanswered
 
 if TYPE_CHECKING:
     from runtime.system.dispatcher import Dispatcher
@@ -138,11 +138,8 @@ class Cell(Context):
         """Let the reply leave that was the first thing said."""
         reply_to, reply = self.reply_to, self._kept
         self.reply_to = self._kept = None
-        if isinstance(reply_to, Collector):  # Compiled, a call of what is known costs a third.
-            reply_to.answer(self.name, reply)
-            return
         if reply_to is not None:
-            reply_to.answer(self.name, reply)
+            give(reply_to, self.name, reply)
 
     def _let_first(self) -> None:
         settled, opened, asked, kept = self._settled, self._opened, self._asked, self._kept
@@ -281,7 +278,7 @@ class Cell(Context):
             return
         slot.is_open = False
         del self.open_slots[slot]
-        slot.reply_to.answer(self.name, message)
+        give(slot.reply_to, self.name, message)
 
     def _fan_out(self, collector: Collector) -> None:
         if self._speaking == self.incarnation:
