@@ -32,14 +32,12 @@ def offer(
     offered = catalog.models.get(model, catalog.otherwise)
     if offered is None:
         return NoBid(spec.id, NoBidReason.MODEL_UNAVAILABLE, None, "not among its models")
-    surplus, needs = catalog.total, profile.needs
-    if needs:
-        try:
-            surplus = catalog.surplus[needs]
-        except KeyError:
-            if missing := catalog.missing(needs):
-                return NoBid(spec.id, NoBidReason.MISSING_CAPABILITY, None, missing)
-            surplus = catalog.beyond(needs)
+    try:
+        surplus = catalog.surplus[profile.needs]
+    except KeyError:
+        if missing := catalog.missing(profile.needs):
+            return NoBid(spec.id, NoBidReason.MISSING_CAPABILITY, None, missing)
+        surplus = catalog.beyond(profile.needs)
     prompt_tokens, max_tokens, stream = profile.prompt_tokens, profile.max_tokens, profile.stream
     wanted = prompt_tokens if max_tokens is None else prompt_tokens + max_tokens
     if wanted > offered.context_window or (max_tokens is not None and max_tokens > offered.output_tokens_max):
@@ -85,18 +83,15 @@ def offer(
     max_p95_s, in_flight, limit = health.spec.max_p95_s, limits.in_flight, limits.max_concurrency
     room = room_of(standing, limits) if is_trial else None if limit is None else limit - in_flight
     is_tight, strain_s = pressure(limits, reserved, now) if limit or limits.requests or limits.tokens else _AT_EASE
-    cost_usd = likely_usd = offered.cost_usd(prompt_tokens, priced_tokens)
-    if output_tokens != priced_tokens:
-        likely_usd = offered.cost_usd(prompt_tokens, output_tokens)
     _, overdue_s, overdue_early_s = overdue_ages(evidence, stream, output_tokens, scale)
     bid = Bid(
         spec.id, in_flight, room, spec.weight, spec.priority, known,
-        p50_s, p95_s, ewma_s, expected_s, cost_usd,
+        p50_s, p95_s, ewma_s, expected_s, (cost_usd := offered.cost_usd(prompt_tokens, priced_tokens)),
         failure_p, evidence.failure_loss_s, cut_p, score, is_healthy and (max_p95_s is None or p95_s <= max_p95_s),
         is_trial, 0 if known else evidence.in_flight, successes, failures, reserved,
         peak_s, evidence.tokens_per_s, surplus, overdue_s, overdue_early_s,
         is_tight, min(now - evidence.heard_at, UNHEARD_S), evidence.slowness,
-        likely_usd, strain_s, prefill_s,
+        cost_usd if output_tokens == priced_tokens else offered.cost_usd(prompt_tokens, output_tokens), strain_s, prefill_s,
     )  # fmt: skip
     return bid if held is None else NoBid(spec.id, held[0], held[1], "", bid)
 

@@ -36,7 +36,7 @@ ANYTHING = Offered("", None, None, float("inf"), float("inf"))
 class Catalog:
     """Made anew with each configuration."""
 
-    __slots__ = ("_capabilities", "models", "otherwise", "surplus", "total")
+    __slots__ = ("_capabilities", "models", "otherwise", "surplus")
 
     def __init__(self, spec: ProviderSpec) -> None:
         self.otherwise = ANYTHING if spec.takes_any else None
@@ -53,8 +53,7 @@ class Catalog:
         }
         self._capabilities = frozenset(spec.capabilities)
         listed = sorted(self._capabilities) if len(self._capabilities) <= CAPABILITIES_LISTED_MAX else []
-        self.total = total = len(self._capabilities)
-        """How many capabilities there are: all of them beyond the needs of a request that names none."""
+        total = len(self._capabilities)
         self.surplus = {needs: total - size for size in range(len(listed) + 1) for needs in combinations(listed, size)}
         """By needs that are met for sure: how many capabilities are not among them. For others ``beyond`` tells."""
 

@@ -14,7 +14,7 @@ Whether file and overlay hold together is asked without the learned lists: those
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from actors.kernel import Actor, Context, Ref
+from actors.kernel import Context, Ref
 from actors.registry.changes import changed
 from actors.registry.learned import Describe, Learned, as_it_came, sorted_by_name, still_good, with_all
 from actors.registry.overlay import Overlay, compose
@@ -32,7 +32,7 @@ NOTHING = ConfigSnapshot(0, (), "", ())
 """In force before the first file."""
 
 
-class RegistryActor(Actor):
+class RegistryActor:
     """Its successor goes on from the snapshot in force, and tells it again.
 
     ``strategies``: the names a strategy may have; none given: any.

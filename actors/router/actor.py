@@ -29,7 +29,7 @@ from actors.router.queue import PAUSE_S, WaitingQueue, waits_on
 from actors.router.recorder import WITHDRAWN, Question, Recorder
 from actors.router.rounds import Rounds
 from actors.router.strategies import STRATEGIES
-from actors.router.strategies.base import Ask, Memories, Ranked, Strategy
+from actors.router.strategies.base import Ask, Memories, Memory, Ranked, Strategy
 from actors.router.table import Entry, RoutingTable
 from messages.calls import AttemptKind, CallEnded, Outcome
 from messages.control import ConfigSnapshot, Configured, Timer
@@ -114,7 +114,7 @@ class RouterActor(Actor):
         self._arrivals += 1
         until = now + self._routing.queue_max_wait_s
         strategy, route = course.strategy, course.route
-        memory = self._memories.of(strategy.name, route.model)
+        memory = course.memory or self._memory_of(course)
         pending = Pending(
             query, context.defer(), strategy, memory, course, route, self._table.ids, self._table.generation, is_dry,
             until if until < query.deadline else query.deadline, self._arrivals, now, self._freed_count,
@@ -132,6 +132,10 @@ class RouterActor(Actor):
                 return
         self._ask(pending, now, context)
 
+    def _memory_of(self, course: Course) -> Memory:
+        course.memory = memory = self._memories.of(course.strategy.name, course.route.model)
+        return memory
+
     def _begin_again(self, pending: Pending, now: float, context: Context) -> None:
         """Start a full new round."""
         if pending.generation != self._table.generation:
@@ -140,7 +144,7 @@ class RouterActor(Actor):
                 self._refuse(pending, context, course)
                 return
             pending.set_out(course, self._table.ids, self._table.generation)
-            pending.memory = self._memories.of(course.strategy.name, course.route.model)
+            pending.memory = self._memory_of(course)
             if course.error is not None:
                 self._refuse(pending, context, course.error)
                 return
@@ -265,7 +269,9 @@ class RouterActor(Actor):
 
     def _finish(self, pending: Pending) -> None:
         """The query is answered: it leaves the queue and passes its turn on."""
-        self._open.pop(pending.query.query_id, None)
+        query_id = pending.query.query_id
+        if query_id in self._open:
+            del self._open[query_id]
         if pending.state is not _ASKING:
             self._queue.take_out(pending)
             self._pass_on(pending)

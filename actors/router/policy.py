@@ -14,7 +14,7 @@ from actors.router.rules.book import RuleBook
 from actors.router.rules.compiled import CompiledRule
 from actors.router.rules.facts import Facts, Terms, cost_per_1k
 from actors.router.rules.labels import first_match
-from actors.router.strategies.base import Strategy
+from actors.router.strategies.base import Memory, Strategy
 from actors.router.strategies.guard import guarded_index
 from actors.router.table import Entry, Route, RoutingTable
 from messages.control import ConfigSnapshot
@@ -64,6 +64,8 @@ class Course:
     """Of ``error``: a sentence."""
     note: str = ""
     """For the record."""
+    memory: Memory | None = None
+    """Of ``strategy`` for the model, once the router has looked it up."""
 
     @property
     def rule(self) -> str:

@@ -35,7 +35,10 @@ class Rounds:
 
     def home(self, key: str) -> Pending | None:
         """The query whose answers have come; None if it is not out."""
-        return self._by_key.pop(key, None)
+        pending = self._by_key.get(key)
+        if pending is not None:
+            del self._by_key[key]
+        return pending
 
     def lost(self, now: float) -> list[Pending]:
         """Forget rounds that will never come home, because the turn that began them was dropped; returns those unanswered."""

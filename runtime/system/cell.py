@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from actors.kernel import Actor, ActorFactory, Context, Ref, Refs, ReplySlot, SupervisionSpec, TimerId
 from messages.base import Message
 from messages.envelope import Envelope, Fault, ReplyPort, TraceContext
+from runtime.system.mailbox import Mailbox
 from runtime.system.replies import Collector, Slot, TimerEnvelope, give, unanswered
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Cell(Context):
         """It is among those that have mail; then ``following`` is the one behind it, if there is one."""
         self.following: Cell | None = None
         self.incarnation = 0
-        self.queue: deque[Envelope] = deque()
+        self.queue = Mailbox()
         self.open_slots: dict[Slot, None] = {}
         self.timers: dict[TimerId, asyncio.TimerHandle] = {}
         self.failed_at: deque[float] = deque(maxlen=(spec.limit or 0) + FAILURES_KEPT)

@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
+from itertools import dropwhile
 from typing import Any
 
 from messages.base import Message
@@ -159,15 +160,15 @@ class Dispatcher:
 
     def _watch_rounds(self) -> None:
         """Put the fan-outs that are still open under their deadlines. Whose time went by in this drain gets a moment more."""
-        rounds, self._rounds = self._rounds, []
-        now = self.clock.now()
-        for collector in rounds:
+        for collector in self._rounds:
             deadline = collector.deadline
             if deadline is not None and collector.is_open:
                 collector.is_watched = True
+                now = self.clock.now()
                 if deadline <= now:
                     collector.deadline = now + AFTER_STALL_S
                 self.deadlines.add(collector)
+        self._rounds.clear()
 
     def enqueue_own(self, cell: Cell, envelope: Envelope) -> None:
         """Append what the runtime owes an actor, whatever the bound: a timer, or answers it has gathered."""
@@ -179,13 +180,12 @@ class Dispatcher:
 
     def put_first(self, cell: Cell, messages: list[Message]) -> None:
         """Put what must be read first in front of all waiting mail, in place of what was put there before."""
-        while cell.queue and isinstance(cell.queue[0], FirstMail):
-            cell.queue.popleft()
         envelopes = [FirstMail(message, "runtime") for message in messages]
         if self._journal is not None:
             for envelope in envelopes:
                 self._journal(cell.name, envelope)
-        cell.queue.extendleft(reversed(envelopes))
+        waiting = dropwhile(lambda envelope: isinstance(envelope, FirstMail), cell.queue)
+        cell.queue.put_all([*envelopes, *waiting])
 
     def _post_elsewhere(self, to: str, envelope: Envelope) -> None:
         port = self.ports.get(to)
@@ -299,7 +299,7 @@ class Dispatcher:
                 break
             queue = cell.queue
             turns = TURNS_IN_A_ROW
-            while turns and cell.state is RUNNING and queue:
+            while turns and cell.state is RUNNING and len(queue):
                 turns -= 1
                 budget -= 1
                 envelope = queue.popleft()
@@ -336,7 +336,7 @@ class Dispatcher:
             if self._ready is None:
                 self._last = None
             cell.is_scheduled = False
-            if queue and cell.state is RUNNING:
+            if len(queue) and cell.state is RUNNING:
                 self._line_up(cell)
         if self._rounds:
             self._watch_rounds()
