@@ -13,22 +13,24 @@ from messages.envelope import Envelope
 class Mailbox:
     """A first-in-first-out line of envelopes."""
 
-    __slots__ = ("_behind", "_first")
+    __slots__ = ("_behind", "_first", "_size")
 
     def __init__(self, mail: Iterable[Envelope] = ()) -> None:
         self._first: Envelope | None = None
         self._behind: deque[Envelope] = deque()
         """Empty while ``_first`` is None."""
+        self._size = 0
         self.put_all(mail)
 
     def __len__(self) -> int:
-        return 0 if self._first is None else 1 + len(self._behind)
+        return self._size
 
     def __iter__(self) -> Iterator[Envelope]:
         return iter([] if self._first is None else [self._first, *self._behind])
 
     def append(self, envelope: Envelope) -> None:
         """Put it behind all others."""
+        self._size += 1
         if self._first is None:
             self._first = envelope
         else:
@@ -37,6 +39,7 @@ class Mailbox:
     def put_all(self, mail: Iterable[Envelope]) -> None:
         """Let ``mail``, in its order, be all there is."""
         line = deque(mail)
+        self._size = len(line)
         self._first = line.popleft() if line else None
         self._behind = line
 
@@ -45,5 +48,6 @@ class Mailbox:
         first = self._first
         if first is None:
             raise LookupError("there is no mail")
-        self._first = self._behind.popleft() if self._behind else None
+        self._size -= 1
+        self._first = self._behind.popleft() if self._size else None
         return first
