@@ -64,7 +64,8 @@ class Tree:
         self._quotas = Quotas(system, ReservationTable() if reservations is None else reservations, CORE)
         self._specs: dict[str, ProviderSpec] = {}
         """By provider, those that were spawned; a draining one is among them until it is stopped."""
-        self._draining: dict[str, None] = {}
+        self._draining: dict[str, float] = {}
+        """Since when (monotonic s) those are told to take nothing more that no configuration has any more."""
         self._faulty: dict[str, float] = {}
         """When a fault of a strategy was last logged, in monotonic seconds."""
         self._reaper: asyncio.TimerHandle | None = None
@@ -131,7 +132,7 @@ class Tree:
                 self._specs[spec.id] = spec
                 self._system.tell(f"provider:{spec.id}", self._part(spec), sender="providers")
         for provider in [name for name in self._specs if name not in wanted and name not in self._draining]:
-            self._draining[provider] = None
+            self._draining[provider] = self._system.clock.now()
             self._system.tell(f"provider:{provider}", Drain(), sender="providers")
         self._reap_later()
 
@@ -146,7 +147,11 @@ class Tree:
         An end that was told in this very turn of the loop may lie unread: it counts, so its provider is left to read it.
         """
         self._reaper = None
-        for provider in list(self._draining):
+        now = self._system.clock.now()
+        for provider, since in list(self._draining.items()):
+            # The alarm may have been set for another: whoever has a plan that names this one is to come by its answer first.
+            if now - since < REAP_S / 2:
+                continue
             if self._permits.granted_to(provider) or self._system.has_mail(f"provider:{provider}"):
                 continue
             del self._draining[provider], self._specs[provider]

@@ -105,8 +105,6 @@ class RouterActor(Actor):
         is_dry = not query.may_wait and is_dry_run(query)
         if not (query.refused or is_dry or query.hedge):
             self._record.total += 1
-            if not query.tried:
-                self._requests += 1
         course = self._policy.plain(profile) or self._policy.course(profile, context.wall)
         if not isinstance(course, Course):
             self._refuse_at_once(query, context, course)
@@ -199,6 +197,7 @@ class RouterActor(Actor):
             ranked = self._affinity.settle(pending, ranked, self._routing.affinity, now)
         way, copy = ranked, None
         if not pending.is_dry:
+            self._requests += not (pending.query.tried or pending.query.refused)
             if strategy.learn is not None:
                 teach(pending, ranked)
             remember(pending, ranked)

@@ -93,7 +93,7 @@ class Exploring:
     ) -> tuple[Ranked, Bid | None]:
         """The way of a request, ``ranked`` as it is or with a lead before it; and who gets a copy, paid for from the share.
 
-        To be asked from ``look_at`` on; ``requests`` are all there were so far.
+        To be asked from ``look_at`` on; ``requests`` are all that had a plan so far.
         """
         query, chosen = pending.query, ranked[0][1]
         self._used[chosen.provider] = now

@@ -7,23 +7,18 @@ went; none for one that was refused. Before the commit nothing has gone to the c
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from messages.calls import (
     AttemptKind,
-    Award,
     CallEnded,
     ContentStarted,
     Granted,
     LimitsSeen,
     Outcome,
-    Permit,
-    RefusalReason,
-    Refused,
     Usage,
 )
 from messages.control import TimeoutsSpec
-from messages.envelope import Fault
 from messages.failures import DEADLINE, Blame, Failure, Retry, Scope
 from messages.routing import Choice, RoutePlan
 from otel import names
@@ -33,6 +28,7 @@ from runtime.courier.call import ClientCall, CourierHouse
 from runtime.courier.directory import Track
 from runtime.courier.limit import Limit
 from runtime.courier.pace import allowed_s, tokens_held
+from runtime.courier.permission import Permission
 from runtime.courier.relay import StreamRelay
 from runtime.courier.results import Failed, Relayed, Whole
 from runtime.dialects.answer import read_answer
@@ -42,7 +38,6 @@ from runtime.dialects.limits import limits_seen
 from runtime.dialects.splice import insert_include_usage, replace_model
 from runtime.dialects.stream import UsageMode
 from runtime.ports import CallFailed, ClientGone, EdgeSink, Headers, UpstreamAnswer, UpstreamRequest
-from runtime.system.replies import AskError
 from runtime.timely import within
 
 if TYPE_CHECKING:
@@ -63,7 +58,7 @@ _REQUESTED, _ESTIMATE = UsageMode.REQUESTED, UsageMode.ESTIMATE
 """A global is read faster than a member of an enum."""
 
 
-class Attempt:
+class Attempt(Permission):
     """One attempt at one provider. ``award``, then ``call`` if granted, and ``end`` in any case."""
 
     def __init__(
@@ -76,27 +71,18 @@ class Attempt:
         permit_id: str,
         kind: AttemptKind = AttemptKind.FIRST,
     ) -> None:
-        self._house = house
-        self._client = call
-        self._plan = plan
-        self.provider = choice.provider
-        self._address = f"provider:{choice.provider}"
-        self._tokens = choice.tokens
+        super().__init__(house, call, plan, choice, permit_id, kind)
         self._number = number
-        self._permit_id = permit_id
-        self._kind = kind
         self._race: Race | None = None
         self.cut_as = Outcome.CANCELLED
         """What it is if it is called off."""
-        self._owes_end = False
-        self._granted: Granted | None = None
         self._outcome = _NOT_SENT
         self._failure: Failure | None = None
         self._usage: Usage | None = None
         self._cost_nusd: int | None = None
         self._limits: LimitsSeen | None = None
         self._status = 0
-        self._begun_at, self._stalled_s = house.clock.now(), house.system.deadlines.stalled_s
+        self._stalled_s = house.system.deadlines.stalled_s
         self._ended_at: float | None = None
         self._content_s: float | None = None
         """How long the first content took, which may be held for a while yet."""
@@ -111,36 +97,6 @@ class Attempt:
     def is_drained(self) -> bool:
         """The daemon's time is up: who is cancelled has not left."""
         return self._client.is_drained
-
-    async def award(self) -> RefusalReason | None:
-        """Ask for the permit. None: granted. The permit is noted before the question leaves."""
-        house, client = self._house, self._client
-        read = client.read
-        permit = Permit(self._permit_id, client.query_id, self._plan.model, self._tokens, read.stream, self._begun_at)
-        house.permits.note(self.provider, permit)
-        self._owes_end = True
-        model, explores = self._plan.model, self._kind is _EXPLORE
-        question = Award(
-            self._permit_id, client.query_id, model, self._tokens, read.stream, read.max_tokens, explores, read.prompt_tokens
-        )
-        try:
-            asked = house.system.put(self._address, question, client.deadline, client.trace, "courier", self._see)
-            answer = await house.system.wait_for(asked) if asked.is_open else asked.outcome()
-        except AskError:
-            return RefusalReason.EXPIRED
-        if type(answer) is Refused:
-            if answer.reason is RefusalReason.CRASHED:
-                client.has_felled(f"award {self._permit_id}", Fault.CRASHED)
-            return answer.reason
-        return None
-
-    def _see(self, answer: Any) -> None:
-        """The provider's answer, in the turn it was given: the table must be right before anything else happens."""
-        if type(answer) is Granted:
-            self._granted = answer
-            self._house.permits.grant(self._permit_id)
-        else:
-            self._owes_end = False
 
     async def call(self, sink: EdgeSink, headers: Headers, race: "Race | None" = None) -> Whole | Relayed | Failed:
         """Make the call and relay a stream to ``sink`` with our own ``headers``; other answers are returned.
@@ -169,21 +125,7 @@ class Attempt:
     async def _send(self, track: Track, granted: Granted, sink: EdgeSink, headers: Headers) -> Whole | Relayed | Failed:
         client, clock = self._client, self._house.clock
         if client.trace is not None:
-            self._span = self._house.tracing.attempt(
-                client.trace,
-                names.operation_name(client.endpoint),
-                granted.upstream_model,
-                track.system,
-                provider_id=self.provider,
-                attempt=self._number,
-                stream=client.read.stream,
-                max_tokens=client.read.max_tokens,
-                public_model=self._plan.model,
-                server_address=track.host,
-                server_port=track.port,
-            )
-            if self._kind is not _FIRST:
-                self._span.kind(self._kind)
+            self._span = self._open_span(track, granted)
         times = track.spec.timeouts
         is_stream = client.read.stream
         first_s = (times.first_byte_s or STREAM_FIRST_BYTE_S) if is_stream else (times.first_byte_s or times.total_s)
@@ -220,6 +162,27 @@ class Attempt:
             await self._relay.break_off(failure)
             return self._relayed(track, self._relay, failure)
         return self._fail(failure)
+
+    def _open_span(self, track: Track, granted: Granted) -> AttemptSpan:
+        client = self._client
+        trace, read = client.trace, client.read
+        assert trace is not None
+        span = self._house.tracing.attempt(
+            trace,
+            names.operation_name(client.endpoint),
+            granted.upstream_model,
+            track.system,
+            provider_id=self.provider,
+            attempt=self._number,
+            stream=read.stream,
+            max_tokens=read.max_tokens,
+            public_model=self._plan.model,
+            server_address=track.host,
+            server_port=track.port,
+        )
+        if self._kind is not _FIRST:
+            span.kind(self._kind)
+        return span
 
     async def _drained(self) -> Relayed:
         """The daemon's time is up: a stream that has begun is told so; anything else is the courier's to answer."""
@@ -361,6 +324,7 @@ class Attempt:
         house.permits.end(self._permit_id)
         # They know this attempt: with a ring of them a request would live, body and all, until the collector comes round.
         self._race, self._relay = None, None
+        self._forget_question()
         if not self._owes_end:
             return
         self._owes_end = False

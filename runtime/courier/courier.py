@@ -9,41 +9,31 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from messages.calls import AttemptKind, RefusalReason
 from messages.envelope import AGAIN
 from messages.failures import DEADLINE, Failure, Retry
-from messages.routing import Choice, Claimed, LeftOut, NoRoute, RouteError, RoutePlan, RouteQuery, Withdraw
+from messages.routing import Choice, LeftOut, NoRoute, RouteError, RoutePlan, RouteQuery, Withdraw
 from runtime.courier import beside, problems, reasons
 from runtime.courier.attempt import Attempt
 from runtime.courier.call import ClientCall, CourierHouse
+from runtime.courier.permission import claimed
 from runtime.courier.problems import Problem
 from runtime.courier.race import Finish, Race
 from runtime.courier.reservations import Reservations, tokens_wanted
-from runtime.courier.results import Failed, Relayed, Whole
+from runtime.courier.results import STATUS_CLIENT_GONE, Ended, Failed, Relayed, Whole, answer_headers
 from runtime.courier.retries import WAITED_S, Refusals, Tries, last_word_at
-from runtime.courier.words import dollars, header_safe
+from runtime.courier.words import header_safe
 from runtime.dialects.errors import error_body
-from runtime.facts import fact
 from runtime.ports import ClientGone, EdgeSink
 from runtime.system.replies import ActorGone, DeadlineExceeded, Overloaded
 
 log = logging.getLogger("pointsman.courier")
 
-STATUS_CLIENT_GONE = 499
-"""What logs and traces show for a client that left (nginx's number)."""
-
 _FIRST, _FAILOVER, _EXPLORE = AttemptKind.FIRST, AttemptKind.FAILOVER, AttemptKind.EXPLORE
 _PASSING = (RouteError.AT_CAPACITY, RouteError.RATE_LIMITED, RouteError.ALL_UNHEALTHY)
 """What may end by itself while a request waits."""
-
-
-@fact
-class Ended:
-    """How a request ended, for traces and counters: the HTTP status sent, and an error's name or an empty string."""
-
-    status: int
-    error: str
 
 
 _DONE = Ended(200, "")
@@ -55,7 +45,7 @@ class Courier:
     """Carries one request. ``carry`` once."""
 
     __slots__ = (
-        "_attempts", "_awards", "_decision_id", "_failed", "_has_rested", "_is_known_to_router", "_must_wait", "_plan",
+        "_attempts", "_awards", "_decision_id", "_failed", "_has_rested", "_is_known_to_router", "_lead", "_must_wait", "_plan",
         "_queue_until", "_refused", "_status", "client", "hedges", "house", "sink",
     )  # fmt: skip
 
@@ -71,6 +61,8 @@ class Courier:
         """Times the router was asked where to make a call beside one that is overdue."""
         self._plan: RoutePlan | None = None
         """A plan the router counts as open: its winner has not been claimed yet."""
+        self._lead: Attempt | None = None
+        """At that plan's winner; its permit was asked for in the very turn the plan was made."""
         self._is_known_to_router = False
         self._refused: Refusals | None = None
         """None until a first award was refused."""
@@ -101,29 +93,27 @@ class Courier:
     async def carry(self) -> Ended:
         """Answer the client, whatever happens. Raises only ``asyncio.CancelledError``, when the client left."""
         try:
-            return await self._answered()
+            try:
+                return await self._walk()
+            except ClientGone:
+                raise
+            except asyncio.CancelledError:
+                if not self.client.is_drained:
+                    raise
+                problem = problems.shutting_down()
+            except Exception as error:
+                log.error("the courier of %s failed", self.client.query_id, exc_info=error)
+                problem = problems.internal_error()
+            return await self._answer(problem)
         except ClientGone:
             return Ended(STATUS_CLIENT_GONE, "client_gone")
         finally:
+            if self._lead is not None:
+                self._lead.end()
             if self._plan is not None or self._is_known_to_router:
                 self.house.system.tell(self.house.router, Withdraw(self.client.query_id), self.client.trace, "courier")
             if self.client.holds is not None:
                 self.client.holds.give_back()
-
-    async def _answered(self) -> Ended:
-        """Walk, and answer for what stopped it. Raises ``ClientGone`` and ``asyncio.CancelledError``."""
-        try:
-            return await self._walk()
-        except ClientGone:
-            raise
-        except asyncio.CancelledError:
-            if not self.client.is_drained:
-                raise
-            problem = problems.shutting_down()
-        except Exception as error:
-            log.error("the courier of %s failed", self.client.query_id, exc_info=error)
-            problem = problems.internal_error()
-        return await self._answer(problem)
 
     async def _walk(self) -> Ended:
         house, clock = self.house, self.house.clock
@@ -132,6 +122,7 @@ class Courier:
             return await self._answer(problem)
         while True:
             self.client.is_waiting = True
+            attempts_before, awards_before = self._attempts, self._awards
             asked_at = clock.now() if self._refused is not None else 0.0
             routed = await self._route()
             if self._refused is not None and clock.now() - asked_at >= WAITED_S:
@@ -145,7 +136,6 @@ class Courier:
             quota = house.directory.pool_quotas.get(routed.model)
             if quota is not None and (problem := await self._reserve(quota, routed.choices[0].tokens)) is not None:
                 return await self._answer(problem)
-            attempts_before, awards_before = self._attempts, self._awards
             self.client.is_waiting = False
             if (ended := await self._follow(routed)) is not None:
                 return ended
@@ -174,11 +164,12 @@ class Courier:
         elif self._must_wait and self._queue_until is not None and self._queue_until < until:
             until = self._queue_until
         query_id, profile, arrived_at, tried = client.query_id, client.profile(), client.arrived_at, self.tried
+        on_answer = self._see_plan if self._failed is None else None
         for is_last in (False, True):
             query = RouteQuery(query_id, profile, until, arrived_at, tried, refused, may_wait, False, client.crashed)
             try:
                 self._is_known_to_router = True
-                asked = house.system.put(house.router, query, client.deadline, client.trace, "courier")
+                asked = house.system.put(house.router, query, client.deadline, client.trace, "courier", on_answer)
                 answer = await house.system.wait_for(asked) if asked.is_open else asked.outcome()
                 break
             except DeadlineExceeded:
@@ -202,6 +193,19 @@ class Courier:
         if client.span is not None:
             client.span.decision(answer.decision_id, left_out=answer.left_out, error=answer.error.value)
         return answer
+
+    def _see_plan(self, answer: Any) -> None:
+        """The router's answer, in the turn it was given: the winner's permit is asked for at once, unless a quota is."""
+        if isinstance(answer, RoutePlan) and answer.model not in self.house.directory.pool_quotas:
+            self._plan = answer
+            self._lead = lead = self._attempt_of(answer, answer.choices[0])
+            lead.ask()
+
+    def _attempt_of(self, plan: RoutePlan, choice: Choice) -> Attempt:
+        is_lead = plan.is_led and choice is plan.choices[0]
+        attempt = self.attempt_at(plan, choice, _EXPLORE if is_lead else _FAILOVER if self._attempts else _FIRST)
+        attempt.claims = self._plan is not None
+        return attempt
 
     async def _wait_or_give_up(self, routed: NoRoute) -> Problem | None:
         """Nobody can take it now. None: it goes on, in the queue or with some that failed before, whichever is sooner."""
@@ -252,47 +256,50 @@ class Courier:
             if is_repeat and not self.house.budgets.spend(provider):
                 continue
             is_owed = is_repeat
-            is_lead = plan.is_led and choice is plan.choices[0]
-            kind = _EXPLORE if is_lead else _FAILOVER if self._attempts else _FIRST
-            attempt = self.attempt_at(plan, choice, kind)
+            attempt, self._lead = self._lead or self._attempt_of(plan, choice), None
             finish: Finish | None = None
             try:
-                refusal = await attempt.award()
-                self._claim(is_granted=refusal is None)
+                refusal = attempt.refusal() if attempt.is_decided else await attempt.award()
+                self._claim(attempt, is_granted=refusal is None)
                 if refusal is None:
                     is_owed = False
                     if not is_repeat:
                         self.house.budgets.earn(provider)
                     headers = self.granted(plan, attempt)
                     if plan.hedge_after_s is not None or plan.explore is not None:
-                        finish = await self._race(plan, choice, attempt, headers)
-                    elif type(result := await attempt.call(self.sink, headers)) is not Failed:
-                        return await self._conclude(result, plan, provider, headers)
+                        race = self._race(plan, choice, attempt)
+                        hedged = partial(beside.hedge, self, race)
+                        copied = None if plan.explore is None else partial(beside.copy, self, race, plan, plan.explore)
+                        finish = await race.run(self.sink, headers, hedged, copied)
                     else:
-                        # What comes of it may be a pause, in which no permit is held.
-                        finish = Finish(result, attempt, headers)
+                        finish = Finish(await attempt.call(self.sink, headers), attempt, headers)
             finally:
                 attempt.end()
                 if is_owed:
                     self.house.budgets.give_back(provider)
             if finish is not None:
-                return await self._conclude(finish.result, plan, finish.attempt.provider, finish.headers)
+                result = finish.result
+                if not isinstance(result, Whole):
+                    return await self._conclude(result, plan, finish.attempt.provider)
+                self._status = result.status
+                await self.sink.whole(result.status, answer_headers(result, finish.headers), result.body)
+                return (
+                    _DONE if result.status == 200 else Ended(result.status, "" if result.status < 400 else str(result.status))
+                )
             self.refusals.add(provider, self.house.clock.now())
             if self.client.is_odd:
                 return await self._answer(problems.internal_error())
             if refusal is RefusalReason.RATE_LIMITED and not self.house.directory.routing.failover.on_rate_limit:
                 break
-        self._claim(is_granted=False)
+        self._claim(None, is_granted=False)
         return None
 
-    async def _race(self, plan: RoutePlan, choice: Choice, first: Attempt, headers: list[tuple[str, str]]) -> Finish:
-        """Make the first call, and others beside it when it is overdue or a copy is due."""
+    def _race(self, plan: RoutePlan, choice: Choice, first: Attempt) -> Race:
+        """For the first call, and others beside it when it is overdue or a copy is due."""
         overdue_s = plan.hedge_after_s
         if overdue_s is not None and choice is not plan.choices[0] and choice.overdue_s > overdue_s:
             overdue_s = choice.overdue_s
-        race = Race(self.house.clock, self.house.system.deadlines, self.client.task, first, overdue_s)
-        copied = None if plan.explore is None else partial(beside.copy, self, race, plan, plan.explore)
-        return await race.run(self.sink, headers, partial(beside.hedge, self, race), copied)
+        return Race(self.house.clock, self.house.system.deadlines, self.client.task, first, overdue_s)
 
     @property
     def tried(self) -> tuple[str, ...]:
@@ -314,32 +321,29 @@ class Courier:
     def granted(self, plan: RoutePlan, attempt: Attempt) -> list[tuple[str, str]]:
         """An attempt has its permit: it counts. Gives the headers that an answer of its goes with."""
         self._attempts += 1
-        return self._headers(plan, attempt.provider)
+        return [
+            ("x-request-id", self.client.request_id),
+            ("x-pointsman-provider", attempt.provider),
+            ("x-pointsman-model", header_safe(plan.model)),
+            ("x-pointsman-strategy", plan.strategy),
+            ("x-pointsman-attempts", str(self._attempts)),
+            ("x-pointsman-decision", plan.decision_id),
+        ]
 
     def note_failure(self, plan: RoutePlan, provider: str, failure: Failure) -> None:
         """A call has failed: its provider is tried no more in this round, and where ``plan`` is final never again."""
         self._tries.add(provider, failure, self.house.clock.now(), is_final=plan.strategy == FINAL_STRATEGY)
 
-    def _claim(self, *, is_granted: bool) -> None:
-        """Tell the router that its plan's winner has answered, so that it counts the plan no longer."""
+    def _claim(self, attempt: Attempt | None, *, is_granted: bool) -> None:
+        """See that the router hears what came of its plan's winner, once: it counts the plan no longer."""
         plan, self._plan = self._plan, None
-        if plan is not None:
-            told = Claimed(plan.query_id, plan.choices[0].provider, is_granted)
-            self.house.system.tell(self.house.router, told, None, "courier")
+        if plan is not None and (attempt is None or attempt.claims):
+            self.house.system.tell(self.house.router, claimed(plan, is_granted), None, "courier")
 
-    async def _conclude(
-        self, result: Whole | Relayed | Failed, plan: RoutePlan, provider: str, ours: list[tuple[str, str]]
-    ) -> Ended | None:
+    async def _conclude(self, result: Relayed | Failed, plan: RoutePlan, provider: str) -> Ended | None:
+        """After a stream, or a failure. None: nothing has gone to the client yet."""
         if isinstance(result, Relayed):
             return Ended(200, result.failure.code) if result.failure is not None else _DONE
-        if isinstance(result, Whole):
-            headers = result.headers
-            headers += ours
-            if result.cost_nusd is not None:
-                headers.append(("x-pointsman-cost", dollars(result.cost_nusd)))
-            self._status = result.status
-            await self.sink.whole(result.status, headers, result.body)
-            return _DONE if result.status == 200 else Ended(result.status, "" if result.status < 400 else str(result.status))
         self.note_failure(plan, provider, result.failure)
         if result.failure.code == DEADLINE:
             # The router is not asked any more: there is no time to wait for it.
@@ -357,16 +361,6 @@ class Courier:
             self.client.is_waiting = True
             await asyncio.sleep(wait_s)
             self._tries.wake(house.clock.now())
-
-    def _headers(self, plan: RoutePlan, provider: str) -> list[tuple[str, str]]:
-        return [
-            ("x-request-id", self.client.request_id),
-            ("x-pointsman-provider", provider),
-            ("x-pointsman-model", header_safe(plan.model)),
-            ("x-pointsman-strategy", plan.strategy),
-            ("x-pointsman-attempts", str(self._attempts)),
-            ("x-pointsman-decision", plan.decision_id),
-        ]
 
     async def _spent(self, plan: RoutePlan) -> Problem:
         """Nothing is left to try."""

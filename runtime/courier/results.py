@@ -1,7 +1,11 @@
-"""What a call upstream came to, as its attempt tells the courier."""
+"""What a call upstream came to, as its attempt tells the courier, and what a request did."""
 
 from messages.failures import Failure
+from runtime.courier.words import dollars
 from runtime.facts import fact
+
+STATUS_CLIENT_GONE = 499
+"""What logs and traces show for a client that left (nginx's number)."""
 
 
 @fact
@@ -27,3 +31,25 @@ class Failed:
     """Nothing has gone to the client; another attempt may do."""
 
     failure: Failure
+
+
+@fact
+class Ended:
+    """How a request ended, for traces and counters: the HTTP status sent, and an error's name or an empty string."""
+
+    status: int
+    error: str
+
+
+def ended_with(status: int) -> Ended:
+    """A request that was answered with ``status``."""
+    return Ended(status, "" if status < 400 else str(status))
+
+
+def answer_headers(answer: Whole, ours: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The headers of an answer as the client gets them, with ``ours``."""
+    headers = answer.headers
+    headers += ours
+    if answer.cost_nusd is not None:
+        headers.append(("x-pointsman-cost", dollars(answer.cost_nusd)))
+    return headers

@@ -21,8 +21,9 @@ from otel.spans import Tracing
 from runtime.config.settings import ServerSettings
 from runtime.courier import problems
 from runtime.courier.call import ClientCall, CourierHouse
-from runtime.courier.courier import STATUS_CLIENT_GONE, Courier, Ended
+from runtime.courier.courier import Courier
 from runtime.courier.problems import Problem
+from runtime.courier.results import STATUS_CLIENT_GONE, Ended
 from runtime.dialects.errors import error_body
 from runtime.dialects.request import BadRequest, Endpoint, read_request
 from runtime.http.hints import BadHint, read_hints

@@ -1,8 +1,8 @@
 """The fast lane: connections that answer the models' endpoints themselves, and hand over whatever else is asked of them.
 
 Owns: the connections from their first byte until they are handed over; their bounds of size and of patience.
-Accepts: bytes. A request for a models' endpoint gets a task, which is with ``Edge`` from before its body is read. Anything
-else ends this lane for the connection: whoever serves the rest is given its transport and all bytes of that request.
+Accepts: bytes. A request for a models' endpoint gets its connection's task, which is with ``Edge`` from before its body is
+read. Anything else ends this lane for the connection: whoever serves the rest is given its transport and that request's bytes.
 Always: answers come in the order of the requests, one at a time. Nothing is read after a request that was refused.
 
 A client that closes its side, be it only for sending, has left: the answer nobody waits for is not worth its price.
@@ -11,6 +11,7 @@ There is one timer for all connections, not one for each: they move ``deadline``
 
 import asyncio
 import logging
+from contextlib import suppress
 from enum import Enum
 from math import inf
 
@@ -71,6 +72,10 @@ class RawConnection(RawWire):
         self._queued = bytearray()
         """What was sent ahead."""
         self._task: asyncio.Task[None] | None = None
+        """Answers the requests, one after another: to make one for each would cost more than to wake this one."""
+        self._next: Head | None = None
+        """Of a request the task has not begun with."""
+        self._is_serving = False
         self._is_client_last = False
 
     # -- what the transport tells
@@ -98,8 +103,10 @@ class RawConnection(RawWire):
         self.deadline = inf
         self._lane.leave(self)
         self._lane.lines.remove(self)
-        if self._task is not None:
+        if self._is_serving and self._task is not None:
             self._task.cancel()
+        else:
+            self._wake()
 
     # -- reading
 
@@ -133,13 +140,17 @@ class RawConnection(RawWire):
             self._begin(found, bytes(reader.raw[reader.end :]), reader)
 
     def _begin(self, head: Head, data: bytes, reader: HeadReader | None) -> None:
-        """The head is here, and ``data`` came after it. The task begins in the loop's next turn."""
+        """The head is here, and ``data`` came after it. The task begins with it in the loop's next turn."""
         lane = self._lane
         self._is_client_last = head.is_last
         self._problem = None
         self._state = _BODY
-        # As the loop makes it, but with a name that is not made anew for each.
-        self._task = asyncio.Task(self._serve(head), loop=lane.loop, name="request")
+        self._next, self._is_serving = head, True
+        if self._task is None:
+            # As the loop makes it, but with a name that is not made anew for each.
+            self._task = asyncio.Task(self._work(), loop=lane.loop, name="requests")
+        else:
+            self._wake()
         if head.length > lane.max_body_bytes:
             self._spoil(too_large(lane.max_body_bytes))
         elif len(data) >= head.length and not head.is_chunked:
@@ -190,6 +201,16 @@ class RawConnection(RawWire):
 
     # -- answering
 
+    async def _work(self) -> None:
+        """Answer requests as they come, until the connection ends or is somebody else's."""
+        while self._state is _HEAD or self._next is not None:
+            head, self._next = self._next, None
+            if head is not None:
+                await self._serve(head)
+                continue
+            with suppress(ClientGone):
+                await self._wait()
+
     async def _serve(self, head: Head) -> None:
         """Answer one request. The same as the other lane does, in the same order."""
         edge = self._lane.edge
@@ -197,7 +218,7 @@ class RawConnection(RawWire):
         assert task is not None
         refusal = edge.admit(task)
         if refusal is not None:
-            self._task = None
+            self._is_serving = False
             self._refuse(refusal)
             return
         sink = RawSink(self, head.is_http_10)
@@ -220,7 +241,7 @@ class RawConnection(RawWire):
             self._fail(problems.internal_error(), sink)
             return
         finally:
-            self._task = None
+            self._is_serving = False
             edge.leave(task)
         self._answered(sink)
 
@@ -312,7 +333,7 @@ class RawConnection(RawWire):
 
     def close_if_idle(self) -> None:
         """The daemon ends: close if no request is under way. One that is refused and still comes in is, until ``Lines.cut``."""
-        if self._task is None and self._state is _HEAD and not self.is_gone:
+        if not self._is_serving and self._state is _HEAD and not self.is_gone:
             self._line.close()
 
     def _hand_over(self, data: bytes) -> None:
@@ -321,6 +342,7 @@ class RawConnection(RawWire):
         handler = lane.successor()
         self._state = _OVER
         self.deadline = inf
+        self._wake()
         transport.set_protocol(handler)
         # Known to the lines under its new name before it loses the old one.
         handler.connection_made(transport)

@@ -105,5 +105,6 @@ async def both_lanes(idle_s: float = 30.0, edges: Mapping[LaneName, Edge] | None
         yield lanes
     finally:
         lanes.leave()
+        await turns(4)
         for server in lanes.servers:
             await server.stop()

@@ -55,7 +55,7 @@ async def test_a_call_on_a_kept_connection_makes_no_task_and_no_timer(monkeypatc
         await upstream.close()
 
 
-async def test_all_connections_of_a_listener_share_one_timer_and_a_request_has_one_task(
+async def test_all_connections_of_a_listener_share_one_timer_and_a_connection_has_one_task_for_all_its_requests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = counted(monkeypatch)
@@ -67,7 +67,7 @@ async def test_all_connections_of_a_listener_share_one_timer_and_a_request_has_o
         body = b"%d" % number
         await stage.feed(post(body)[:60], post(body)[60:-1], post(body)[-1:])
     assert stage.desk.bodies == [b"0", b"1", b"2"]
-    assert made == ["timer", "task", "task", "task"]
+    assert made == ["timer", "task"]
 
 
 async def test_of_a_connection_that_was_handed_over_nothing_is_kept_and_without_others_nothing_ticks(

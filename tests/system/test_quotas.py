@@ -156,6 +156,7 @@ def test_pain_28_a_refusal_says_whose_limit_it_is_waits_for_nothing_and_blames_n
 def test_a_pools_refusal_gives_the_tenant_back_what_it_had_reserved() -> None:
     async def scene(world: World) -> None:
         world.send()
+        await asyncio.sleep(0.01)
         for _ in range(20):
             client = await world.ask(headers=ACME)
             assert (client.status, "Pool 'm'" in client.text) == (429, True)
@@ -366,6 +367,7 @@ def test_a_drained_daemon_leaves_no_reservation_behind() -> None:
     async def scene(world: World) -> None:
         for number in range(4):
             world.send(headers=ACME, stream=number % 2 == 0, max_tokens=10_000)
+            await asyncio.sleep(0.01)
         await asyncio.sleep(1.0)
         # Two wait for the provider, so that they do not hold the pool yet.
         assert len(world.house.reservations) == 6

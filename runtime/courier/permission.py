@@ -1,0 +1,107 @@
+"""A permit, as whoever wants to make a call comes by it: asked for, waited for, granted or refused.
+
+Owns: one permit's note in the couriers' table, until the attempt that comes of it ends it.
+Always: it is noted before the question leaves, and what the provider says is seen in the turn it says it, by the table and by
+the router alike, whoever waits for it or does not any more.
+"""
+
+from contextlib import suppress
+from typing import Any
+
+from messages.calls import AttemptKind, Award, Granted, Permit, RefusalReason, Refused
+from messages.envelope import Fault
+from messages.routing import Choice, Claimed, RoutePlan
+from runtime.courier.call import ClientCall, CourierHouse
+from runtime.system.replies import Ask, AskError
+
+_EXPLORE = AttemptKind.EXPLORE
+"""A global is read faster than a member of an enum."""
+
+
+class Permission:
+    """One permit. ``ask``; then ``award``, or ``refusal`` if it ``is_decided``."""
+
+    def __init__(
+        self, house: CourierHouse, call: ClientCall, plan: RoutePlan, choice: Choice, permit_id: str, kind: AttemptKind
+    ) -> None:
+        self._house = house
+        self._client = call
+        self._plan = plan
+        self.provider = choice.provider
+        self._address = f"provider:{choice.provider}"
+        self._tokens = choice.tokens
+        self._permit_id = permit_id
+        self._kind = kind
+        self._begun_at = house.clock.now()
+        self._owes_end = False
+        """It may have been granted, and nobody has told its end."""
+        self._asked: Ask | None = None
+        self._granted: Granted | None = None
+        self.claims = False
+        """The router is to be told, in the turn of the provider's answer, what came of its plan's winner."""
+
+    def ask(self) -> None:
+        """Ask for the permit. It is noted before the question leaves."""
+        house, client = self._house, self._client
+        read, model = client.read, self._plan.model
+        permit = Permit(self._permit_id, client.query_id, model, self._tokens, read.stream, self._begun_at)
+        house.permits.note(self.provider, permit)
+        self._owes_end = True
+        explores = self._kind is _EXPLORE
+        question = Award(
+            self._permit_id, client.query_id, model, self._tokens, read.stream, read.max_tokens, explores, read.prompt_tokens
+        )
+        self._asked = house.system.put(self._address, question, client.deadline, client.trace, "courier", self._see)
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether the answer to ``ask`` is here, and ``refusal`` tells it."""
+        return self._asked is not None and not self._asked.is_open
+
+    async def award(self) -> RefusalReason | None:
+        """Wait for the permit. None: granted."""
+        if self._asked is None:
+            self.ask()
+        asked = self._asked
+        if asked is not None and asked.is_open:
+            with suppress(AskError):
+                await self._house.system.wait_for(asked)
+        return self.refusal()
+
+    def refusal(self) -> RefusalReason | None:
+        """What came of ``ask``. None: granted."""
+        asked, self._asked = self._asked, None
+        if self._granted is not None:
+            return None
+        try:
+            answer = asked.outcome() if asked is not None else None
+        except AskError:
+            return RefusalReason.EXPIRED
+        reason = answer.reason if type(answer) is Refused else RefusalReason.EXPIRED
+        if reason is RefusalReason.CRASHED:
+            self._client.has_felled(f"award {self._permit_id}", Fault.CRASHED)
+        return reason
+
+    def _see(self, answer: Any) -> None:
+        """The provider's answer, in the turn it was given: the table must be right before anything else happens.
+
+        And the router must hear of it before it gets a bid that counts this call.
+        """
+        if self.claims:
+            self.claims = False
+            self._house.system.tell(self._house.router, claimed(self._plan, type(answer) is Granted), None, "courier")
+        if type(answer) is Granted:
+            self._granted = answer
+            self._house.permits.grant(self._permit_id)
+        else:
+            self._owes_end = False
+
+    def _forget_question(self) -> None:
+        """Nobody waits for the answer any more; and the two know each other."""
+        if self._asked is not None:
+            self._asked.is_open, self._asked = False, None
+
+
+def claimed(plan: RoutePlan, is_granted: bool) -> Claimed:
+    """What the router is to know of its plan's winner."""
+    return Claimed(plan.query_id, plan.choices[0].provider, is_granted)
