@@ -12,7 +12,7 @@ from typing import assert_never
 
 from ddsketch.ddsketch import LogCollapsingLowestDenseDDSketch
 
-from actors.kernel import Context
+from actors.kernel import Actor, Context
 from messages.calls import AttemptKind, CallEnded, Outcome
 from messages.failures import Blame, Scope
 from messages.stats import GetStats, Stats, UsageLine
@@ -33,8 +33,6 @@ BINS_LIMIT = 1024
 _BINS_PER_E = 1.0 / log((1.0 + RELATIVE_ERROR) / (1.0 - RELATIVE_ERROR))
 _LEAST_S, _MOST_S = 1e-9, 1e6
 """A shorter time is none; a longer one is counted as this: nobody asks how much more than eleven days a call took."""
-_NO_TIME = -1_000_000
-"""Of a time that is none: below all bins."""
 INFINITE = float("inf")
 # A member of an enum is no plain attribute of its class: looking it up costs as much as two calls.
 _SUCCESS, _FAILED, _NOT_SENT, _LOST_HEDGE = Outcome.SUCCESS, Outcome.FAILED, Outcome.NOT_SENT, Outcome.LOST_HEDGE
@@ -42,7 +40,7 @@ _FIRST, _HEDGE, _EXPLORE = AttemptKind.FIRST, AttemptKind.HEDGE, AttemptKind.EXP
 _CLIENT = Blame.CLIENT
 
 
-class AggregatorActor:
+class AggregatorActor(Actor):
     """Its successor keeps the lines of its predecessor that add up."""
 
     def __init__(self, before: "AggregatorActor | None" = None) -> None:
@@ -84,6 +82,41 @@ class AggregatorActor:
         model.add(ended, unix_s)
 
 
+class Waiting:
+    """How many latencies are not yet in a line's sketch, by the bin they fall into there (some 1700 at most)."""
+
+    __slots__ = ("counts", "least", "none")
+
+    def __init__(self) -> None:
+        self.none = 0
+        """Of those that were no time at all: below all bins."""
+        self.least = 0
+        """The bin of the first of ``counts``, which reach as far as bins were met."""
+        self.counts: list[int] = []
+
+    def add(self, place: int) -> None:
+        """One more in bin ``place``."""
+        at = place - self.least
+        if not 0 <= at < len(self.counts):
+            at = self._reach(place)
+        self.counts[at] += 1
+
+    def total(self) -> int:
+        """In all bins together."""
+        return self.none + sum(self.counts)
+
+    def _reach(self, place: int) -> int:
+        counts = self.counts
+        if not counts:
+            self.least, self.counts = place, [0]
+        elif place < self.least:
+            self.counts = [0] * (self.least - place) + counts
+            self.least = place
+        else:
+            counts += [0] * (place - self.least - len(counts) + 1)
+        return place - self.least
+
+
 class Line:
     """Counts of one name. Times in seconds."""
 
@@ -120,8 +153,7 @@ class Line:
         self.least_s = 0.0
         self.most_s = 0.0
         self.latencies = LogCollapsingLowestDenseDDSketch(RELATIVE_ERROR, BINS_LIMIT)
-        self.waiting: dict[int, int] = {}
-        """How many latencies are not yet in ``latencies``, by the bin they fall into there (some 1700 at most)."""
+        self.waiting = Waiting()
         self.cost_nusd = 0
         self.unpriced = 0
         self.estimated = 0
@@ -165,10 +197,10 @@ class Line:
         # First, for these are the steps that can raise: a line that does not add up costs its history.
         if not 0.0 <= latency_s < INFINITE:
             raise OverflowError(f"a call of {latency_s} s")
-        place = _NO_TIME
         if latency_s >= _LEAST_S:
-            place = floor(log(latency_s if latency_s < _MOST_S else _MOST_S) * _BINS_PER_E)
-        self.waiting[place] = self.waiting.get(place, 0) + 1
+            self.waiting.add(floor(log(latency_s if latency_s < _MOST_S else _MOST_S) * _BINS_PER_E))
+        else:
+            self.waiting.none += 1
         if self.successes == 0:
             self.average_s = self.least_s = self.most_s = latency_s
         else:
@@ -183,16 +215,17 @@ class Line:
 
     def _fold(self) -> None:
         """Put what waits into the sketch, for somebody wants to know: those of one bin at once, by a value within it."""
-        for place, count in self.waiting.items():
-            self.latencies.add(0.0 if place == _NO_TIME else exp((place + 0.5) / _BINS_PER_E), float(count))
-        self.waiting.clear()
+        waiting, self.waiting = self.waiting, Waiting()
+        if waiting.none:
+            self.latencies.add(0.0, float(waiting.none))
+        for at, count in enumerate(waiting.counts):
+            if count:
+                self.latencies.add(exp((waiting.least + at + 0.5) / _BINS_PER_E), float(count))
 
     def is_sound(self) -> bool:
         """Whether the counts agree with each other."""
         verdicts = self.successes + self.failures + self.cancelled
-        return (
-            verdicts <= self.requests and self.latencies.count + sum(self.waiting.values()) == self.successes >= self.unpriced
-        )
+        return verdicts <= self.requests and self.latencies.count + self.waiting.total() == self.successes >= self.unpriced
 
     def p95_s(self) -> float:
         """The latency that 95 of 100 successes did not exceed (nearest rank, so never less than asked); 0 without any."""

@@ -6,7 +6,7 @@ of it if the handler raised. So the same class runs in a test without an event l
 and in the daemon.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final, Generic, NewType, Protocol, TypeVar
@@ -40,6 +40,17 @@ class Ref(Generic[M_contra]):
         return f"Ref({self.name})"
 
 
+class Refs(Generic[M_contra]):
+    """Addresses that are asked together again and again, each once: who asks them need not put their names together anew."""
+
+    __slots__ = ("names", "refs")
+
+    def __init__(self, refs: Iterable[Ref[M_contra]]) -> None:
+        self.refs: Final = tuple(dict.fromkeys(refs))
+        self.names: Final = [ref.name for ref in self.refs]
+        """To be looked at, not changed."""
+
+
 class ReplySlot(Protocol):
     """A question put aside, to be answered in a later turn. The runtime answers it if the actor never can."""
 
@@ -49,7 +60,12 @@ class ReplySlot(Protocol):
 
 
 class Context(Protocol):
-    """What an actor may say during ``handle``. All of it takes effect when the handler returns, nothing if it raises."""
+    """What an actor may say during ``handle``. All of it takes effect when the handler returns, nothing if it raises.
+
+    What implements this or ``Actor`` need not inherit from it; compiled, calls of what does cost a fifth.
+    """
+
+    __slots__ = ()
 
     rng: Random
     """The actor's own source of chance, seeded by its name."""
@@ -68,7 +84,7 @@ class Context(Protocol):
 
     def gather(
         self,
-        to: Sequence[Ref[M]],
+        to: Sequence[Ref[M]] | Refs[M],
         message: M,
         key: str,
         on_behalf: ReplySlot | None = None,
@@ -87,7 +103,7 @@ class Context(Protocol):
         """Call off a timer; one that has fired or is unknown is ignored."""
 
     def now(self) -> float:
-        """Monotonic seconds."""
+        """Monotonic seconds: one time for the whole turn."""
 
     def wall(self) -> float:
         """Unix seconds, UTC."""

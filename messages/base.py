@@ -22,6 +22,16 @@ _FIELD_NAMES: dict[type[Any], tuple[str, ...]] = {}
 """Kept, for every message that is encoded asks for them."""
 
 
+def acyclic(cls: type[M]) -> type[M]:
+    """Say that no object of the class becomes part of a circle of references that is left behind.
+
+    Then the compiled build spares it the garbage collector, which halves the price of making and ending one. Messages need not
+    say it: nothing they are made of can know them.
+    """
+    return cls
+
+
+@acyclic
 class Message:
     """The base of all messages. Subclasses are made with ``@message``."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from messages.base import Message, message
+from messages.base import Message, acyclic, message
 
 
 class Fault(StrEnum):
@@ -59,10 +59,13 @@ class TraceContext(Message):
 class ReplyPort(Protocol):
     """Where an answer goes. Takes exactly one answer from each actor asked; later ones are counted and dropped."""
 
+    __slots__ = ()
+
     def answer(self, actor: str, reply: Any) -> None:
         """Take ``actor``'s answer."""
 
 
+@acyclic
 @dataclass(slots=True)
 class Envelope:
     """A message on its way. Never changed after it was posted, for several mailboxes may share it."""

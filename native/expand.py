@@ -4,6 +4,9 @@ mypyc makes a class fast when it knows the class's fields and can read its ``__i
 made when the module is imported, and stays interpreted. So before compiling, each such class gets an ``__init__`` in plain
 words; equality, hash and representation stay the standard library's.
 
+A class that says it is ``acyclic``, and every message, is spared the garbage collector. Of each message the last one that ended
+is kept and used again: to let go of what it is made of runs nobody's code, which might make another one meanwhile.
+
 And what is written in capitals at the top of a module is declared ``Final``: the compiler then reads it from a variable of C,
 where it would look up any other name of a module in a dictionary, each time.
 """
@@ -20,6 +23,9 @@ _OPTIONS = {
     "dataclass": {"slots", "frozen", "eq", "repr", "order", "match_args"},
 }
 """What may stand in the decorators' brackets. A compiled class has slots in any case, and nobody is kept from writing to it."""
+_ACYCLIC = "acyclic"
+_SPARED = '@mypyc_attr("acyclic")'
+_SPARED_AND_KEPT = '@mypyc_attr("acyclic", free_list_len=1)'
 _CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]+")
 _SETTABLE = frozenset({"IDLE_MAX", "KEEPALIVE_S", "STALE_WITHIN_S", "UNPACED_S"})
 """Constants that tests set otherwise while they run."""
@@ -52,7 +58,8 @@ def classes(tree: ast.Module) -> Iterator[Made]:
                 fields = [part for part in node.body if isinstance(part, ast.AnnAssign) and not _is_of_class(part)]
                 options = {word.arg: word.value for word in call.keywords if word.arg} if call is not None else {}
                 if not any(_is_factory(part.value) for part in fields) and not _has_init(node):
-                    if len(node.decorator_list) > 1 or not options.keys() <= _OPTIONS[name.id]:
+                    others = [by for by in node.decorator_list if by is not decorator and not _is_acyclic(by)]
+                    if others or not options.keys() <= _OPTIONS[name.id]:
                         raise ValueError(f"{node.name}: cannot write out {', '.join(map(ast.unparse, node.decorator_list))}")
                     tag = call.args[0] if call is not None and call.args else None
                     yield Made(node, name.id, options, tag, fields)
@@ -66,12 +73,23 @@ def expand(source: str, inherited: dict[str, Fields]) -> str:
     for constant in reversed(constants):
         _declare_final(constant, lines)
     found = list(classes(tree))
-    for made in reversed(found):
+    by_node = {made.node: made for made in found}
+    is_sparing = False
+    for part in reversed(tree.body):
         # From the end, so that the places of what comes before still hold.
-        node = made.node
-        lines[node.end_lineno : node.end_lineno] = _init(made, inherited)
-        first = node.decorator_list[0].lineno - 1
-        lines[first : node.lineno - 1] = [_decorator(made)]
+        if not isinstance(part, ast.ClassDef):
+            continue
+        made_by, words = by_node.get(part), list[str]()
+        if made_by is not None and made_by.by == "message":
+            words.append(_SPARED_AND_KEPT)
+        elif any(map(_is_acyclic, part.decorator_list)):
+            words.append(_SPARED)
+        is_sparing = is_sparing or bool(words)
+        if made_by is not None:
+            lines[part.end_lineno : part.end_lineno] = _init(made_by, inherited)
+            words.append(_decorator(made_by))
+        if words:
+            lines[part.decorator_list[0].lineno - 1 : part.lineno - 1] = words
     for part in reversed(tree.body):
         for by in part.decorator_list if isinstance(part, ast.FunctionDef) else ():
             if "dataclass_transform" in ast.unparse(by):
@@ -79,6 +97,9 @@ def expand(source: str, inherited: dict[str, Fields]) -> str:
                 del lines[by.lineno - 1]
     used = {made.by for made in found}
     first = _first_line(tree) - 1
+    if is_sparing:
+        # For the compiler only: at run time nobody calls it.
+        lines[first:first] = ["import typing", "if typing.TYPE_CHECKING:", "    from mypy_extensions import mypyc_attr"]
     if constants:
         lines[first:first] = ["from typing import Final"]
     if used & {"message", "fact"}:
@@ -146,6 +167,10 @@ def _decorator(made: Made) -> str:
         words.append("unsafe_hash=True")
     words += [f"{word}={_text(value)}" for word, value in made.options.items() if word in ("eq", "repr", "order", "match_args")]
     return f"@dataclass({', '.join(words)})"
+
+
+def _is_acyclic(decorator: ast.expr) -> bool:
+    return isinstance(decorator, ast.Name) and decorator.id == _ACYCLIC
 
 
 def _says(made: Made, option: str, value: bool) -> bool:

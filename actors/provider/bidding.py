@@ -86,12 +86,12 @@ def offer(
     _, overdue_s, overdue_early_s = overdue_ages(evidence, stream, output_tokens, scale)
     bid = Bid(
         spec.id, in_flight, room, spec.weight, spec.priority, known,
-        p50_s, p95_s, ewma_s, expected_s, offered.cost_usd(prompt_tokens, priced_tokens),
+        p50_s, p95_s, ewma_s, expected_s, (cost_usd := offered.cost_usd(prompt_tokens, priced_tokens)),
         failure_p, evidence.failure_loss_s, cut_p, score, is_healthy and (max_p95_s is None or p95_s <= max_p95_s),
         is_trial, 0 if known else evidence.in_flight, successes, failures, reserved,
         peak_s, evidence.tokens_per_s, surplus, overdue_s, overdue_early_s,
         is_tight, min(now - evidence.heard_at, UNHEARD_S), evidence.slowness,
-        offered.cost_usd(prompt_tokens, output_tokens), strain_s, prefill_s,
+        cost_usd if output_tokens == priced_tokens else offered.cost_usd(prompt_tokens, output_tokens), strain_s, prefill_s,
     )  # fmt: skip
     return bid if held is None else NoBid(spec.id, held[0], held[1], "", bid)
 

@@ -87,7 +87,7 @@ class ModelEvidence:
         """How much of the queueing beyond the knee is believed: all of it (1) once queueing was seen."""
         self._good_sent_at = float("-inf")
         self._fresh: deque[Sending] = deque()
-        """Calls sent after the last good one, oldest first; its first one is waiting, those behind may have ended."""
+        """Calls sent after ``oldest``, in order; some may have ended."""
         self.oldest: Sending | None = None
         """The oldest call without content that was sent after the last good one."""
         self.samples = 0.0
@@ -177,7 +177,8 @@ class ModelEvidence:
         fresh = self._fresh
         if self.oldest is None:
             self.oldest = sending
-        elif len(fresh) > 2 * load + 16:
+            return sending
+        if len(fresh) > 2 * load + 16:
             # Many have ended behind one that still waits: sorting them out now and then keeps the line as long as the load.
             self._fresh = fresh = deque(other for other in fresh if other.is_waiting)
         fresh.append(sending)
@@ -268,9 +269,8 @@ class ModelEvidence:
         if sent_at > self._good_sent_at:
             self._good_sent_at = sent_at
             if self.oldest is not None and self.oldest.sent_at <= sent_at:
-                fresh = self._fresh
-                while fresh and fresh[0].sent_at <= sent_at:
-                    fresh.popleft()
+                while self._fresh and self._fresh[0].sent_at <= sent_at:
+                    self._fresh.popleft()
                 self._find_oldest()
         elif self.oldest is sending:
             self._find_oldest()
@@ -278,10 +278,10 @@ class ModelEvidence:
             self.failure_p -= self.failure_p / (5.0 if self._recent < 5.0 else self._recent)
 
     def _find_oldest(self) -> None:
-        fresh = self._fresh
-        while fresh and not fresh[0].is_waiting:
-            fresh.popleft()
-        self.oldest = fresh[0] if fresh else None
+        fresh, self.oldest = self._fresh, None
+        while fresh and self.oldest is None:
+            following = fresh.popleft()
+            self.oldest = following if following.is_waiting else None
 
     def _age(self, now: float) -> None:
         """Bring all that fades to ``now``, and count an event: the more there are lately, the less each one weighs."""

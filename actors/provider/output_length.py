@@ -64,15 +64,16 @@ class OutputLength:
             return self.typical
         if self._by_ratio:
             return max_tokens * self._share
-        return max_tokens if max_tokens < self.typical else self.typical
+        most = float(max_tokens)
+        return most if most < self.typical else self.typical
 
     def learn(self, output_tokens: int, max_tokens: int | None) -> None:
         """An answer ended well with so many tokens."""
         by_length, by_ratio = self._length, self._ratio
-        length = log(output_tokens) if output_tokens > 1 else 0.0
+        length = log(float(output_tokens)) if output_tokens > 1 else 0.0
         by_length.learn(length)
         if max_tokens is not None and max_tokens > 0:
-            ratio = length - log(max_tokens)
+            ratio = length - log(float(max_tokens))
             by_ratio.learn(ratio if ratio < 0.0 else 0.0)
         if by_length.count <= STEADY or by_length.count % 4 == 0:
             self._finish()

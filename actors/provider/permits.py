@@ -6,12 +6,14 @@ from actors.buckets import Drawn
 from actors.provider.circuit import NO_TICKET, Ticket
 from actors.provider.evidence import ModelEvidence
 from actors.provider.sending import Sending
+from messages.base import acyclic
 from messages.calls import Permit
 
 PERMITS_MAX = 20_000
 """More than couriers there can be: a bound against our own mistakes."""
 
 
+@acyclic
 @dataclass(slots=True)
 class OpenPermit:
     """One call that is out."""

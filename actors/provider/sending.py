@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+from messages.base import acyclic
 
+
+@acyclic
 @dataclass(slots=True, eq=False)
 class Sending:
     """Times in monotonic s or a span of s."""

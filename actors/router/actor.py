@@ -15,7 +15,7 @@ the query's ``Pending``; the record is made of that when somebody asks.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from actors.kernel import Context, Ref
+from actors.kernel import Actor, Context, Ref
 from actors.router.affinity import Affinity
 from actors.router.alarm import Alarm
 from actors.router.answers import no_route, no_start, plan_of, teach
@@ -29,7 +29,7 @@ from actors.router.queue import PAUSE_S, WaitingQueue, waits_on
 from actors.router.recorder import WITHDRAWN, Question, Recorder
 from actors.router.rounds import Rounds
 from actors.router.strategies import STRATEGIES
-from actors.router.strategies.base import Ask, Memories, Ranked, Strategy
+from actors.router.strategies.base import Ask, Memories, Memory, Ranked, Strategy
 from actors.router.table import Entry, RoutingTable
 from messages.calls import AttemptKind, CallEnded, Outcome
 from messages.control import ConfigSnapshot, Configured, Timer
@@ -44,7 +44,7 @@ _ASKING, _DONE, _EXPLORE, _SUCCESS = State.ASKING, State.DONE, AttemptKind.EXPLO
 _FAULTS: Ref[StrategyFailed] = Ref("faults")
 
 
-class RouterActor:
+class RouterActor(Actor):
     """See the head of this file. ``seed`` is what the decision records name as the source of chance."""
 
     def __init__(self, snapshot: ConfigSnapshot, seed: str = "", strategies: Mapping[str, Strategy] = STRATEGIES) -> None:
@@ -67,7 +67,16 @@ class RouterActor:
 
     def handle(self, message: RouterMail | Configured | Timer, context: Context) -> None:
         """Take one message. An unknown one is a ``KeyError``; a test holds ``METHODS`` to the union above."""
-        METHODS[message.__class__](self, message, context)
+        if isinstance(message, CallEnded):  # Every request brings four: compiled, to look up and call costs five times this.
+            self._on_ended(message, context)
+        elif isinstance(message, RouteQuery):
+            self._on_query(message, context)
+        elif isinstance(message, Gathered):
+            self._on_gathered(message, context)
+        elif isinstance(message, Claimed):
+            self._on_claimed(message, context)
+        else:
+            METHODS[message.__class__](self, message, context)
         if self._unsettled:
             self._settle(context)
         self._alarm.is_half_way = False
@@ -96,28 +105,18 @@ class RouterActor:
         is_dry = not query.may_wait and is_dry_run(query)
         if not (query.refused or is_dry or query.hedge):
             self._record.total += 1
-        course = self._policy.course(profile, context.wall)
+        course = self._policy.plain(profile) or self._policy.course(profile, context.wall)
         if not isinstance(course, Course):
             self._refuse_at_once(query, context, course)
             return
         self._arrivals += 1
         until = now + self._routing.queue_max_wait_s
         strategy, route = course.strategy, course.route
+        memory = course.memory or self._memory_of(course)
         pending = Pending(
-            query,
-            context.defer(),
-            strategy,
-            self._memories.of(strategy.name, route.model),
-            course,
-            route,
-            self._table.ids,
-            self._table.generation,
-            is_dry,
-            until if until < query.deadline else query.deadline,
-            self._arrivals,
-            now,
-            self._freed_count,
-        )
+            query, context.defer(), strategy, memory, course, route, self._table.ids, self._table.generation, is_dry,
+            until if until < query.deadline else query.deadline, self._arrivals, now, self._freed_count,
+        )  # fmt: skip
         self._open[query_id] = pending
         if profile.affinity:
             home = self._affinity.home_of(profile.affinity, route.model, self._routing.affinity, now)
@@ -131,6 +130,10 @@ class RouterActor:
                 return
         self._ask(pending, now, context)
 
+    def _memory_of(self, course: Course) -> Memory:
+        course.memory = memory = self._memories.of(course.strategy.name, course.route.model)
+        return memory
+
     def _begin_again(self, pending: Pending, now: float, context: Context) -> None:
         """Start a full new round."""
         if pending.generation != self._table.generation:
@@ -139,7 +142,7 @@ class RouterActor:
                 self._refuse(pending, context, course)
                 return
             pending.set_out(course, self._table.ids, self._table.generation)
-            pending.memory = self._memories.of(course.strategy.name, course.route.model)
+            pending.memory = self._memory_of(course)
             if course.error is not None:
                 self._refuse(pending, context, course.error)
                 return
@@ -265,7 +268,9 @@ class RouterActor:
 
     def _finish(self, pending: Pending) -> None:
         """The query is answered: it leaves the queue and passes its turn on."""
-        self._open.pop(pending.query.query_id, None)
+        query_id = pending.query.query_id
+        if query_id in self._open:
+            del self._open[query_id]
         if pending.state is not _ASKING:
             self._queue.take_out(pending)
             self._pass_on(pending)
@@ -391,4 +396,4 @@ METHODS: dict[type, Callable[[RouterActor, Any, Context], None]] = {
     GetReasons: RouterActor._on_asked,
     GetRouterStats: RouterActor._on_get_stats,
 }
-"""What takes which message: one look-up where a match would try class after class, four times a request."""
+"""What takes which message: one look-up where a match would try class after class."""

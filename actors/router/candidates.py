@@ -9,7 +9,7 @@ from actors.router.pending import Pending
 from actors.router.policy import Policy
 from actors.router.strategies.base import Ask, Ranked
 from actors.router.strategies.guard import guarded, guarded_narrow
-from actors.router.table import Entry
+from actors.router.table import Entry, refs_of
 from messages.routing import NO_HINTS, Bid, Exclusion, LeftOut, NoBid, NoBidReason
 
 _KNEE = 8
@@ -123,7 +123,7 @@ def remember(pending: Pending, ranked: Ranked) -> None:
     if not pending.strategy.is_by_turn and len(asked) == pending.seen == len(ranked) and pending.course.is_plain:
         if memory.asked is not asked:
             memory.asked, memory.asked_of = asked, kept
-            memory.asked_refs = tuple([entry.ref for entry in asked])
+            memory.asked_refs = refs_of(asked)
     else:
         memory.asked = memory.asked_of = ()
 

@@ -11,6 +11,7 @@ from actors.router.pending import Pending
 from actors.router.strategies.base import Ranked
 from actors.router.table import Route
 from actors.router.verdict import LATE, NAMED_MAX, NOT_CALLED
+from messages.base import acyclic
 from messages.calls import CallEnded, Outcome
 from messages.decisions import AttemptRecord, Candidate, Decision, Reasons
 from messages.routing import Bid, Exclusion, LeftOut, NoBid, NoBidReason, RouteQuery
@@ -23,6 +24,7 @@ ATTEMPTS_KEPT = 64
 """Attempts of one request in its record; ``max_attempts`` is far below."""
 
 
+@acyclic
 @dataclass(slots=True, eq=False)
 class Kept:
     """What a record is made of: nothing but references to what the decision had at hand."""

@@ -10,6 +10,7 @@ from actors.requirements import lacking
 from actors.router.policy import Course
 from actors.router.strategies.base import Memory, Strategy
 from actors.router.table import Entry, Route
+from messages.base import acyclic
 from messages.policy import NORMAL
 from messages.routing import CRASHES_MAX, Bid, Exclusion, LeftOut, NoBid, NoBidReason, RouteQuery
 
@@ -65,6 +66,7 @@ class _Answered:
 ANSWERED: Final[ReplySlot] = _Answered()
 
 
+@acyclic
 @dataclass(slots=True, eq=False)
 class Pending:
     """All that is known of an open query. Times in monotonic seconds."""

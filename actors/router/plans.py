@@ -31,9 +31,10 @@ class OpenPlans:
 
     def close(self, query_id: str) -> str:
         """Forget the plan of a query; returns its provider, or an empty string if there was none."""
-        entry = self.by_query.pop(query_id, None)
+        entry = self.by_query.get(query_id)
         if entry is None:
             return ""
+        del self.by_query[query_id]
         provider = entry[0]
         left = self.counts[provider] - 1
         if left:

@@ -14,7 +14,7 @@ from actors.router.rules.book import RuleBook
 from actors.router.rules.compiled import CompiledRule
 from actors.router.rules.facts import Facts, Terms, cost_per_1k
 from actors.router.rules.labels import first_match
-from actors.router.strategies.base import Strategy
+from actors.router.strategies.base import Memory, Strategy
 from actors.router.strategies.guard import guarded_index
 from actors.router.table import Entry, Route, RoutingTable
 from messages.control import ConfigSnapshot
@@ -64,6 +64,8 @@ class Course:
     """Of ``error``: a sentence."""
     note: str = ""
     """For the record."""
+    memory: Memory | None = None
+    """Of ``strategy`` for the model, once the router has looked it up."""
 
     @property
     def rule(self) -> str:
@@ -170,14 +172,19 @@ class Policy:
 
     def course(self, profile: RequestProfile, wall: Callable[[], float]) -> Course | RouteError:
         """What is to be done with a request; an error where there is not even a model. ``wall`` tells the time in unix s."""
+        return self.plain(profile) or self._worked_out(profile, wall())
+
+    def plain(self, profile: RequestProfile) -> Course | None:
+        """The same for a request that no tenant, rule or hint concerns; None: it is another one, and ``course`` sees to it."""
         name, tenant = profile.model, profile.tenant
-        if profile.hints is NO_HINTS and (not tenant or tenant not in self._tenants):
-            course = self._known.get(name)
-            if course is None and name not in self._known:
-                course = self._plain(name)
-            if course is not None and not (self._has_rules and self._book.candidates(name, course.route.model, tenant)):
-                return course
-        return self._worked_out(profile, wall())
+        if profile.hints is not NO_HINTS or (tenant and tenant in self._tenants):
+            return None
+        course = self._known.get(name)
+        if course is None and name not in self._known:
+            course = self._plain(name)
+        if course is None or (self._has_rules and self._book.candidates(name, course.route.model, tenant)):
+            return None
+        return course
 
     def _plain(self, name: str) -> Course | None:
         """The course of a name, if it depends on nothing but the name. Kept for names of the configuration."""

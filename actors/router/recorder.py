@@ -168,4 +168,4 @@ class Recorder:
         if not self._ids:
             self._ids = f"dec-{context.rng.getrandbits(48):012x}-"
         self._id_count += 1
-        return f"{self._ids}{self._id_count}"
+        return self._ids + str(self._id_count)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from actors.kernel import Context
 from actors.router.pending import Pending, State
 from actors.router.plans import STALE_S
-from actors.router.table import Entry
+from actors.router.table import Entry, refs_of
 from messages.routing import CallForBids
 
 
@@ -29,12 +29,16 @@ class Rounds:
         route, query = pending.route, pending.query
         memory, refs = pending.memory, route.refs
         if entries is not route.entries:
-            refs = memory.asked_refs if entries is memory.asked else tuple([entry.ref for entry in entries])
+            asked = memory.asked_refs if entries is memory.asked else None
+            refs = asked or refs_of(entries)
         context.gather(refs, CallForBids(query.query_id, query.profile, route.model), key, pending.slot, within_s)
 
     def home(self, key: str) -> Pending | None:
         """The query whose answers have come; None if it is not out."""
-        return self._by_key.pop(key, None)
+        pending = self._by_key.get(key)
+        if pending is not None:
+            del self._by_key[key]
+        return pending
 
     def lost(self, now: float) -> list[Pending]:
         """Forget rounds that will never come home, because the turn that began them was dropped; returns those unanswered."""

@@ -7,10 +7,12 @@ Always: a lookup costs the same however many models are configured; candidates k
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from actors.kernel import Ref
+from actors.kernel import Ref, Refs
 from actors.naming import split
 from messages.control import ConfigSnapshot, ModelSpec, ProviderSpec
 from messages.routing import CallForBids
+
+_NOBODY: Refs[CallForBids] = Refs(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class Route:
     """Candidates in the order of their definition; disabled ones too, for they say so themselves."""
     pinned_out: tuple[str, ...] = ()
     """Providers that have the model, but the name pins others."""
-    refs: tuple[Ref[CallForBids], ...] = ()
+    refs: Refs[CallForBids] = field(default=_NOBODY, repr=False, compare=False)
+    """Of all entries."""
     has_zero_weight: bool = False
     is_plain: bool = False
     """True: nobody is left out but for what a request says."""
@@ -54,10 +57,9 @@ class Route:
     def to(model: str, entries: Iterable[Entry], pinned_out: tuple[str, ...] = ()) -> "Route":
         """A route with what is derived from its entries filled in."""
         found = tuple(entries)
-        refs = tuple(entry.ref for entry in found)
         has_zero_weight = any(entry.spec.weight == 0 for entry in found)
         places = {entry.id: position for position, entry in enumerate(found)}
-        return Route(model, found, pinned_out, refs, has_zero_weight, not (pinned_out or has_zero_weight), places)
+        return Route(model, found, pinned_out, refs_of(found), has_zero_weight, not (pinned_out or has_zero_weight), places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,11 @@ class RoutingTable:
         listed = self.listed.get(model)
         others = tuple(entry.id for entry in listed.entries if entry not in allowed) if listed else ()
         return Route.to(model, entries, others)
+
+
+def refs_of(entries: Iterable[Entry]) -> Refs[CallForBids]:
+    """The addresses of ``entries``."""
+    return Refs([entry.ref for entry in entries])
 
 
 def _entry(spec: ProviderSpec, number: int) -> Entry:

@@ -12,10 +12,11 @@ from enum import Enum
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from actors.kernel import Actor, ActorFactory, Ref, ReplySlot, SupervisionSpec, TimerId
+from actors.kernel import Actor, ActorFactory, Context, Ref, Refs, ReplySlot, SupervisionSpec, TimerId
 from messages.base import Message
 from messages.envelope import Envelope, Fault, ReplyPort, TraceContext
-from runtime.system.replies import Slot, TimerEnvelope, unanswered
+from runtime.system.mailbox import Mailbox
+from runtime.system.replies import Collector, Slot, TimerEnvelope, give, unanswered
 
 if TYPE_CHECKING:
     from runtime.system.dispatcher import Dispatcher
@@ -40,13 +41,13 @@ Effect = tuple[int, Any, Any]
 _SEND, _ANSWER, _OPEN, _SETTLE, _FAN_OUT, _SET_TIMER, _CANCEL_TIMER = 0, 1, 2, 3, 4, 5, 6
 
 
-class Cell:
+class Cell(Context):
     """An actor as the runtime keeps it; also the ``Context`` of its turns."""
 
     __slots__ = (
-        *("actor", "bound", "envelope", "factory", "failed_at", "first_mail", "incarnation", "is_scheduled", "name"),
-        *("now", "open_slots", "outbox", "question", "queue", "reply_kept", "reply_to", "rng", "spec", "state", "timers"),
-        *("trace", "wall", "_dispatcher", "_next_timer", "_speaking"),
+        *("actor", "bound", "envelope", "factory", "failed_at", "first_mail", "following", "has_said", "incarnation"),
+        *("is_scheduled", "name", "open_slots", "outbox", "question", "queue", "reply_to", "rng", "spec", "state", "timers"),
+        *("trace", "_asked", "_dispatcher", "_kept", "_next_timer", "_opened", "_settled", "_speaking"),
     )
 
     def __init__(
@@ -67,25 +68,35 @@ class Cell:
         self.first_mail = first_mail
         self.state = CellState.RUNNING
         self.is_scheduled = False
+        """It is among those that have mail; then ``following`` is the one behind it, if there is one."""
+        self.following: Cell | None = None
         self.incarnation = 0
-        self.queue: deque[Envelope] = deque()
+        self.queue = Mailbox()
         self.open_slots: dict[Slot, None] = {}
         self.timers: dict[TimerId, asyncio.TimerHandle] = {}
         self.failed_at: deque[float] = deque(maxlen=(spec.limit or 0) + FAILURES_KEPT)
         self.actor: Actor
         self.trace: TraceContext | None = None
         """Parent of what is told in this turn: the span of the turn, if there is one."""
-        self.now = dispatcher.clock.now
-        self.wall = dispatcher.clock.wall
         self._dispatcher = dispatcher
         self.envelope: Envelope | None = None
         self.question: ReplyPort | None = None
         """Who waits for the answer to the message of this turn; None once it is answered or put aside."""
         self._speaking = 0
         """The incarnation whose turn is closing."""
-        self.reply_kept: Message | None = None
+        # What a turn says is mostly one thing, or a question put aside and others asked of it. These are kept apart, which is
+        # quicker; all else, and whatever comes after it, lies in the outbox.
+        self.has_said = False
+        """Something waits for the end of the turn."""
         self.reply_to: ReplyPort | None = None
-        """A reply that was the first thing said, as it mostly is, and who gets it: kept apart because that is quicker."""
+        """A reply that was the first thing said, ``_kept``: who gets it."""
+        self._settled: Slot | None = None
+        """A slot that was answered first, with ``_kept``."""
+        self._opened: Slot | None = None
+        """A question that was put aside first."""
+        self._asked: Collector | None = None
+        """A fan-out that was said first, or next after ``_opened``."""
+        self._kept: Message | None = None
         self.outbox: list[Effect] = []
         self._next_timer = 0
 
@@ -99,15 +110,22 @@ class Cell:
         self.envelope = envelope
         self.question = envelope.reply_to if envelope is not None else None
         self.trace = trace
+        self._dispatcher.begin_turn()
 
     def commit(self) -> None:
         """Close the turn and let everything said leave. A ``question`` that is there afterwards got neither reply nor slot."""
-        reply_to, outbox = self.reply_to, self.outbox
-        if outbox:
-            self._speaking = self.incarnation
-        if reply_to is not None:
-            self.reply_to = None
-            reply_to.answer(self.name, self.reply_kept)
+        if not self.has_said:
+            return
+        self.has_said = False
+        self._speaking = self.incarnation
+        if self.reply_to is not None:
+            self.let_reply()
+        else:
+            try:
+                self._let_first()
+            except Exception as error:
+                self._dispatcher.report_failed_effect(self.name, error)
+        outbox = self.outbox
         if outbox:
             self.outbox = []
             for kind, first, second in outbox:
@@ -116,6 +134,23 @@ class Cell:
                 except Exception as error:
                     # The handler has returned: what else it said must leave all the same.
                     self._dispatcher.report_failed_effect(self.name, error)
+
+    def let_reply(self) -> None:
+        """Let the reply leave that was the first thing said."""
+        reply_to, reply = self.reply_to, self._kept
+        self.reply_to = self._kept = None
+        if reply_to is not None:
+            give(reply_to, self.name, reply)
+
+    def _let_first(self) -> None:
+        settled, opened, asked, kept = self._settled, self._opened, self._asked, self._kept
+        self._settled = self._opened = self._asked = self._kept = None
+        if settled is not None and kept is not None:
+            self.settle(settled, kept)
+        if opened is not None:
+            self._open(opened)
+        if asked is not None:
+            self._dispatcher.fan_out(asked)
 
     def _do(self, kind: int, first: Any, second: Any) -> None:
         if kind == _SEND:
@@ -127,7 +162,7 @@ class Cell:
         elif kind == _SETTLE:
             self.settle(first, second)
         elif kind == _FAN_OUT:
-            self._fan_out(first, second)
+            self._fan_out(first)
         elif kind == _SET_TIMER:
             self._set_timer(first, second)
         else:
@@ -135,14 +170,27 @@ class Cell:
 
     def drop(self) -> None:
         """Close the turn; nothing that was said leaves."""
-        self.reply_to = None
+        self.has_said = False
+        self.reply_to = self._settled = self._opened = self._asked = self._kept = None
         self.outbox.clear()
 
     # The context, as the actor sees it.
 
+    def now(self) -> float:
+        """Monotonic seconds: one time for the whole turn."""
+        return self._dispatcher.turn_time()
+
+    def wall(self) -> float:
+        """Unix seconds, UTC."""
+        return self._dispatcher.clock.wall()
+
+    def _say(self, kind: int, first: Any, second: Any) -> None:
+        self.has_said = True
+        self.outbox.append((kind, first, second))
+
     def tell(self, to: Ref[Any], message: Any) -> None:
         """Send a message when the turn closes."""
-        self.outbox.append((_SEND, to.name, message))
+        self._say(_SEND, to.name, message)
 
     def reply(self, message: Message) -> None:
         """Answer the question of this turn."""
@@ -150,11 +198,11 @@ class Cell:
         if question is None:
             raise RuntimeError(f"{self.name}: {type(message).__name__} answers no question, or one answered already")
         self.question = None
-        if self.outbox:
-            self.outbox.append((_ANSWER, question, message))
+        if self.has_said:
+            self._say(_ANSWER, question, message)
         else:
-            self.reply_kept = message
-            self.reply_to = question
+            self.has_said = True
+            self.reply_to, self._kept = question, message
 
     def defer(self) -> ReplySlot:
         """Put the question of this turn aside."""
@@ -163,41 +211,58 @@ class Cell:
             raise RuntimeError(f"{self.name}: there is no open question to put aside")
         self.question = None
         slot = Slot(envelope, question)
-        self.outbox.append((_OPEN, slot, None))
+        if self.has_said:
+            self._say(_OPEN, slot, None)
+        else:
+            self.has_said = True
+            self._opened = slot
         return slot
 
     def answer(self, slot: ReplySlot, message: Message) -> None:
         """Answer a question put aside."""
-        self.outbox.append((_SETTLE, slot, message))
+        if self.has_said or not isinstance(slot, Slot):
+            self._say(_SETTLE, slot, message)
+        else:
+            self.has_said = True
+            self._settled, self._kept = slot, message
 
     def gather(
         self,
-        to: Sequence[Ref[Any]],
+        to: Sequence[Ref[Any]] | Refs[Any],
         message: Any,
         key: str,
         on_behalf: ReplySlot | None = None,
         within_s: float | None = None,
     ) -> None:
         """Put one question to many when the turn closes."""
-        self.outbox.append((_FAN_OUT, [ref.name for ref in to], (message, key, on_behalf, within_s)))
+        # A name that is given twice is asked once.
+        names = to.names if isinstance(to, Refs) else list(dict.fromkeys([ref.name for ref in to]))
+        assert on_behalf is None or isinstance(on_behalf, Slot)
+        deadline = None if within_s is None else self.now() + within_s
+        collector = Collector(self, names, message, key, self._dispatcher, on_behalf, deadline)
+        if not self.has_said or (self._opened is not None and self._asked is None and not self.outbox):
+            self.has_said = True
+            self._asked = collector
+        else:
+            self._say(_FAN_OUT, collector, None)
 
     def after(self, delay_s: float, message: Message) -> TimerId:
         """Set a timer when the turn closes."""
         self._next_timer += 1
         timer = TimerId(self._next_timer)
-        self.outbox.append((_SET_TIMER, timer, (delay_s, message)))
+        self._say(_SET_TIMER, timer, (delay_s, message))
         return timer
 
     def cancel(self, timer: TimerId) -> None:
         """Call off a timer when the turn closes."""
-        self.outbox.append((_CANCEL_TIMER, timer, None))
+        self._say(_CANCEL_TIMER, timer, None)
 
     # Effects. A port that is told something runs at once and may end this very actor, so those that
     # leave something behind look first whether the incarnation that spoke is still there.
 
     def _send(self, to: str, message: Message) -> None:
         trace = self.trace
-        posted_at = self.now() if trace is not None else 0.0
+        posted_at = self._dispatcher.clock.now() if trace is not None else 0.0
         self._dispatcher.post(to, Envelope(message, self.name, None, trace, None, posted_at))
 
     def _open(self, slot: Slot) -> None:
@@ -214,11 +279,11 @@ class Cell:
             return
         slot.is_open = False
         del self.open_slots[slot]
-        slot.reply_to.answer(self.name, message)
+        give(slot.reply_to, self.name, message)
 
-    def _fan_out(self, names: list[str], asked: tuple[Message, str, Slot | None, float | None]) -> None:
+    def _fan_out(self, collector: Collector) -> None:
         if self._speaking == self.incarnation:
-            self._dispatcher.fan_out(self, names, *asked)
+            self._dispatcher.fan_out(collector)
 
     def _set_timer(self, timer: TimerId, what: tuple[float, Message]) -> None:
         if self._speaking == self.incarnation:
@@ -239,6 +304,7 @@ class Cell:
     def end_incarnation(self, fault: Fault) -> None:
         """Cancel the timers and answer the open slots with ``fault``: their owner is gone."""
         self.incarnation += 1
+        self.envelope = None
         for handle in self.timers.values():
             handle.cancel()
         self.timers.clear()

@@ -14,6 +14,8 @@ from typing import Protocol
 from messages.envelope import Fault
 from runtime.timely import AFTER_STALL_S, STALL_S, STALL_UNSEEN_S
 
+_STALL_S = STALL_S
+"""Asked for twice a request, which costs less of a constant of this module."""
 LOOK_S = STALL_UNSEEN_S
 """The timer is set for so long at most and then looks again."""
 
@@ -21,9 +23,9 @@ LOOK_S = STALL_UNSEEN_S
 class Expiring(Protocol):
     """Something that waits until ``deadline`` (monotonic s) at most; None: until it is answered."""
 
-    @property
-    def deadline(self) -> float | None:
-        """Monotonic seconds."""
+    __slots__ = ()
+
+    deadline: float | None
 
     def expire(self) -> None:
         """The deadline has passed."""
@@ -71,7 +73,7 @@ class Deadlines:
     def stalled_until(self, at: float) -> float:
         """``stalled_s`` as of ``at``, which is now: also if the timer that will tell is only about to ring."""
         late_s = at - self._rings_at
-        return self.stalled_s + late_s if late_s >= STALL_S else self.stalled_s
+        return self.stalled_s + late_s if late_s >= _STALL_S else self.stalled_s
 
     def _arm(self, deadline: float) -> None:
         self._disarm()
@@ -91,7 +93,7 @@ class Deadlines:
         now = self.now()
         late_s = now - self._rings_at
         self._disarm()
-        if late_s < STALL_S:
+        if late_s < _STALL_S:
             self._sweep()
         else:
             self.stalled_s += late_s

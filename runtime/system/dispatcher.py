@@ -12,14 +12,17 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import Any, Protocol
+from itertools import dropwhile
+from typing import Any
 
 from messages.base import Message
 from messages.envelope import Envelope, Fault, TraceContext
 from runtime.system.cell import Cell, CellState
 from runtime.system.clock import Clock
 from runtime.system.deadlines import Deadlines
-from runtime.system.replies import Collector, Counters, FirstMail, GatheredEnvelope, Slot, TimerEnvelope, unanswered
+from runtime.system.replies import Collector, Counters, FirstMail, GatheredEnvelope, TimerEnvelope, unanswered
+from runtime.system.turn_spans import TurnTracing, end_span, open_span
+from runtime.timely import AFTER_STALL_S
 
 log = logging.getLogger("pointsman.system")
 
@@ -36,27 +39,10 @@ DEAD_LETTERS_KEPT = 100
 
 RUNNING = CellState.RUNNING
 """A global is read faster than a member of an enum."""
+_NO_ENVELOPE = Envelope(None, "")
 
 Port = Callable[[Envelope], None]
 """A part of the runtime that takes mail: it must return at once."""
-
-
-class TurnSpan(Protocol):
-    """A span around one turn."""
-
-    @property
-    def context(self) -> TraceContext:
-        """What the messages told in this turn have as parent."""
-
-    def end(self, error: str | None) -> None:
-        """The turn is over; ``error`` names the exception that ended it."""
-
-
-class TurnTracing(Protocol):
-    """Makes spans for turns; asked for sampled messages only."""
-
-    def process(self, actor: str, message_name: str, parent: TraceContext, queue_wait_s: float) -> TurnSpan:
-        """Open the span of one turn."""
 
 
 class Dispatcher:
@@ -83,21 +69,43 @@ class Dispatcher:
         self._on_crash = on_crash
         self._tracing = tracing
         self._journal = journal
-        self._ready: deque[Cell] = deque()
+        # Those that have mail: the first, and the last of those that follow one another from there.
+        self._ready: Cell | None = None
+        self._last: Cell | None = None
+        self._rounds: list[Collector] = []
+        """Fan-outs of this drain: most have all their answers when it ends, and need no deadline."""
+        self._turn_at = 0.0
+        """The time of this turn (monotonic s); 0.0: nobody has asked yet."""
         self._is_armed = False
         self._is_draining = False
         self._drains_in_a_row = 0
         # Made once: to bind a method costs more than to call it.
-        self._on_complete, self._post_and_turn, self._run = self._complete, self._post_and_give_turns, self._context.run
+        self._post_and_turn, self._run = self._post_and_give_turns, self._context.run
 
     def call_later(self, delay_s: float, callback: Callable[..., Any], *arguments: Any) -> asyncio.TimerHandle:
         """Set a timer of the loop that belongs to the system."""
         return self.loop.call_later(max(0.0, delay_s), callback, *arguments, context=self._context)
 
+    # Time.
+
+    def begin_turn(self) -> None:
+        """Another turn has another time."""
+        self._turn_at = 0.0
+
+    def turn_time(self) -> float:
+        """Monotonic seconds, read once in a turn. Questions that came in one envelope are answered as of one moment."""
+        at = self._turn_at
+        if at == 0.0:
+            at = self._turn_at = self.clock.now()
+        return at
+
     # Mail.
 
     def post(self, to: str, envelope: Envelope) -> None:
         """Put an envelope into a mailbox, hand it to a port, or answer for whoever cannot take it."""
+        message = envelope.message
+        if not isinstance(message, Message):
+            raise TypeError(f"{type(message).__name__} is no message")
         if self._journal is not None:
             self._journal(to, envelope)
         cell = self.cells.get(to)
@@ -105,50 +113,43 @@ class Dispatcher:
             self._post_elsewhere(to, envelope)
         elif cell.state is not RUNNING:
             self._post_to_absent(cell, envelope)
-        elif envelope.message.BOUNDED and len(cell.queue) >= cell.bound:
+        elif len(cell.queue) >= cell.bound and message.BOUNDED:
             self.counters.shed += 1
             self.turn_away(to, envelope, Fault.OVERLOADED)
         else:
             cell.queue.append(envelope)
             if not cell.is_scheduled:
                 # What ``schedule`` does, without the call.
-                cell.is_scheduled = True
-                self._ready.append(cell)
+                self._line_up(cell)
                 if not self._is_draining:
                     self._arm()
 
-    def fan_out(
-        self, asker: Cell, names: list[str], message: Message, key: str, on_behalf: Slot | None, within_s: float | None
-    ) -> None:
-        """Put one shared question into many mailboxes, with one collector for the answers."""
-        deadline = None if within_s is None else self.clock.now() + within_s
-        collector = Collector(asker, names, message, key, self.counters, self._on_complete, on_behalf, deadline)
+    def fan_out(self, collector: Collector) -> None:
+        """Put one shared question into many mailboxes; the collector takes the answers."""
+        names, asker, trace, message = collector.names, collector.asker, collector.trace, collector.question
         if not names:
-            self._complete(collector)
+            self.complete(collector)
             return
-        if deadline is not None:
-            self.deadlines.add(collector)
-        trace = asker.trace
+        if collector.deadline is not None:
+            self._rounds.append(collector)
         envelope = Envelope(message, asker.name, None, trace, collector, self.clock.now() if trace is not None else 0.0)
-        cells, ready = self.cells, self._ready
+        cells = self.cells
         is_plain = self._journal is None
-        # A name that is given twice is asked once.
-        for name in names if len(collector.missing) == len(names) else list(collector.missing):
+        for name in names:
             cell = cells.get(name)
             # What ``post`` does for most, without the call.
             if is_plain and cell is not None and cell.state is RUNNING and len(cell.queue) < cell.bound:
                 cell.queue.append(envelope)
                 if not cell.is_scheduled:
-                    cell.is_scheduled = True
-                    ready.append(cell)
+                    self._line_up(cell)
             else:
                 self.post(name, envelope)
         if not self._is_draining:
             self._arm()
 
-    def _complete(self, collector: Collector) -> None:
+    def complete(self, collector: Collector) -> None:
         """All have answered: tell the incarnation that asked, if it is still there."""
-        if collector.deadline is not None:
+        if collector.is_watched:
             self.deadlines.discard(collector)
         asker, trace, incarnation = collector.asker, collector.trace, collector.incarnation
         if asker.incarnation == incarnation:
@@ -156,6 +157,18 @@ class Dispatcher:
             message = collector.gathered()
             envelope = GatheredEnvelope(message, "runtime", None, trace, None, posted_at, incarnation, collector.on_behalf)
             self.enqueue_own(asker, envelope)
+
+    def _watch_rounds(self) -> None:
+        """Put the fan-outs that are still open under their deadlines. Whose time went by in this drain gets a moment more."""
+        for collector in self._rounds:
+            deadline = collector.deadline
+            if deadline is not None and collector.is_open:
+                collector.is_watched = True
+                now = self.clock.now()
+                if deadline <= now:
+                    collector.deadline = now + AFTER_STALL_S
+                self.deadlines.add(collector)
+        self._rounds.clear()
 
     def enqueue_own(self, cell: Cell, envelope: Envelope) -> None:
         """Append what the runtime owes an actor, whatever the bound: a timer, or answers it has gathered."""
@@ -167,13 +180,12 @@ class Dispatcher:
 
     def put_first(self, cell: Cell, messages: list[Message]) -> None:
         """Put what must be read first in front of all waiting mail, in place of what was put there before."""
-        while cell.queue and isinstance(cell.queue[0], FirstMail):
-            cell.queue.popleft()
         envelopes = [FirstMail(message, "runtime") for message in messages]
         if self._journal is not None:
             for envelope in envelopes:
                 self._journal(cell.name, envelope)
-        cell.queue.extendleft(reversed(envelopes))
+        waiting = dropwhile(lambda envelope: isinstance(envelope, FirstMail), cell.queue)
+        cell.queue.put_all([*envelopes, *waiting])
 
     def _post_elsewhere(self, to: str, envelope: Envelope) -> None:
         port = self.ports.get(to)
@@ -212,9 +224,9 @@ class Dispatcher:
 
     def turn_away(self, to: str, envelope: Envelope, fault: Fault) -> None:
         """Answer for a message that gets no turn; its trace must show it all the same."""
-        span = self._open_span(to, envelope)
+        span = open_span(self._tracing, to, envelope, self.clock)
         if span is not None:
-            _end_span(span, fault.value)
+            end_span(span, fault.value)
         self.refuse(to, envelope, fault)
 
     # Turns.
@@ -223,10 +235,18 @@ class Dispatcher:
         """Let a cell with mail have its turns, unless it is away."""
         if cell.is_scheduled or cell.state is not RUNNING:
             return
-        cell.is_scheduled = True
-        self._ready.append(cell)
+        self._line_up(cell)
         if not self._is_draining:
             self._arm()
+
+    def _line_up(self, cell: Cell) -> None:
+        cell.is_scheduled = True
+        last = self._last
+        if last is None:
+            self._ready = cell
+        else:
+            last.following = cell
+        self._last = cell
 
     def post_and_drain(self, to: str, envelope: Envelope) -> None:
         """Post for somebody who waits, and give turns at once: a question that comes alone has its answer when this returns.
@@ -270,21 +290,25 @@ class Dispatcher:
 
     def _give_turns(self) -> None:
         """Give turns until no mail is left, or until sockets and timers have waited long enough."""
-        ready, counters, now = self._ready, self.counters, self.clock.now
+        counters, before = self.counters, _NO_ENVELOPE
         budget = TURNS_PER_DRAIN
-        while ready and budget > 0:
-            # It stays in the queue of those that have mail until its turns are over, so that it is not scheduled twice.
-            cell = ready[0]
+        while budget > 0:
+            # It stays in front of those that have mail until its turns are over, so that it is not scheduled twice.
+            cell = self._ready
+            if cell is None:
+                break
             queue = cell.queue
             turns = TURNS_IN_A_ROW
-            while queue and turns and cell.state is RUNNING:
+            while turns and cell.state is RUNNING and len(queue):
                 turns -= 1
                 budget -= 1
                 envelope = queue.popleft()
+                if envelope is not before:
+                    before, self._turn_at = envelope, 0.0
                 if envelope.__class__ is not Envelope and _is_left_behind(envelope, cell):
                     continue
                 question = envelope.reply_to
-                if question is not None and envelope.deadline is not None and envelope.deadline <= now():
+                if question is not None and envelope.deadline is not None and envelope.deadline <= self.turn_time():
                     counters.expired += 1
                     self.turn_away(cell.name, envelope, Fault.EXPIRED)
                     continue
@@ -304,30 +328,26 @@ class Dispatcher:
                 except BaseException:
                     self._broken_off(cell, envelope)
                     raise
-                reply_to = cell.reply_to
-                if cell.outbox:
+                if cell.has_said:
                     cell.commit()
-                elif reply_to is not None:
-                    cell.reply_to = None
-                    if isinstance(reply_to, Collector):  # Compiled, a call of what is known costs a third.
-                        reply_to.answer(cell.name, cell.reply_kept)
-                    else:
-                        reply_to.answer(cell.name, cell.reply_kept)
                 if cell.question is not None:
                     self._silent(cell, envelope)
-            ready.popleft()
-            if queue and cell.state is RUNNING:
-                ready.append(cell)
-            else:
-                cell.is_scheduled = False
+            self._ready, cell.following = cell.following, None
+            if self._ready is None:
+                self._last = None
+            cell.is_scheduled = False
+            if len(queue) and cell.state is RUNNING:
+                self._line_up(cell)
+        if self._rounds:
+            self._watch_rounds()
 
     def _traced_turn(self, cell: Cell, envelope: Envelope) -> None:
         """The turn of a message with a trace."""
-        span = self._open_span(cell.name, envelope)
+        span = open_span(self._tracing, cell.name, envelope, self.clock)
         if span is None:
             self._turn(cell, envelope, envelope.trace)
         else:
-            _end_span(span, self._turn(cell, envelope, span.context))
+            end_span(span, self._turn(cell, envelope, span.context))
 
     def _turn(self, cell: Cell, envelope: Envelope, trace: TraceContext | None) -> str | None:
         """Let the actor handle a message. Returns the name of what it raised."""
@@ -371,26 +391,6 @@ class Dispatcher:
         """Something an actor said could not be done: its mistake or ours, and no reason to keep the rest back."""
         self.counters.crashes += 1
         log.error("something %s said could not be done", actor, exc_info=error)
-
-    # Traces.
-
-    def _open_span(self, actor: str, envelope: Envelope) -> TurnSpan | None:
-        """A span for a sampled message. Tracing that fails must not cost a message."""
-        if envelope.trace is None or self._tracing is None:
-            return None
-        wait_s = max(0.0, self.clock.now() - envelope.posted_at)
-        try:
-            return self._tracing.process(actor, type(envelope.message).__name__, envelope.trace, wait_s)
-        except Exception as error:
-            log.error("no span for a turn of %s", actor, exc_info=error)
-            return None
-
-
-def _end_span(span: TurnSpan, error: str | None) -> None:
-    try:
-        span.end(error)
-    except Exception as failure:
-        log.error("a span could not be ended", exc_info=failure)
 
 
 def _is_left_behind(envelope: Envelope, cell: Cell) -> bool:

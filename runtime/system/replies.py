@@ -6,16 +6,17 @@ question an actor has put aside, which passes its one answer on to whichever of 
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from messages.base import Message
+from messages.base import Message, acyclic
 from messages.envelope import Envelope, Fault, ReplyPort, TraceContext, Undelivered
 from messages.routing import Gathered
 
 if TYPE_CHECKING:
     from runtime.system.cell import Cell
+    from runtime.system.dispatcher import Dispatcher
 
 log = logging.getLogger("pointsman.system")
 
@@ -65,13 +66,14 @@ def unanswered(question: Message, actor: str, fault: Fault) -> Message:
         return Undelivered(actor, fault)
 
 
+@acyclic
 class Ask:
     """A question from outside. ``on_answer`` sees the answer in the turn that gave it, before whoever waits does."""
 
     __slots__ = ("_answer", "_counters", "_error", "_future", "_on_answer", "deadline", "is_open")
 
     def __init__(self, counters: Counters, deadline: float | None, on_answer: Callable[[Any], None] | None) -> None:
-        self.deadline = deadline
+        self.deadline: float | None = deadline
         self.is_open = True
         self._counters = counters
         self._on_answer = on_answer
@@ -139,53 +141,77 @@ def _error(actor: str, fault: str) -> AskError:
     return ActorGone(actor, fault)
 
 
+@acyclic
 class Collector:
-    """Takes one answer from each of a fan-out's addressees, then hands them all on together."""
+    """Takes one answer from each of a fan-out's addressees, then hands them all on together.
+
+    ``names`` are the addressees, each once. They answer in the order in which they were asked, but for who has other mail to
+    read first: so a place among them tells who is missing, until somebody answers out of turn.
+    """
 
     __slots__ = (
-        *("_answers", "_counters", "_key", "_on_complete", "_question"),
-        *("asker", "deadline", "incarnation", "missing", "on_behalf", "trace"),
+        *("_answers", "_dispatcher", "_key", "_missing", "_place"),
+        *("asker", "deadline", "incarnation", "is_watched", "names", "on_behalf", "question", "trace"),
     )
 
     def __init__(
         self,
         asker: "Cell",
-        names: Sequence[str],
+        names: list[str],
         question: Message,
         key: str,
-        counters: Counters,
-        on_complete: "Callable[[Collector], None]",
+        dispatcher: "Dispatcher",
         on_behalf: "Slot | None",
         deadline: float | None,
     ) -> None:
         self.asker = asker
         self.incarnation = asker.incarnation
         self.trace: TraceContext | None = asker.trace
+        self.names = names
+        self.question = question
         self.on_behalf = on_behalf
-        self.deadline = deadline
-        self.missing: dict[str, None] = dict.fromkeys(names)
-        """Who has not answered yet, each once."""
-        self._question = question
+        self.deadline: float | None = deadline
+        self.is_watched = False
+        """It is under its deadline: a drain has ended without all its answers."""
         self._key = key
-        self._counters = counters
-        self._on_complete = on_complete
+        self._dispatcher = dispatcher
         self._answers: list[Any] = []
+        self._place = 0
+        self._missing: dict[str, None] | None = None
+        """Who has not answered yet, once somebody has answered out of turn. None: all from ``_place`` on."""
+
+    @property
+    def is_open(self) -> bool:
+        """Somebody has not answered yet."""
+        return self._place < len(self.names) if self._missing is None else bool(self._missing)
 
     def answer(self, actor: str, reply: Any) -> None:
         """Keep ``actor``'s answer; the last one completes the round."""
-        missing = self.missing
+        names, place = self.names, self._place
+        if self._missing is not None or place >= len(names) or names[place] != actor:
+            self._answer_out_of_turn(actor, reply)
+            return
+        self._answers.append(reply)
+        self._place = place + 1
+        if place + 1 == len(names):
+            self._dispatcher.complete(self)
+
+    def _answer_out_of_turn(self, actor: str, reply: Any) -> None:
+        missing = self._missing
+        if missing is None:
+            missing = self._missing = dict.fromkeys(self.names[self._place :])
         if actor not in missing:
-            self._counters.late_replies += 1
+            self._dispatcher.counters.late_replies += 1
             return
         del missing[actor]
         self._answers.append(reply)
         if not missing:
-            self._on_complete(self)
+            self._dispatcher.complete(self)
 
     def expire(self) -> None:
         """Answer for all that have not."""
-        for actor in list(self.missing):
-            self.answer(actor, unanswered(self._question, actor, Fault.EXPIRED))
+        for actor in self.names[self._place :] if self._missing is None else list(self._missing):
+            self.answer(actor, unanswered(self.question, actor, Fault.EXPIRED))
 
     def abandon(self, fault: Fault) -> None:
         """The system stops: nobody is left to read what was gathered."""
@@ -195,6 +221,18 @@ class Collector:
         return Gathered(self._key, tuple(self._answers))
 
 
+def give(to: ReplyPort, actor: str, reply: Any) -> None:
+    """Let ``to`` take ``actor``'s answer. Compiled, a call of what is known costs a third: so it is told who it mostly is."""
+    if isinstance(to, Collector):
+        to.answer(actor, reply)
+        return
+    if isinstance(to, Ask):
+        to.answer(actor, reply)
+        return
+    to.answer(actor, reply)
+
+
+@acyclic
 class Slot:
     """A question an actor has put aside. Open from the end of the turn that put it aside until its answer."""
 
@@ -207,6 +245,7 @@ class Slot:
         self.is_open = False
 
 
+@acyclic
 @dataclass(slots=True)
 class GatheredEnvelope(Envelope):
     """Carries ``Gathered``; ``incarnation`` is the one that asked, ``on_behalf`` the slot of which it asked."""
@@ -215,11 +254,13 @@ class GatheredEnvelope(Envelope):
     on_behalf: Slot | None = None
 
 
+@acyclic
 @dataclass(slots=True)
 class FirstMail(Envelope):
     """Carries what an actor reads before all waiting mail, after a restart or a message on which it raised."""
 
 
+@acyclic
 @dataclass(slots=True)
 class TimerEnvelope(Envelope):
     """Carries a timer's message to the incarnation that set it, and to no other."""

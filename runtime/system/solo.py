@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from actors.kernel import Actor, Ref, ReplySlot, TimerId
+from actors.kernel import Actor, Context, Ref, Refs, ReplySlot, TimerId
 from messages.base import Message
 
 
@@ -34,7 +34,7 @@ class Fan:
     within_s: float | None
 
 
-class SoloContext:
+class SoloContext(Context):
     """Keeps what an actor said, in plain lists. Time stands still until a test moves ``time`` (s) or ``unix`` (s)."""
 
     def __init__(self, name: str, seed: str = "0", time: float = 1000.0, unix: float = 1_800_000_000.0) -> None:
@@ -99,14 +99,14 @@ class SoloContext:
 
     def gather(
         self,
-        to: Sequence[Ref[Any]],
+        to: Sequence[Ref[Any]] | Refs[Any],
         message: Any,
         key: str,
         on_behalf: ReplySlot | None = None,
         within_s: float | None = None,
     ) -> None:
         """Keep the fan-out in ``fans``."""
-        self.fans.append(Fan(tuple(to), message, key, on_behalf, within_s))
+        self.fans.append(Fan(to.refs if isinstance(to, Refs) else tuple(to), message, key, on_behalf, within_s))
 
     def after(self, delay_s: float, message: Message) -> TimerId:
         """Keep the timer in ``timers``."""

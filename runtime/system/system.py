@@ -17,9 +17,10 @@ from messages.envelope import Envelope, Fault, TraceContext
 from runtime.system.cell import Cell, CellState
 from runtime.system.clock import Clock, real_clock
 from runtime.system.deadlines import Deadlines
-from runtime.system.dispatcher import Dispatcher, Port, TurnTracing
+from runtime.system.dispatcher import Dispatcher, Port
 from runtime.system.replies import Ask, Counters, FirstMail
 from runtime.system.supervision import GiveUp, decide
+from runtime.system.turn_spans import TurnTracing
 
 log = logging.getLogger("pointsman.system")
 
@@ -144,7 +145,7 @@ class ActorSystem:
             return
         cell.state = CellState.STOPPED
         cell.end_incarnation(Fault.STOPPED)
-        while cell.queue:
+        while len(cell.queue):
             envelope = cell.queue.popleft()
             if type(envelope) is Envelope:
                 self._dispatcher.bury(name, envelope, Fault.STOPPED)
@@ -153,7 +154,7 @@ class ActorSystem:
         """Let the mail that is under way be handled, then end all actors, last spawned first. Nobody waits afterwards."""
         self._is_stopping = True
         for _ in range(ROUNDS_BEFORE_STOP):
-            if not any(cell.queue for cell in self._dispatcher.cells.values() if cell.state is CellState.RUNNING):
+            if not any(len(cell.queue) for cell in self._dispatcher.cells.values() if cell.state is CellState.RUNNING):
                 break
             await asyncio.sleep(0)
         for name in reversed(list(self._dispatcher.cells)):
@@ -310,7 +311,7 @@ class ActorSystem:
             log.error("%s cannot start", cell.name, exc_info=error)
             return False
         cell.commit()
-        if cell.queue:
+        if len(cell.queue):
             self._dispatcher.schedule(cell)
         return True
 
@@ -319,7 +320,7 @@ class ActorSystem:
         cell.end_incarnation(Fault.OUT)
         self._answer_waiting(cell, Fault.OUT)
         self.counters.swallowed += sum(type(envelope) is Envelope for envelope in cell.queue)
-        cell.queue.clear()
+        cell.queue.put_all(())
         reason = f"{cell.name} failed {verdict.failures} times in {cell.spec.period_s:g} s"
         if cell.spec.fatal:
             log.critical("%s: the daemon must end", reason)
@@ -342,9 +343,7 @@ class ActorSystem:
         """
         questions = [envelope for envelope in cell.queue if envelope.reply_to is not None]
         if questions:
-            waiting = [envelope for envelope in cell.queue if envelope.reply_to is None]
-            cell.queue.clear()
-            cell.queue.extend(waiting)
+            cell.queue.put_all([envelope for envelope in cell.queue if envelope.reply_to is None])
         for envelope in questions:
             self._dispatcher.turn_away(cell.name, envelope, fault)
 

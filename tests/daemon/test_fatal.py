@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from actors.kernel import Context
-from actors.router.actor import METHODS, RouterActor
+from actors.router.actor import RouterActor
 from messages.routing import RouteQuery
 from runtime.config.loading import load_bytes
 from runtime.config.settings import Loaded
@@ -59,7 +59,7 @@ async def test_a_router_beyond_its_restarts_ends_the_daemon_and_every_open_reque
                 await asyncio.sleep(0.01)
 
             # When the router fails on every query, and its state with it
-            monkeypatch.setitem(METHODS, RouteQuery, crash)
+            monkeypatch.setattr(RouterActor, "_on_query", crash)
             monkeypatch.setattr(RouterActor, "invariant", lambda router: "broken")
             failed = [await ask(session) for _ in range(3)]
 

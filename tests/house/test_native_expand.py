@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import messages.base
-from native.build import PACKAGES
+from native.build import PACKAGES, without_trashcan
 from native.expand import Fields, classes, expand
 from native.hazards import hazards
 from native.modules import INTERPRETED, compiled
@@ -40,6 +40,7 @@ def written_out(name: Path) -> ModuleType:
     """The module as it is compiled, but run by the interpreter."""
     module = ModuleType(f"written_out_{name.stem}")
     sys.modules[module.__name__] = module
+    vars(module)["mypyc_attr"] = lambda *words, **more: lambda cls: cls  # A word to the compiler, which nobody calls.
     exec(compile(expand((ROOT / name).read_text(), INHERITED), str(name), "exec"), module.__dict__)
     return module
 
@@ -240,3 +241,49 @@ def test_the_lists_of_modules_name_what_there_is() -> None:
 def test_a_list_that_names_what_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LookupError, match="messages"):
         compiled(tmp_path)
+
+
+def test_messages_and_what_says_it_is_acyclic_are_spared_the_garbage_collector_and_nothing_else_is() -> None:
+    classes = ("@message('a')\nclass A(Message)", "@acyclic\n@dataclass\nclass B", "@acyclic\nclass C", "@fact\nclass D")
+    source = "".join(f"{head}:\n    x: int\n\n" for head in classes)
+    tree = ast.parse(expand(source, {}))
+    words = {node.name: ast.unparse(node.decorator_list[0]) for node in tree.body if isinstance(node, ast.ClassDef)}
+    assert words == {
+        "A": "mypyc_attr('acyclic', free_list_len=1)",
+        "B": "mypyc_attr('acyclic')",
+        "C": "mypyc_attr('acyclic')",
+        "D": "dataclass(init=False, unsafe_hash=True)",
+    }
+
+
+def end_of(name: str, *lines: str) -> str:
+    body = "".join(f"    {line}\n" for line in lines)
+    return f"static void\n{name}_dealloc({name}Object *self)\n{{\n{body}}}\n\n"
+
+
+def test_what_the_garbage_collector_does_not_know_has_no_trashcan_in_the_compiled_build() -> None:
+    bin_, out = "CPy_TRASHCAN_BEGIN(self, x_dealloc)", "CPy_TRASHCAN_END(self)"
+    known = end_of("known", "PyObject_GC_UnTrack(self);", bin_, "known_clear(self);", out)
+    spared = end_of("spared", "if (x) {", "return;", "}", bin_, "spared_clear(self);", out)
+    left = end_of("spared", "if (x) {", "return;", "}", "spared_clear(self);")
+    assert without_trashcan(known + spared + known) == known + left + known
+
+
+def test_nothing_interpreted_inherits_from_what_is_compiled() -> None:
+    # A compiled class lets no other in, and it says so only when the other is made.
+    made = {".".join(name.with_suffix("").parts) for name in MODULES}
+    heirs: list[str] = []
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name, tree = path.relative_to(ROOT), ast.parse(path.read_text())
+            if name in MODULES:
+                continue
+            imported = {
+                alias.asname or alias.name: f"{node.module}.{alias.name}"
+                for node in ast.walk(tree)
+                if isinstance(node, ast.ImportFrom) and node.module in made
+                for alias in node.names
+            }
+            bases = [base for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for base in node.bases]
+            heirs += [f"{name}: {imported[base.id]}" for base in bases if isinstance(base, ast.Name) and base.id in imported]
+    assert heirs == []

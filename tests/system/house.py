@@ -5,7 +5,6 @@ One ``World`` is one run. All chance comes from its seed; a client that leaves i
 
 import asyncio
 import json
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,6 +31,7 @@ from runtime.simulation.in_process import SimulatedUpstream
 from runtime.simulation.provider import ProviderSimulation
 from runtime.system.cell import Cell, CellState
 from runtime.system.clock import loop_clock
+from runtime.system.mailbox import Mailbox
 from runtime.system.virtual_loop import VirtualLoop
 from tests.system.house_books import Books
 from tests.system.house_watch import PermitWatch
@@ -209,7 +209,7 @@ class Wire:
         await self._upstream.close()
 
 
-class FrozenMail(deque[Envelope]):
+class FrozenMail(Mailbox):
     """A mailbox that looks empty from the moment a message of one class lies in it, until ``thaw``."""
 
     def __init__(self, mail: Iterable[Envelope], on: type, schedule: Callable[[], None]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from actors.kernel import Ref
+from actors.kernel import Refs
 from actors.router.table import Entry
 from messages.routing import Bid, CallForBids, RequestProfile
 
@@ -57,7 +57,7 @@ class Memory:
     """The last sample, where all of it bid; asked again while nothing is drawn anew."""
     asked_of: tuple[Entry, ...] = ()
     """All that might have been asked then."""
-    asked_refs: tuple[Ref[CallForBids], ...] = ()
+    asked_refs: Refs[CallForBids] | None = None
     fresh: int = 0
     """So many of the next sample are drawn anew; the router says so (``freshen``)."""
     fresh_at: float = 0.0
