@@ -80,7 +80,6 @@ class RawConnection(RawWire):
         """The one that carries a request, or ..."""
         self._rest: asyncio.Future[None] | None = None
         """... waits here for the next."""
-        self._is_client_last = False
 
     # -- what the transport tells
 
@@ -326,17 +325,11 @@ class RawConnection(RawWire):
 
     # -- what an answer needs
 
-    @property
-    def is_last(self) -> bool:
-        """Whether the connection is to end with this answer."""
-        return self._is_client_last or self._lane.is_draining
-
     def break_off(self) -> None:
-        """Close after what was written. A client that does not take it would keep it, and us, for ever: not for long."""
+        """Close after what was written."""
         if not self.is_gone:
             self._state = _CLOSING
-            self._set_deadline(self._lane.idle_s)
-            self._line.close()
+        super().break_off()
 
     # -- time, and the end
 

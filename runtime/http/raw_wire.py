@@ -30,6 +30,8 @@ class RawWire(asyncio.Protocol):
         self._is_writing = False
         """The task waits for the client to take what was sent."""
         self._is_paused = False
+        self._is_client_last = False
+        """The client wants nothing after this answer."""
         self.is_full = False
         self.is_gone = False
 
@@ -67,11 +69,13 @@ class RawWire(asyncio.Protocol):
     @property
     def is_last(self) -> bool:
         """Whether the connection is to end with this answer."""
-        raise NotImplementedError
+        return self._is_client_last or self._lane.is_draining
 
     def break_off(self) -> None:
-        """Close after what was written."""
-        raise NotImplementedError
+        """Close after what was written. A client that does not take it would keep it, and us, for ever: not for long."""
+        if not self.is_gone:
+            self._set_deadline(self._lane.idle_s)
+            self._line.close()
 
     def send(self, data: bytes) -> None:
         """Write; never waits."""
