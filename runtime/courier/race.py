@@ -117,9 +117,12 @@ class Race:
             found = ended
         if is_cancelled and not self._stands(found):
             raise asyncio.CancelledError
-        if found is None:
+        if found is not None:
+            return found
+        try:
             raise broken or AssertionError("the first call was called off, and nobody has won")
-        return found
+        finally:
+            broken = None  # It knows this frame.
 
     def _stands(self, end: Finish | None) -> bool:
         """Whether ``end`` is the request's although its task is cancelled.

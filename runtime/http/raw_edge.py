@@ -222,10 +222,8 @@ class RawConnection(RawWire):
                 # Handed on at once: at rest nothing of the request may be kept.
                 await edge.serve(self._request(head), sink, task)
             except asyncio.CancelledError:
-                if not edge.is_cut:
-                    self._cut()
-                    raise
-                self._fail(problems.shutting_down(), sink)
+                # Not raised: the task would keep it and all that it passed, which knows the task: a ring, body and all.
+                self._fail(problems.shutting_down(), sink) if edge.is_cut else self._cut()
                 return
             except Exception as error:
                 log.error("%s %s failed", head.method, head.path, exc_info=error)
