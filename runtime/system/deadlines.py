@@ -1,8 +1,8 @@
 """One timer for all that wait: no timer per question.
 
-It rings once a second at least while anything waits, and by how late it rings it knows for how long the daemon itself stood
-still. Then time is over only for those that still wait when what came meanwhile has been read, and of whoever was waited for
-that time says nothing (``stalled_s``).
+It rings four times a second at least while anything waits, and by how late it rings it knows for how long the daemon itself
+stood still. Then time is over only for those that still wait when what came meanwhile has been read, and of whoever was waited
+for that time says nothing (``stalled_s``).
 """
 
 import asyncio
@@ -16,8 +16,8 @@ from runtime.timely import AFTER_STALL_S, STALL_S, STALL_UNSEEN_S
 
 _STALL_S = STALL_S
 """Asked for twice a request, which costs less of a constant of this module."""
-LOOK_S = STALL_UNSEEN_S
-"""The timer is set for so long at most and then looks again."""
+LOOK_S = STALL_UNSEEN_S / 4
+"""The timer is set for so long at most and then looks again: what of a stall lies before its time is not seen."""
 
 
 class Expiring(Protocol):

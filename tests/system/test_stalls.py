@@ -56,11 +56,11 @@ def test_what_was_not_done_yet_gets_the_time_of_the_stall_again() -> None:
 
 
 def test_the_time_that_is_given_again_is_that_of_the_stall_as_far_as_it_can_be_told() -> None:
-    # The timer was to ring at 2.0 and rang at 5.5: a stall of 3.5 s at least.
-    until = 5.5 + AFTER_STALL_S + 3.5 + STALL_UNSEEN_S
-    assert alone(until - 0.1, 5.0, stall_at=1.5, stall_s=4.0) == pytest.approx(until - 0.1)
+    # The timer was to ring at 1.75 and rang at 5.5: a stall of 3.75 s at least.
+    until = 5.5 + AFTER_STALL_S + 3.75 + STALL_UNSEEN_S
+    assert alone(until - 0.1, 5.0, stall_at=1.6, stall_s=3.9) == pytest.approx(until - 0.1)
     with pytest.raises(TimeoutError):
-        alone(until + 0.1, 5.0, stall_at=1.5, stall_s=4.0)
+        alone(until + 0.1, 5.0, stall_at=1.6, stall_s=3.9)
 
 
 def test_no_stall_puts_off_the_time_of_the_request_itself() -> None:
