@@ -38,6 +38,8 @@ INTERPRETED_ONLY = {
     "tests/daemon/test_listener.py": A_DOUBLE,
     "tests/daemon/test_listener_tls.py": A_DOUBLE,
     "tests/daemon/test_raw_edge.py": A_DOUBLE,
+    "tests/daemon/test_raw_edge_tasks.py": A_DOUBLE,
+    "tests/daemon/test_rings.py": A_DOUBLE,
     "tests/daemon/test_wire_thrift.py": A_DOUBLE,
 }
 """Tests, or modules with some, that the compiled build cannot run, and why. They run on the sources it is made from."""

@@ -11,6 +11,7 @@ import pytest
 from actors.kernel import Context
 from actors.router.actor import RouterActor
 from messages.routing import RouteQuery
+from runtime import tree
 from runtime.config.loading import load_bytes
 from runtime.config.settings import Loaded
 from runtime.daemon import EXIT_FATAL, Daemon
@@ -35,12 +36,31 @@ def loaded(provider: SimulatedProvider, lane: str) -> Loaded:
     return load_bytes(json.dumps({"providers": [entry], "server": server}).encode(), Path("pointsman.yaml"), {})
 
 
+class Faltering:
+    """The router, until it ``is_broken``: then it fails on every query, and its state with it."""
+
+    is_broken = False
+
+    def __init__(self, *made: Any, **of: Any) -> None:
+        self._router = RouterActor(*made, **of)
+
+    def start(self, context: Context) -> None:
+        self._router.start(context)
+
+    def handle(self, message: Any, context: Context) -> None:
+        if self.is_broken and isinstance(message, RouteQuery):
+            raise LookupError("a mistake of ours")
+        self._router.handle(message, context)
+
+    def invariant(self) -> str | None:
+        return "broken" if self.is_broken else self._router.invariant()
+
+
 async def test_a_router_beyond_its_restarts_ends_the_daemon_and_every_open_request_is_answered(
     monkeypatch: pytest.MonkeyPatch, lane: str
 ) -> None:
-    def crash(router: RouterActor, query: RouteQuery, context: Context) -> None:
-        raise LookupError("a mistake of ours")
-
+    monkeypatch.setattr(tree, "RouterActor", Faltering)
+    monkeypatch.setattr(Faltering, "is_broken", False)
     ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def ask(session: aiohttp.ClientSession) -> tuple[int, Any]:
@@ -59,8 +79,7 @@ async def test_a_router_beyond_its_restarts_ends_the_daemon_and_every_open_reque
                 await asyncio.sleep(0.01)
 
             # When the router fails on every query, and its state with it
-            monkeypatch.setattr(RouterActor, "_on_query", crash)
-            monkeypatch.setattr(RouterActor, "invariant", lambda router: "broken")
+            monkeypatch.setattr(Faltering, "is_broken", True)
             failed = [await ask(session) for _ in range(3)]
 
             # Then those are answered, so is the one that waited, and the daemon says that it failed

@@ -250,7 +250,7 @@ def test_requests_that_come_while_it_ends_are_answered_or_refused_but_never_cut(
                 except ConnectionRefusedError:
                     return
                 except (ConnectionResetError, BrokenPipeError, http.client.HTTPException) as error:
-                    # Accepted by the system on our behalf and never by us: no byte of it was read, and some could not be written.
+                    # Accepted by the system on our behalf and never by us: no byte of it was read, not all could be written.
                     broken.append(error)
                     return
 
