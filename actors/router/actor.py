@@ -105,7 +105,7 @@ class RouterActor(Actor):
         is_dry = not query.may_wait and is_dry_run(query)
         if not (query.refused or is_dry or query.hedge):
             self._record.total += 1
-        course = self._policy.plain(profile) or self._policy.course(profile, context.wall)
+        course = self._policy.plain(profile) or self._policy.worked_out(profile, context.wall())
         if not isinstance(course, Course):
             self._refuse_at_once(query, context, course)
             return

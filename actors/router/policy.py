@@ -172,10 +172,10 @@ class Policy:
 
     def course(self, profile: RequestProfile, wall: Callable[[], float]) -> Course | RouteError:
         """What is to be done with a request; an error where there is not even a model. ``wall`` tells the time in unix s."""
-        return self.plain(profile) or self._worked_out(profile, wall())
+        return self.plain(profile) or self.worked_out(profile, wall())
 
     def plain(self, profile: RequestProfile) -> Course | None:
-        """The same for a request that no tenant, rule or hint concerns; None: it is another one, and ``course`` sees to it."""
+        """The same for a request that no tenant, rule or hint concerns; None: all stages see to it (``worked_out``)."""
         name, tenant = profile.model, profile.tenant
         if profile.hints is not NO_HINTS or (tenant and tenant in self._tenants):
             return None
@@ -200,7 +200,7 @@ class Policy:
             self._known[name] = course
         return course
 
-    def _worked_out(self, profile: RequestProfile, wall: float) -> Course | RouteError:
+    def worked_out(self, profile: RequestProfile, wall: float) -> Course | RouteError:
         """All stages, one after the other; again from the first for each new name a redirect leads to."""
         hints, tenant = profile.hints, self._tenants.get(profile.tenant, _NO_TENANT)
         if hints.strategy and hints.strategy not in self._strategies:

@@ -41,11 +41,6 @@ class Ended:
     error: str
 
 
-def ended_with(status: int) -> Ended:
-    """A request that was answered with ``status``."""
-    return Ended(status, "" if status < 400 else str(status))
-
-
 def answer_headers(answer: Whole, ours: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """The headers of an answer as the client gets them, with ``ours``."""
     headers = answer.headers

@@ -30,7 +30,7 @@ TO_CLIENT = {
 _ACCEPT_JSON = ("Accept", "application/json")
 _ACCEPT_STREAM = ("Accept", "text/event-stream")
 _NEVER_CONFIGURED = frozenset({"host", "content-length", "transfer-encoding", "connection", "accept-encoding"})
-_BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")
 VALUE_CHARACTERS_MAX = 8192
 
@@ -45,7 +45,7 @@ class BadHeader(ValueError):
 
 def checked(name: str, value: str) -> tuple[str, str]:
     """The pair as it is. Raises ``BadHeader`` if it could smuggle in another header, or is endless."""
-    if not _NAME.fullmatch(name) or len(value) > VALUE_CHARACTERS_MAX or _BAD_VALUE.search(value):
+    if not _NAME.fullmatch(name) or len(value) > VALUE_CHARACTERS_MAX or BAD_VALUE.search(value):
         raise BadHeader(name)
     return name, value
 

@@ -3,10 +3,8 @@
 Of the dozens of headers that providers send, few are for anybody; the rest are told by their names alone and never decoded.
 """
 
-import re
-
 from messages.calls import LimitsSeen
-from runtime.dialects.headers import TO_CLIENT, VALUE_CHARACTERS_MAX
+from runtime.dialects.headers import BAD_VALUE, TO_CLIENT, VALUE_CHARACTERS_MAX
 from runtime.dialects.limits import LIMITS, limits_of
 from runtime.ports import Headers
 
@@ -19,7 +17,6 @@ _NAMES_SEEN: dict[bytes, str] = {}
 NAMES_SEEN_MAX = 1024
 _JSON = ("content-type", "application/json")
 """What nearly every answer has."""
-_BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Told:
@@ -39,7 +36,7 @@ class Told:
         renamed = TO_CLIENT.get(name)
         if renamed is not None:
             # What is printable has nothing bad in it, and that is quicker to find out.
-            if len(value) <= VALUE_CHARACTERS_MAX and (value.isprintable() or not _BAD_VALUE.search(value)):
+            if len(value) <= VALUE_CHARACTERS_MAX and (value.isprintable() or not BAD_VALUE.search(value)):
                 self.passing.append((renamed, value))
         elif name == ENCODING:
             self.is_encoded = self.is_encoded or value.strip().lower() not in ("", "identity")
