@@ -118,8 +118,47 @@ class UpstreamAnswer(Protocol):
         """Done with it: the connection goes back to the pool if the body was read whole, else it is cut at once."""
 
 
+GIVEN_BYTES_MAX = 32 * 1024
+"""A body so small goes to any client at once, be it slow: its sink has nothing else to send."""
+
+
+class Listener(Protocol):
+    """Who is told of an answer instead of waiting for it in a task."""
+
+    __slots__ = ()
+
+    def answered(self) -> None:
+        """What there is to tell: the answer is here, or its beginning, or the call has failed."""
+
+
+class Sent(Protocol):
+    """A call that is on its way. To be ended by ``answer``, by ``answer_at_hand`` where that gives one, or by ``drop``."""
+
+    def listen(self, listener: Listener, *, to_head: bool) -> None:
+        """Tell ``listener``, once, when the answer is whole or will not be; or ``to_head`` when status and headers are here."""
+
+    def answer_at_hand(self) -> UpstreamAnswer | None:
+        """What ``answer`` would give without waiting. None: ask that."""
+
+    async def answer(self) -> UpstreamAnswer:
+        """Wait for status and headers. Raises as ``Upstream.call`` does. Nobody who listens is told any more."""
+
+    def drop(self) -> None:
+        """Nobody wants the answer: cut the connection."""
+
+
+class ReadySink(EdgeSink, Protocol):
+    """A sink that takes small answers without a wait."""
+
+    def give(self, status: int, headers: Headers, body: bytes) -> None:
+        """As ``whole``, for at most ``GIVEN_BYTES_MAX``. Raises ``ClientGone``."""
+
+
 class Upstream(Protocol):
     """Makes calls. Cancelling ``call`` cuts the connection at once."""
+
+    def begin(self, request: UpstreamRequest) -> Sent | None:
+        """Send ``request`` at once. None: that takes a wait, or cannot be; nothing was sent, and ``call`` will see to it."""
 
     async def call(self, request: UpstreamRequest) -> UpstreamAnswer:
         """Send ``request`` and wait for status and headers. Raises ``CallFailed``."""

@@ -9,35 +9,21 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-from messages.calls import (
-    AttemptKind,
-    CallEnded,
-    ContentStarted,
-    Granted,
-    LimitsSeen,
-    Outcome,
-    Usage,
-)
+from messages.calls import AttemptKind, CallEnded, ContentStarted, Granted, LimitsSeen, Outcome, Usage
 from messages.control import TimeoutsSpec
 from messages.failures import DEADLINE, Blame, Failure, Retry, Scope
 from messages.routing import Choice, RoutePlan
-from otel import names
-from otel.live_spans import AttemptSpan
-from otel.propagation import outgoing_headers
 from runtime.courier.call import ClientCall, CourierHouse
 from runtime.courier.directory import Track
 from runtime.courier.limit import Limit
+from runtime.courier.outgoing import Outgoing
 from runtime.courier.pace import allowed_s, tokens_held
-from runtime.courier.permission import Permission
 from runtime.courier.relay import StreamRelay
 from runtime.courier.results import Failed, Relayed, Whole
 from runtime.dialects.answer import encoded, read_body
 from runtime.dialects.errors import classify
-from runtime.dialects.headers import request_headers
-from runtime.dialects.splice import insert_include_usage, replace_model
-from runtime.dialects.stream import UsageMode
 from runtime.dialects.told import Told
-from runtime.ports import CallFailed, ClientGone, EdgeSink, Headers, UpstreamAnswer, UpstreamRequest
+from runtime.ports import CallFailed, ClientGone, EdgeSink, Headers, UpstreamAnswer
 from runtime.timely import within
 
 if TYPE_CHECKING:
@@ -47,18 +33,14 @@ ANSWER_BYTES_MAX = 256 * 1024 * 1024
 ERROR_BYTES_MAX = 1024 * 1024
 DRAIN_WRITE_S = 1.0
 """A client that does not take the last frame within this time at shutdown is cut without it."""
-STREAM_FIRST_BYTE_S = 60.0
-"""CONTRACT's default for ``timeouts.first_byte`` of streams."""
 
 _DEADLINE = Failure(Blame.CLIENT, Scope.NONE, Retry.NEVER, DEADLINE)
 """The request's own time is over: says nothing about the provider but that it took at least so long."""
-_NOT_SENT, _FAILED, _SUCCESS, _LOST_HEDGE = Outcome.NOT_SENT, Outcome.FAILED, Outcome.SUCCESS, Outcome.LOST_HEDGE
-_FIRST, _EXPLORE = AttemptKind.FIRST, AttemptKind.EXPLORE
-_REQUESTED, _ESTIMATE = UsageMode.REQUESTED, UsageMode.ESTIMATE
+_NOT_SENT, _SUCCESS, _LOST_HEDGE = Outcome.NOT_SENT, Outcome.SUCCESS, Outcome.LOST_HEDGE
 """A global is read faster than a member of an enum."""
 
 
-class Attempt(Permission):
+class Attempt(Outgoing):
     """One attempt at one provider. ``award``, then ``call`` if granted, and ``end`` in any case."""
 
     def __init__(
@@ -71,18 +53,15 @@ class Attempt(Permission):
         permit_id: str,
         kind: AttemptKind = AttemptKind.FIRST,
     ) -> None:
-        super().__init__(house, call, plan, choice, permit_id, kind)
-        self._number = number
+        super().__init__(house, call, plan, choice, number, permit_id, kind)
         self._race: Race | None = None
         self.cut_as = Outcome.CANCELLED
         """What it is if it is called off."""
-        self._outcome = _NOT_SENT
         self._failure: Failure | None = None
         self._usage: Usage | None = None
         self._cost_nusd: int | None = None
         self._limits: LimitsSeen | None = None
         self._status = 0
-        self._stalled_s = house.system.deadlines.stalled_s
         self._ended_at: float | None = None
         self._content_s: float | None = None
         """How long the first content took, which may be held for a while yet."""
@@ -90,8 +69,9 @@ class Attempt(Permission):
         """Told once it is the client's."""
         self._late: Failure | None = None
         """What it means if the stream does not show its rate in time."""
-        self._span: AttemptSpan | None = None
         self._relay: StreamRelay | None = None
+        self._result: Whole | Failed | None = None
+        """Of a call that is over, though nobody has waited for it."""
 
     @property
     def is_drained(self) -> bool:
@@ -104,7 +84,9 @@ class Attempt(Permission):
         In a ``race`` the first content of a stream wins it. Raises ``ClientGone``, and ``asyncio.CancelledError`` as it comes.
         """
         self._race = race
-        track = self._house.directory.track_of_call(self.provider)
+        if self._result is not None:
+            return self._result
+        track = self._track or self._house.directory.track_of_call(self.provider)
         if track is None or self._granted is None:
             return self._fail(Failure(Blame.US, Scope.NONE, Retry.ELSEWHERE, "provider_removed"))
         try:
@@ -122,37 +104,50 @@ class Attempt(Permission):
             raise
         return await self._drained()
 
+    def take(self) -> Whole | None:
+        """The answer to a call that was begun, if all of it is here and a success. None: ``call``, which goes on from here."""
+        track, answer = self._track, None if self.sent is None else self.sent.answer_at_hand()
+        if answer is None or track is None or not 200 <= answer.status < 300:
+            return None
+        try:
+            body = answer.take_whole(ANSWER_BYTES_MAX)
+        except CallFailed as error:
+            self.sent, self._result = None, self._fail(error.failure)
+            return None
+        if body is None:
+            return None
+        self.sent = None
+        self._status, told = answer.status, answer.told
+        self._limits = told.limits()
+        result = self._result = self._whole(track, told, body)
+        return result if isinstance(result, Whole) else None
+
     async def _send(self, track: Track, granted: Granted, sink: EdgeSink, headers: Headers) -> Whole | Relayed | Failed:
-        client, clock = self._client, self._house.clock
-        if client.trace is not None:
-            self._span = self._open_span(track, granted)
-        times = track.spec.timeouts
-        is_stream = client.read.stream
-        first_s = (times.first_byte_s or STREAM_FIRST_BYTE_S) if is_stream else (times.first_byte_s or times.total_s)
-        request, mode = self._request(track, granted, first_s)
-        deadlines, begun_at = self._house.system.deadlines, clock.now()
-        self._begun_at, self._stalled_s = begun_at, deadlines.stalled_until(begun_at)
-        self._outcome = _FAILED
+        client, times, deadlines = self._client, track.spec.timeouts, self._house.system.deadlines
+        sent, self.sent = self.sent, None
+        if sent is None:
+            request = self._prepared(track, granted)
+            self._note_begin()
         # Only calls beside the first one have a task of their own.
         task = client.task if self._race is None or self._race.is_first(self) else None
-        left_s = client.deadline - begun_at
-        limit_s = min(times.total_s, left_s)
-        if is_stream and first_s < limit_s:
-            limit_s = first_s
+        left_s, limit_s = client.deadline - self._begun_at, self.limit_s(track)
+        limited = Limit(deadlines, self._begun_at + limit_s, task, client.deadline)
+        if sent is not None:
+            limited.began(self._stalled_s)
         try:
-            with Limit(deadlines, begun_at + limit_s, task, client.deadline) as limit:
-                answer = await self._house.upstream.call(request)
+            with limited as limit:
+                answer = await (self._house.upstream.call(request) if sent is None else sent.answer())
                 try:
                     self._status = answer.status
                     told = answer.told
                     self._limits = told.limits()
                     if not 200 <= self._status < 300:
                         return await self._refused_upstream(answer)
-                    if not is_stream:
+                    if not client.read.stream:
                         body = answer.take_whole(ANSWER_BYTES_MAX)
                         return self._whole(track, told, await answer.read(ANSWER_BYTES_MAX) if body is None else body)
                     begun, committed = partial(self._content_begun, limit, times), partial(self._committed, limit, times)
-                    self._relay = StreamRelay(answer, sink, mode, headers, begun, committed, tokens_held(times))
+                    self._relay = StreamRelay(answer, sink, self._mode, headers, begun, committed, tokens_held(times))
                     return self._relayed(track, self._relay, await self._relay.run())
                 finally:
                     answer.close()
@@ -165,27 +160,6 @@ class Attempt(Permission):
             return self._relayed(track, self._relay, failure)
         return self._fail(failure)
 
-    def _open_span(self, track: Track, granted: Granted) -> AttemptSpan:
-        client = self._client
-        trace, read = client.trace, client.read
-        assert trace is not None
-        span = self._house.tracing.attempt(
-            trace,
-            names.operation_name(client.endpoint),
-            granted.upstream_model,
-            track.system,
-            provider_id=self.provider,
-            attempt=self._number,
-            stream=read.stream,
-            max_tokens=read.max_tokens,
-            public_model=self._plan.model,
-            server_address=track.host,
-            server_port=track.port,
-        )
-        if self._kind is not _FIRST:
-            span.kind(self._kind)
-        return span
-
     async def _drained(self) -> Relayed:
         """The daemon's time is up: a stream that has begun is told so; anything else is the courier's to answer."""
         if self._relay is None or not self._relay.is_committed:
@@ -196,25 +170,6 @@ class Attempt(Permission):
         except TimeoutError:
             raise ClientGone("took no byte of the last frame") from None
         return Relayed(failure)
-
-    def _request(self, track: Track, granted: Granted, first_s: float) -> tuple[UpstreamRequest, UsageMode]:
-        client = self._client
-        read = client.read
-        body = replace_model(read.body, read.parsed, granted.upstream_model, read.outline)
-        mode = _REQUESTED if read.wants_usage else _ESTIMATE
-        if read.stream and not read.has_stream_options and track.spec.stream_usage == "insert":
-            body = insert_include_usage(body, read.parsed)
-            mode = UsageMode.INSERTED
-        trace: Headers = ()
-        if track.spec.trusted:
-            trace = outgoing_headers(self._span.context if self._span is not None else None, client.baggage)
-        headers = track.stream_headers if read.stream else track.whole_headers
-        if client.passing or trace:
-            headers = request_headers(track.headers, client.passing, is_stream=read.stream, trace=trace)
-        times = track.spec.timeouts
-        url = track.urls[client.endpoint]
-        transport = track.spec.transport
-        return UpstreamRequest("POST", url, headers, body, times.connect_s, first_s, times.idle_s, transport), mode
 
     async def _refused_upstream(self, answer: UpstreamAnswer) -> Whole | Failed:
         try:
@@ -326,6 +281,9 @@ class Attempt(Permission):
         house.permits.end(self._permit_id)
         # They know this attempt: with a ring of them a request would live, body and all, until the collector comes round.
         self._race, self._relay = None, None
+        if self.sent is not None:
+            self.sent.drop()
+            self.sent = None
         self._forget_question()
         if not self._owes_end:
             return

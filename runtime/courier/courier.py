@@ -9,24 +9,22 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from messages.calls import AttemptKind, RefusalReason
 from messages.envelope import AGAIN
 from messages.failures import DEADLINE, Failure, Retry
-from messages.routing import Choice, LeftOut, NoRoute, RouteError, RoutePlan, RouteQuery, Withdraw
+from messages.routing import Choice, LeftOut, NoRoute, RouteError, RoutePlan, Withdraw
 from runtime.courier import beside, problems, reasons
+from runtime.courier.asking import Asking
 from runtime.courier.attempt import Attempt
-from runtime.courier.call import ClientCall, CourierHouse
 from runtime.courier.permission import claimed
 from runtime.courier.problems import Problem
 from runtime.courier.race import Finish, Race
 from runtime.courier.reservations import Reservations, tokens_wanted
 from runtime.courier.results import STATUS_CLIENT_GONE, Ended, Failed, Relayed, Whole, answer_headers
-from runtime.courier.retries import WAITED_S, Refusals, Tries, last_word_at
-from runtime.courier.words import header_safe
+from runtime.courier.retries import WAITED_S
 from runtime.dialects.errors import error_body
-from runtime.ports import ClientGone, EdgeSink
+from runtime.ports import ClientGone
 from runtime.system.replies import ActorGone, DeadlineExceeded, Overloaded
 
 log = logging.getLogger("pointsman.courier")
@@ -41,59 +39,17 @@ FINAL_STRATEGY = "priority"
 """Under it nobody is asked twice for one request: its order would only lead back to who has just failed (FEATURES B5)."""
 
 
-class Courier:
+class Courier(Asking):
     """Carries one request. ``carry`` once."""
 
-    __slots__ = (
-        "_attempts", "_awards", "_decision_id", "_failed", "_has_rested", "_is_known_to_router", "_lead", "_must_wait", "_plan",
-        "_queue_until", "_refused", "_status", "client", "hedges", "house", "sink",
-    )  # fmt: skip
-
-    def __init__(self, house: CourierHouse, call: ClientCall, sink: EdgeSink) -> None:
-        self.house = house
-        self.client = call
-        self.sink = sink
-        self._failed: Tries | None = None
-        """None until a first call has failed, as most never do."""
-        self._attempts = 0
-        self._awards = 0
-        self.hedges = 0
-        """Times the router was asked where to make a call beside one that is overdue."""
-        self._plan: RoutePlan | None = None
-        """A plan the router counts as open: its winner has not been claimed yet."""
-        self._lead: Attempt | None = None
-        """At that plan's winner; its permit was asked for in the very turn the plan was made."""
-        self._is_known_to_router = False
-        self._refused: Refusals | None = None
-        """None until a first award was refused."""
-        self._must_wait = False
-        """True: others were tried, and this round is to wait in the queue for whoever was not ..."""
-        self._queue_until: float | None = None
-        """... until then (monotonic s), when another is as good as its word; None: as long as may be. At first the deadline."""
-        self._has_rested = False
-        """True: the back-off is over, and whoever was not tried is asked once more before who failed."""
-        self._decision_id = ""
-        """Of the last round."""
-        self._status = 200
-        """What the client is told, if it is told anything; a stream is begun with nothing else."""
-
-    @property
-    def _tries(self) -> Tries:
-        if self._failed is None:
-            self._failed = Tries(self.house.directory.routing.failover)
-        return self._failed
-
-    @property
-    def refusals(self) -> Refusals:
-        """Awards that were refused."""
-        if self._refused is None:
-            self._refused = Refusals()
-        return self._refused
+    __slots__ = ()
 
     async def carry(self) -> Ended:
         """Answer the client, whatever happens. Raises only ``asyncio.CancelledError``, when the client left."""
         try:
             try:
+                if self._fault is not None:
+                    raise self._fault
                 return await self._walk()
             except ClientGone:
                 raise
@@ -117,14 +73,19 @@ class Courier:
 
     async def _walk(self) -> Ended:
         house, clock = self.house, self.house.clock
-        quota = house.directory.tenant_quotas.get(self.client.tenant)
+        quota = house.directory.tenant_quotas.get(self.client.tenant) if self._routed is None else None
         if quota is not None and (problem := await self._reserve(quota, tokens_wanted(self.client))) is not None:
             return await self._answer(problem)
         while True:
-            self.client.is_waiting = True
             attempts_before, awards_before = self._attempts, self._awards
             asked_at = clock.now() if self._refused is not None else 0.0
-            routed = await self._route()
+            routed: RoutePlan | NoRoute | Problem | None = self._routed
+            if routed is None:
+                self.client.is_waiting = True
+                routed = await self._route()
+            else:
+                # This round was begun before anybody waited.
+                self._routed, attempts_before, awards_before = None, 0, 0
             if self._refused is not None and clock.now() - asked_at >= WAITED_S:
                 self._refused.waited()
             if isinstance(routed, Problem):
@@ -157,19 +118,9 @@ class Courier:
     async def _route(self) -> RoutePlan | NoRoute | Problem:
         """Ask the router. A question it crashed on is put once more, then the request has failed."""
         house, client = self.house, self.client
-        refused = self._refused.providers if self._refused is not None else ()
-        may_wait, until = self._failed is None or self._must_wait, client.deadline
-        if self._failed is None:
-            self._queue_until = until = last_word_at(until, house.clock.now())
-        elif self._must_wait and self._queue_until is not None and self._queue_until < until:
-            until = self._queue_until
-        query_id, profile, arrived_at, tried = client.query_id, client.profile(), client.arrived_at, self.tried
-        on_answer = self._see_plan if self._failed is None else None
         for is_last in (False, True):
-            query = RouteQuery(query_id, profile, until, arrived_at, tried, refused, may_wait, False, client.crashed)
+            asked, self._asked = self._asked or self.ask(), None
             try:
-                self._is_known_to_router = True
-                asked = house.system.put(house.router, query, client.deadline, client.trace, "courier", on_answer)
                 answer = await house.system.wait_for(asked) if asked.is_open else asked.outcome()
                 break
             except DeadlineExceeded:
@@ -181,31 +132,9 @@ class Courier:
                     return problems.internal_error()
                 if gone.fault not in AGAIN:
                     return problems.shutting_down()
-        self._is_known_to_router, self._decision_id = False, answer.decision_id
-        client.crashed += answer.crashed
-        if isinstance(answer, RoutePlan):
-            self._plan = answer
-            if client.span is not None:
-                chosen = tuple(choice.provider for choice in answer.choices)
-                client.span.decision(answer.decision_id, strategy=answer.strategy, chosen=chosen, generation=answer.generation)
-            return answer
-        assert isinstance(answer, NoRoute)
-        if client.span is not None:
-            client.span.decision(answer.decision_id, left_out=answer.left_out, error=answer.error.value)
+        self.take(answer)
+        assert isinstance(answer, RoutePlan | NoRoute)
         return answer
-
-    def _see_plan(self, answer: Any) -> None:
-        """The router's answer, in the turn it was given: the winner's permit is asked for at once, unless a quota is."""
-        if isinstance(answer, RoutePlan) and answer.model not in self.house.directory.pool_quotas:
-            self._plan = answer
-            self._lead = lead = self._attempt_of(answer, answer.choices[0])
-            lead.ask()
-
-    def _attempt_of(self, plan: RoutePlan, choice: Choice) -> Attempt:
-        is_lead = plan.is_led and choice is plan.choices[0]
-        attempt = self.attempt_at(plan, choice, _EXPLORE if is_lead else _FAILOVER if self._attempts else _FIRST)
-        attempt.claims = self._plan is not None
-        return attempt
 
     async def _wait_or_give_up(self, routed: NoRoute) -> Problem | None:
         """Nobody can take it now. None: it goes on, in the queue or with some that failed before, whichever is sooner."""
@@ -263,9 +192,12 @@ class Courier:
                 self._claim(attempt, is_granted=refusal is None)
                 if refusal is None:
                     is_owed = False
-                    if not is_repeat:
-                        self.house.budgets.earn(provider)
-                    headers = self.granted(plan, attempt)
+                    headers = self._headers
+                    if headers is None:
+                        if not is_repeat:
+                            self.house.budgets.earn(provider)
+                        headers = self.granted(plan, attempt)
+                    self._headers = None
                     if plan.hedge_after_s is not None or plan.explore is not None:
                         race = self._race(plan, choice, attempt)
                         hedged = partial(beside.hedge, self, race)
@@ -300,35 +232,6 @@ class Courier:
         if overdue_s is not None and choice is not plan.choices[0] and choice.overdue_s > overdue_s:
             overdue_s = choice.overdue_s
         return Race(self.house.clock, self.house.system.deadlines, self.client.task, first, overdue_s)
-
-    @property
-    def tried(self) -> tuple[str, ...]:
-        """Providers that have failed the request and must not be asked now."""
-        return self._failed.tried if self._failed is not None else ()
-
-    @property
-    def attempts_left(self) -> int:
-        """Calls upstream that the request may still make."""
-        spec = self.house.directory.routing.failover
-        return spec.max_attempts - self._attempts if spec.enabled else 0
-
-    def attempt_at(self, plan: RoutePlan, choice: Choice, kind: AttemptKind) -> Attempt:
-        """An attempt with a permit id of its own."""
-        self._awards += 1
-        permit_id = f"{self.client.query_id}/{self._awards}"
-        return Attempt(self.house, self.client, plan, choice, self._attempts + 1, permit_id, kind)
-
-    def granted(self, plan: RoutePlan, attempt: Attempt) -> list[tuple[str, str]]:
-        """An attempt has its permit: it counts. Gives the headers that an answer of its goes with."""
-        self._attempts += 1
-        return [
-            ("x-request-id", self.client.request_id),
-            ("x-pointsman-provider", attempt.provider),
-            ("x-pointsman-model", header_safe(plan.model)),
-            ("x-pointsman-strategy", plan.strategy),
-            ("x-pointsman-attempts", str(self._attempts)),
-            ("x-pointsman-decision", plan.decision_id),
-        ]
 
     def note_failure(self, plan: RoutePlan, provider: str, failure: Failure) -> None:
         """A call has failed: its provider is tried no more in this round, and where ``plan`` is final never again."""

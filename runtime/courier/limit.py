@@ -50,6 +50,10 @@ class Limit:
         if task.uncancel() <= self._cancels_before and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
+    def began(self, stalled_s: float) -> None:
+        """It began when ``Deadlines.stalled_s`` was so much: before its block did."""
+        self._stalled_s = stalled_s
+
     def move(self, deadline: float) -> None:
         """Let the block take until ``deadline`` instead, unless its time is over."""
         if self._task is not None and not self.is_over:

@@ -6,16 +6,25 @@ the router alike, whoever waits for it or does not any more.
 """
 
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from messages.calls import AttemptKind, Award, Granted, Permit, RefusalReason, Refused
 from messages.envelope import Fault
 from messages.routing import Choice, Claimed, RoutePlan
 from runtime.courier.call import ClientCall, CourierHouse
-from runtime.system.replies import Ask, AskError
+from runtime.system.replies import Ask, AskError, Follower
 
 _EXPLORE = AttemptKind.EXPLORE
 """A global is read faster than a member of an enum."""
+
+
+class Decided(Follower, Protocol):
+    """Who hears of a permit without waiting for it."""
+
+    __slots__ = ()
+
+    def decided(self) -> None:
+        """The provider has answered."""
 
 
 class Permission:
@@ -37,6 +46,8 @@ class Permission:
         """It may have been granted, and nobody has told its end."""
         self._asked: Ask | None = None
         self._granted: Granted | None = None
+        self.follower: Decided | None = None
+        """Who does not wait for the answer; let go at the end, for the two know each other."""
         self.claims = False
         """The router is to be told, in the turn of the provider's answer, what came of its plan's winner."""
 
@@ -95,9 +106,28 @@ class Permission:
             self._house.permits.grant(self._permit_id)
         else:
             self._owes_end = False
+        if self.follower is not None:
+            self.follower.decided()
+
+    def follow(self, follower: Decided) -> None:
+        """Let ``follower`` be told what comes of ``ask``. It was asked in this very turn: there is no answer yet."""
+        self.follower = follower
+        if self._asked is not None:
+            self._asked.follower = follower
+
+    @property
+    def is_granted(self) -> bool:
+        """Whether the provider has said so."""
+        return self._granted is not None
+
+    def abandon(self, fault: Fault) -> None:
+        """The system stops: there will be no answer."""
+        if self._asked is not None:
+            self._asked.abandon(fault)
 
     def _forget_question(self) -> None:
         """Nobody waits for the answer any more; and the two know each other."""
+        self.follower = None
         if self._asked is not None:
             self._asked.is_open, self._asked = False, None
 

@@ -62,7 +62,8 @@ class Race:
         self._task = task
         self._first = first
         self._hedge: Beside | None = None
-        self._begun_at = clock.now()
+        # A first call may have been begun before there was a task to race in.
+        self._begun_at = clock.now() if first.sent is None else first.begun_at
         self._is_first_out = True
         self._is_cut = False
         """The first call was called off by us: its task goes on."""

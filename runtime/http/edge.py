@@ -12,10 +12,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from messages.policy import NORMAL, PRIORITIES
 from otel import names
+from otel.live_spans import ServerSpan
 from otel.propagation import IncomingTrace, parse_baggage, parse_traceparent
 from otel.spans import Tracing
 from runtime.config.settings import ServerSettings
@@ -26,9 +27,10 @@ from runtime.courier.problems import Problem
 from runtime.courier.results import STATUS_CLIENT_GONE, Ended
 from runtime.dialects.errors import error_body
 from runtime.dialects.request import BadRequest, Endpoint, read_request
+from runtime.http.errand import Errand, Host
 from runtime.http.hints import BadHint, read_hints
 from runtime.http.notes import NotedRequest, Notes, noted
-from runtime.ports import ClientGone, EdgeRequest, EdgeSink
+from runtime.ports import ClientGone, EdgeRequest, EdgeSink, Headers, ReadySink
 
 log = logging.getLogger("pointsman.edge")
 
@@ -41,6 +43,25 @@ ROUTES: dict[str, Endpoint] = {
 
 
 Task = asyncio.Task[Any]
+
+
+class Carrier(Protocol):
+    """Who sees to a request."""
+
+    def cancel(self) -> object:
+        """End it."""
+
+
+@dataclass(slots=True)
+class _Opened:
+    """A request as it was understood."""
+
+    request_id: str
+    span: ServerSpan | None
+    call: ClientCall | None
+    problem: Problem | None
+    """Why it cannot be: then there is no call."""
+
 
 _GONE = Ended(STATUS_CLIENT_GONE, "client_gone")
 _BROKEN = Ended(500, "internal_error")
@@ -81,8 +102,8 @@ class Edge:
     def __init__(self, house: CourierHouse, settings: ServerSettings, rng: Random) -> None:
         self._house = house
         self._requests_max = settings.max_requests
-        self._under_way: dict[Task, ClientCall | None] = {}
-        """By task; None while the body is still to come."""
+        self._under_way: dict[Carrier, ClientCall | None] = {}
+        """By who was admitted for it; None while the body is still to come."""
         self._count = 0
         self._own_id, self._own_ids = f"req-{rng.getrandbits(48):012x}-", 0
         """Of requests without an id: chance tells this daemon's from others', a count one from another."""
@@ -102,8 +123,8 @@ class Edge:
         """Where spans are made."""
         return self._house.tracing
 
-    def admit(self, task: Task) -> Problem | None:
-        """Count a request in that ``task`` serves, before its body is read. None: taken, and ``leave`` is owed."""
+    def admit(self, carrier: Carrier) -> Problem | None:
+        """Count a request in that ``carrier`` sees to, before its body is read. None: taken, and ``leave`` is owed."""
         self.counters.requests += 1
         if self.is_draining:
             self.refused(503)
@@ -113,13 +134,13 @@ class Edge:
             text = f"Pointsman has {self._count} requests under way, its limit (server.max_requests)."
             return Problem(503, "overloaded", text, None, 1.0)
         self._count += 1
-        self._under_way[task] = None
+        self._under_way[carrier] = None
         return None
 
-    def leave(self, task: Task) -> None:
+    def leave(self, carrier: Carrier) -> None:
         """Count a request out."""
         self._count -= 1
-        del self._under_way[task]
+        del self._under_way[carrier]
         if self._idle is not None and not self._count:
             self._idle.set()
 
@@ -148,36 +169,79 @@ class Edge:
 
     async def serve(self, request: EdgeRequest, sink: EdgeSink, task: Task) -> None:
         """Answer one request, admitted for ``task``, in it. Raises ``asyncio.CancelledError``, when the client left."""
+        opened = self._opened(request)
+        problem = opened.problem
+        if problem is not None:
+            ended = _BROKEN
+            try:
+                ended = await refuse(sink, problem, opened.request_id)
+            except asyncio.CancelledError:
+                ended = _GONE
+                raise
+            finally:
+                self.closed(opened.span, ended)
+            return
+        call = opened.call
+        assert call is not None
+        self._under_way[task] = call
+        await self.carry(Courier(self._house, call, sink))
+
+    def errand(self, request: EdgeRequest, sink: ReadySink, host: Host) -> Errand | None:
+        """One request, admitted for ``host``, to be started by it. None: it was refused, which the client has been told."""
+        opened = self._opened(request)
+        call, problem = opened.call, opened.problem
+        if problem is not None or call is None:
+            ended = _BROKEN
+            try:
+                ended = refuse_now(sink, problem or problems.internal_error(), opened.request_id)
+            finally:
+                self.closed(opened.span, ended)
+            return None
+        self._under_way[host] = call
+        return Errand(self._house, call, sink, self, host)
+
+    async def carry(self, courier: Courier) -> None:
+        """Answer a request in the task that runs."""
+        call = courier.client
+        call.task = asyncio.current_task()
+        ended = _BROKEN
+        try:
+            ended = await courier.carry()
+        except asyncio.CancelledError:
+            ended = _GONE
+            raise
+        finally:
+            self.closed(call.span, ended)
+
+    def closed(self, span: ServerSpan | None, ended: Ended) -> None:
+        """Count a request by how it ended."""
+        self.counters.ended(ended.status)
+        if span is not None:
+            # A client's own 4xx is no error of ours (HTTP conventions); a stream that broke is, whatever its status was.
+            span.end(ended.status, None if 400 <= ended.status < 500 else ended.error or None)
+
+    def _opened(self, request: EdgeRequest) -> _Opened:
         span = None
         tracing = self._house.tracing
         notes = request.notes if isinstance(request, NotedRequest) else noted(request.headers)
         if tracing.is_on:
             span = tracing.server_request(_incoming(notes), request.method, request.path)
         request_id = self._request_id(notes.request_id)
-        ended = _BROKEN
         try:
-            call = self._read(request, notes, request_id)
-            if isinstance(call, Problem):
-                self.counters.refused += 1
-                ended = await refuse(sink, call, request_id)
-                return
-            if span is not None:
-                call.span, call.trace = span, span.context
-                if call.tenant:
-                    span.set(names.TENANT, call.tenant)
-                if call.hints.priority != NORMAL:
-                    span.set(names.PRIORITY, PRIORITIES[call.hints.priority])
-            call.task = task
-            self._under_way[task] = call
-            ended = await Courier(self._house, call, sink).carry()
-        except asyncio.CancelledError:
-            ended = _GONE
+            found = self._read(request, notes, request_id)
+        except BaseException:
+            self.closed(span, _BROKEN)
             raise
-        finally:
-            self.counters.ended(ended.status)
-            if span is not None:
-                # A client's own 4xx is no error of ours (HTTP conventions); a stream that broke is, whatever its status was.
-                span.end(ended.status, None if 400 <= ended.status < 500 else ended.error or None)
+        if isinstance(found, Problem):
+            self.counters.refused += 1
+            return _Opened(request_id, span, None, found)
+        if span is not None:
+            found.span, found.trace = span, span.context
+            if found.tenant:
+                span.set(names.TENANT, found.tenant)
+            if found.hints.priority != NORMAL:
+                span.set(names.PRIORITY, PRIORITIES[found.hints.priority])
+        return _Opened(request_id, span, found, None)
 
     def _read(self, request: EdgeRequest, notes: Notes, request_id: str) -> ClientCall | Problem:
         endpoint = ROUTES[request.path]
@@ -239,25 +303,40 @@ class Edge:
         self._end(lambda call: True)
 
     def _end(self, is_due: Callable[[ClientCall | None], bool]) -> None:
-        for task, call in list(self._under_way.items()):
+        for carrier, call in list(self._under_way.items()):
             if not is_due(call):
                 continue
             if call is None:
-                task.cancel()
+                carrier.cancel()
             elif not call.is_drained:
                 call.is_drained = True
-                task.cancel()
+                carrier.cancel()
 
 
 async def refuse(sink: EdgeSink, problem: Problem, request_id: str) -> Ended:
     """Send an error of our own."""
-    body = error_body(problem.message, problem.kind, problem.code, problem.param)
-    headers = [("content-type", "application/json"), *problem.headers(), ("x-request-id", request_id)]
     try:
-        await sink.whole(problem.status, headers, body)
+        await sink.whole(problem.status, _headers(problem, request_id), _body(problem))
     except ClientGone:
         return _GONE
     return Ended(problem.status, problem.code)
+
+
+def refuse_now(sink: ReadySink, problem: Problem, request_id: str) -> Ended:
+    """Send an error of our own, which is small."""
+    try:
+        sink.give(problem.status, _headers(problem, request_id), _body(problem))
+    except ClientGone:
+        return _GONE
+    return Ended(problem.status, problem.code)
+
+
+def _body(problem: Problem) -> bytes:
+    return error_body(problem.message, problem.kind, problem.code, problem.param)
+
+
+def _headers(problem: Problem, request_id: str) -> Headers:
+    return [("content-type", "application/json"), *problem.headers(), ("x-request-id", request_id)]
 
 
 def _incoming(notes: Notes) -> IncomingTrace | None:

@@ -1,12 +1,11 @@
 """The fast lane: connections that answer the models' endpoints themselves, and hand over whatever else is asked of them.
 
 Owns: the connections from their first byte until they are handed over; their bounds of size and of patience.
-Accepts: bytes. A request for a models' endpoint gets a task, which is with ``Edge`` from before its body is read. Anything
-else ends this lane for the connection: whoever serves the rest is given its transport and all bytes of that request.
+Accepts: bytes. A request for a models' endpoint is with ``Edge`` from before its body is read. Anything else ends this lane
+for the connection: whoever serves the rest is given its transport and all bytes of that request.
 Always: answers come in the order of the requests, one at a time. Nothing is read after a request that was refused.
 
-A task is dear to make, so that of one request rests until the next one comes, and carries that as well; unless anybody has
-wanted to end it, be it in vain. At rest it is known to nobody but its connection, which lets it go when it ends.
+A task is dear: one is made for a request only if its errand asks for it, as most do not.
 
 A client that closes its side, be it only for sending, has left: the answer nobody waits for is not worth its price.
 There is one timer for all connections, not one for each: they move ``deadline``, and it looks there.
@@ -20,6 +19,7 @@ from math import inf
 from runtime.courier import problems
 from runtime.courier.problems import Problem
 from runtime.http.edge import ROUTES
+from runtime.http.errand import Errand
 from runtime.http.notes import NotedRequest, noted
 from runtime.http.patience import LINGER_S, body_patience_s, too_large, too_slow
 from runtime.http.raw_body import BadRequest, Body, SizedBody
@@ -41,9 +41,11 @@ class State(Enum):
     HEAD = "head"
     """No request, or a part of its head, is here."""
     BODY = "body"
-    """A request has its task, and its body is still to come."""
+    """A request is counted, and its body is still to come."""
     ANSWERING = "answering"
     """A request is here to its end."""
+    AHEAD = "ahead"
+    """It has its answer, and the next one is here already."""
     CLOSING = "closing"
     """All is said; what comes is dropped."""
     OVER = "over"
@@ -51,7 +53,8 @@ class State(Enum):
 
 
 # An enum's member is looked up in two steps, a global in one.
-_HEAD, _BODY, _ANSWERING, _CLOSING, _OVER = State.HEAD, State.BODY, State.ANSWERING, State.CLOSING, State.OVER
+_HEAD, _BODY, _ANSWERING, _AHEAD = State.HEAD, State.BODY, State.ANSWERING, State.AHEAD
+_CLOSING, _OVER = State.CLOSING, State.OVER
 
 
 class RawConnection(RawWire):
@@ -72,14 +75,12 @@ class RawConnection(RawWire):
         """The body of the request that is to be answered, whole."""
         self._begun_at = 0.0
         """When the head of that request was here."""
-        self._problem: Problem | None = None
-        """Why the request that is being read is refused."""
         self._queued = bytearray()
         """What was sent ahead."""
-        self._task: asyncio.Task[None] | None = None
-        """The one that carries a request, or ..."""
-        self._rest: asyncio.Future[None] | None = None
-        """... waits here for the next."""
+        self._sink = RawSink(self, False)
+        """Of the last request, ..."""
+        self._errand: Errand | None = None
+        """... which has been begun and is not over."""
 
     # -- what the transport tells
 
@@ -96,20 +97,21 @@ class RawConnection(RawWire):
             self._take_head(data)
         elif state is _BODY:
             self._take_body(data)
-        elif state is _ANSWERING:
+        elif state is _ANSWERING or state is _AHEAD:
             self._queue(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed: who waited for an answer has left."""
-        self._state = _OVER
+        state, self._state = self._state, _OVER
         self.is_gone = True
         self.deadline = inf
         self._lane.leave(self)
         self._lane.lines.remove(self)
-        if self._rest is not None:
-            self._go_on()
-        elif self._task is not None:
-            self._task.cancel()
+        if self._errand is not None:
+            self._errand.cancel()
+        elif state is _BODY:
+            self._lane.edge.left(is_here=False)
+            self._lane.edge.leave(self)
 
     # -- reading
 
@@ -141,22 +143,25 @@ class RawConnection(RawWire):
             self._begin(found, bytes(reader.raw[reader.end :]), reader)
 
     def _begin(self, head: Head, data: bytes, reader: HeadReader | None) -> None:
-        """The head is here, and ``data`` came after it. The task begins in the loop's next turn."""
+        """The head is here, and ``data`` came after it."""
         lane = self._lane
         self._head = head
         self._is_client_last = head.is_last
-        self._problem = None
-        self._state = _BODY
-        if self._rest is None or not self._go_on():
-            # As the loop makes it, but with a name that is not made anew for each.
-            self._task = asyncio.Task(self._serve(), loop=lane.loop, name="request")
-        if head.length > lane.max_body_bytes:
-            self._spoil(too_large(lane.max_body_bytes))
-        elif len(data) >= head.length and not head.is_chunked:
+        is_whole = head.length <= len(data) and head.length <= lane.max_body_bytes and not head.is_chunked
+        self._state = _ANSWERING if is_whole else _BODY
+        refusal = lane.edge.admit(self)
+        if refusal is not None:
+            self._refuse(refusal)
+        elif is_whole:
             is_all = len(data) == head.length
             self._content = data if is_all else data[: head.length]
             self._complete(b"" if is_all else data[head.length :])
+        elif head.length > lane.max_body_bytes:
+            self._spoil(too_large(lane.max_body_bytes))
         else:
+            if head.expects_continue:
+                self.send(CONTINUE)
+            self._set_deadline(lane.idle_s)
             self._begun_at = lane.loop.time()
             self._body = reader.chunked_body() if reader is not None and head.is_chunked else SizedBody(head.length)
             self._take_body(data)
@@ -182,17 +187,16 @@ class RawConnection(RawWire):
     def _complete(self, rest: bytes) -> None:
         self._state = _ANSWERING
         self.deadline = inf
-        self._wake()
         if rest:
             self._queue(rest)
+        self._answer()
 
     def _spoil(self, problem: Problem) -> None:
-        """The request will not be had whole: what more comes of it is dropped, and its task says why."""
-        self._state = _CLOSING
-        self.deadline = inf
+        """The request will not be had whole: what more comes of it is dropped."""
         self._body = None
-        self._problem = problem
-        self._wake()
+        self._lane.edge.refused(problem.status)
+        self._lane.edge.leave(self)
+        self._refuse(problem)
 
     def _queue(self, data: bytes) -> None:
         self._queued += data
@@ -201,49 +205,58 @@ class RawConnection(RawWire):
 
     # -- answering
 
-    async def _serve(self) -> None:
-        """Answer one request after the other. The same as the other lane does, in the same order."""
-        edge, task = self._lane.edge, self._task
-        assert task is not None
-        while self._state is not _OVER:
-            head = self._head
-            refusal = edge.admit(task)
-            if refusal is not None:
-                self._task = None
-                self._refuse(refusal)
-                return
-            sink = RawSink(self, head.is_http_10)
-            try:
-                problem = await self._whole_body(head) if self._state is not _ANSWERING else None
-                if problem is not None:
-                    edge.refused(problem.status)
-                    self._refuse(problem)
-                    return
-                # Handed on at once: at rest nothing of the request may be kept.
-                await edge.serve(self._request(head), sink, task)
-            except asyncio.CancelledError:
-                # Not raised: the task would keep it and all that it passed, which knows the task: a ring, body and all.
-                self._fail(problems.shutting_down(), sink) if edge.is_cut else self._cut()
-                return
-            except Exception as error:
-                log.error("%s %s failed", head.method, head.path, exc_info=error)
-                self._fail(problems.internal_error(), sink)
-                return
-            finally:
-                self._task = None
-                edge.leave(task)
-            self._answered(sink)
-            # What was sent ahead is begun already, by a task of its own: it waits for its turn among the others.
-            if self._state is not _HEAD or task.cancelling():
-                return
-            self._task, self._rest = task, asyncio.Future(loop=self._lane.loop)
-            try:
-                await self._rest
-            except asyncio.CancelledError:
-                if self._task is task and self._state is not _HEAD:
-                    # The next request has just come: its client shall not wait for ever.
-                    self._cut()
-                raise
+    def _answer(self) -> None:
+        """A request is here. The same as the other lane does, in the same order."""
+        edge, head = self._lane.edge, self._head
+        sink = self._sink = RawSink(self, head.is_http_10)
+        try:
+            # Handed on at once: between two requests nothing of the last may be kept.
+            errand = self._errand = edge.errand(self._request(head), sink, self)
+        except Exception as error:
+            edge.leave(self)
+            self._broke(error)
+            return
+        if errand is None:
+            self.over()
+        else:
+            errand.start()
+
+    def over(self) -> None:
+        """The errand is done: the answer has been given, if anybody was there to have it."""
+        self._errand = None
+        self._lane.edge.leave(self)
+        self._answered(self._sink)
+
+    def late(self) -> None:
+        """The errand needs a task, which begins in the loop's next turn."""
+        # As the loop makes it, but with a name that is not made anew for each.
+        asyncio.Task(self._carry(), loop=self._lane.loop, name="request")
+
+    async def _carry(self) -> None:
+        errand = self._errand
+        assert errand is not None
+        try:
+            await errand.carry_on()
+        except asyncio.CancelledError:
+            # Not raised: the task would keep it and all that it passed, which knows the task: a ring, body and all.
+            self._fail(problems.shutting_down()) if self._lane.edge.is_cut else self._cut()
+            return
+        except Exception as error:
+            self._broke(error)
+            return
+        finally:
+            self._errand = None
+            self._lane.edge.leave(self)
+        self._answered(self._sink)
+
+    def cancel(self) -> None:
+        """The daemon's time is up."""
+        if self._errand is not None:
+            self._errand.cancel()
+        elif self._state is _BODY:
+            self._lane.edge.left(is_here=True)
+            self._lane.edge.leave(self)
+            self._refuse(problems.shutting_down())
 
     def _request(self, head: Head) -> NotedRequest:
         content, self._content = self._content, b""
@@ -252,27 +265,6 @@ class RawConnection(RawWire):
             notes = head.notes = noted(head.headers)
         return NotedRequest(head.method, head.path, head.headers, content, self._peer, notes)
 
-    def _go_on(self) -> bool:
-        """End the rest: for the next request, or as the connection is over. False: somebody has ended the task itself."""
-        rest, self._rest = self._rest, None
-        if rest is None or rest.done():
-            return False
-        rest.set_result(None)
-        return True
-
-    async def _whole_body(self, head: Head) -> Problem | None:
-        """Wait for the body; returns why it is refused, if it is."""
-        if self._problem is None:
-            if head.expects_continue:
-                self.send(CONTINUE)
-            self._set_deadline(self._lane.idle_s)
-            try:
-                await self._wait()
-            except asyncio.CancelledError:
-                self._lane.edge.left(is_here=not self.is_gone)
-                raise
-        return self._problem
-
     def _answered(self, sink: RawSink) -> None:
         if self.is_gone:
             return
@@ -280,17 +272,29 @@ class RawConnection(RawWire):
             self.break_off()
         elif sink.is_last:
             self._close(is_all_read=not self._queued)
-        else:
+        elif not self._queued:
             self._state = _HEAD
             self._set_deadline(self._lane.keepalive_s)
-            if self._queued:
-                data = bytes(self._queued)
-                self._queued.clear()
-                self._resume()
-                self._take_head(data)
+        else:
+            # What was sent ahead waits for its turn among the others.
+            self._state = _AHEAD
+            self._lane.loop.call_soon(self._take_queued)
 
-    def _fail(self, problem: Problem, sink: RawSink) -> None:
-        self.break_off() if sink.has_started else self._refuse(problem)
+    def _take_queued(self) -> None:
+        if self._state is _AHEAD:
+            self._state = _HEAD
+            self._set_deadline(self._lane.keepalive_s)
+            data = bytes(self._queued)
+            self._queued.clear()
+            self._resume()
+            self._take_head(data)
+
+    def _broke(self, error: Exception) -> None:
+        log.error("%s %s failed", self._head.method, self._head.path, exc_info=error)
+        self._fail(problems.internal_error())
+
+    def _fail(self, problem: Problem) -> None:
+        self.break_off() if self._sink.has_started else self._refuse(problem)
 
     def _refuse(self, problem: Problem) -> None:
         """Answer with an error of our own, and nothing after it."""
@@ -334,6 +338,7 @@ class RawConnection(RawWire):
     def expire(self) -> None:
         """The deadline has passed."""
         if self._state is _BODY:
+            self.deadline = inf
             self._spoil(too_slow(self._lane.idle_s))
         elif not self._has_taken():
             self.deadline = inf
@@ -350,7 +355,6 @@ class RawConnection(RawWire):
         lane, transport = self._lane, self._line
         handler = lane.successor()
         self._state = _OVER
-        self._go_on()
         self.deadline = inf
         transport.set_protocol(handler)
         # Known to the lines under its new name before it loses the old one.

@@ -116,6 +116,12 @@ class RawSink:
         """The connection ends with this answer, and the client was told."""
         self.is_whole = False
 
+    def give(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a small answer that is at hand; never waits."""
+        head = self._head(status, headers, len(body))
+        self._give(head if self._has_no_body else head + body)
+        self.is_whole = True
+
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
         """Send an answer that is at hand. A small body goes with its head."""
         head = self._head(status, headers, len(body))

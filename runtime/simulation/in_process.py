@@ -37,6 +37,9 @@ class SimulatedUpstream:
             self._simulations[url] = ProviderSimulation(self._behaviours[url], self._seed, now)
         return self._simulations[url]
 
+    def begin(self, request: UpstreamRequest) -> None:
+        """It is always to be waited for."""
+
     async def call(self, request: UpstreamRequest) -> "SimulatedAnswer":
         """As the port says. Raises ``CallFailed``; cancelling it frees the place at once."""
         if self._is_closed:

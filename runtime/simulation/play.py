@@ -41,6 +41,9 @@ class ProvidersByKey:
         self._upstream = upstream
         self._endpoints = {name: spec.endpoint.rstrip("/") for name, spec in specs.items()}
 
+    def begin(self, request: UpstreamRequest) -> None:
+        """It is always to be waited for."""
+
     async def call(self, request: UpstreamRequest) -> UpstreamAnswer:
         """As the port says."""
         name = next((value for key, value in request.headers if key.lower() == "authorization"), "").removeprefix(_BEARER)

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from messages.base import Message, acyclic
 from messages.envelope import Envelope, Fault, ReplyPort, TraceContext, Undelivered
@@ -66,11 +66,23 @@ def unanswered(question: Message, actor: str, fault: Fault) -> Message:
         return Undelivered(actor, fault)
 
 
+class Follower(Protocol):
+    """Who does not wait for the end of a question, but is told if it is none that ``on_answer`` has seen."""
+
+    __slots__ = ()
+
+    def unanswered(self) -> None:
+        """A question has ended without an answer; its ``outcome`` tells why."""
+
+
 @acyclic
 class Ask:
-    """A question from outside. ``on_answer`` sees the answer in the turn that gave it, before whoever waits does."""
+    """A question from outside. ``on_answer`` sees the answer in the turn that gave it, before whoever waits does.
 
-    __slots__ = ("_answer", "_counters", "_error", "_future", "_on_answer", "deadline", "is_open")
+    ``follower`` must be let go by its owner, or let this go: the collector does not see the ring they make.
+    """
+
+    __slots__ = ("_answer", "_counters", "_error", "_future", "_on_answer", "deadline", "follower", "is_open")
 
     def __init__(self, counters: Counters, deadline: float | None, on_answer: Callable[[Any], None] | None) -> None:
         self.deadline: float | None = deadline
@@ -80,6 +92,7 @@ class Ask:
         self._answer: Any = None
         self._error: Exception | None = None
         self._future: asyncio.Future[None] | None = None
+        self.follower: Follower | None = None
 
     def answer(self, actor: str, reply: Any) -> None:
         """Take the one answer and wake whoever waits; if nobody does any more it is late."""
@@ -129,8 +142,11 @@ class Ask:
         self.is_open = False
         self._answer = answer
         self._error = error
-        if self._future is not None and not self._future.done():
-            self._future.set_result(None)
+        if self._future is not None:
+            if not self._future.done():
+                self._future.set_result(None)
+        elif error is not None and self.follower is not None:
+            self.follower.unanswered()
 
 
 def _error(actor: str, fault: str) -> AskError:

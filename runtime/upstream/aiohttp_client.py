@@ -89,6 +89,9 @@ class AiohttpUpstream:
         self._used: WeakSet[object] = WeakSet()
         """Protocols of connections that have carried an answer before."""
 
+    def begin(self, request: UpstreamRequest) -> None:
+        """It is always to be waited for."""
+
     async def call(self, request: UpstreamRequest) -> UpstreamAnswer:
         """Send ``request`` and wait for status and headers. Raises ``CallFailed``."""
         try:

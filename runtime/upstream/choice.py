@@ -8,7 +8,7 @@
 from collections.abc import Coroutine
 from typing import Any
 
-from runtime.ports import UpstreamAnswer, UpstreamRequest
+from runtime.ports import Sent, UpstreamAnswer, UpstreamRequest
 from runtime.upstream.aiohttp_client import AiohttpUpstream
 from runtime.upstream.failures import Unsendable
 from runtime.upstream.proxies import Proxies
@@ -27,6 +27,10 @@ class ChoosingUpstream:
         self._proxies = Proxies()
         self._is_direct: dict[str, bool] = {}
         self._is_closed = False
+
+    def begin(self, request: UpstreamRequest) -> Sent | None:
+        """Send ``request`` at once where the raw client can."""
+        return self._raw.begin(request) if self._is_raw(request) else None
 
     def call(self, request: UpstreamRequest) -> Coroutine[Any, Any, UpstreamAnswer]:
         """Send ``request`` and wait for status and headers. Raises ``CallFailed``."""

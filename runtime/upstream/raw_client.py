@@ -17,11 +17,12 @@ from contextlib import suppress
 from functools import partial
 
 from runtime.dialects.told import Told, told_raw
-from runtime.ports import CallFailed, Headers, UpstreamAnswer, UpstreamRequest
+from runtime.ports import CallFailed, Headers, Listener, UpstreamAnswer, UpstreamRequest
 from runtime.timely import within
-from runtime.upstream.failures import BrokenAnswer, Closed, TooLarge, failure_of
-from runtime.upstream.raw_connection import RawConnection, State
+from runtime.upstream.failures import BrokenAnswer, Closed, TooLarge, Unsendable, failure_of
+from runtime.upstream.raw_connection import RawConnection
 from runtime.upstream.raw_dial import Dialer
+from runtime.upstream.raw_exchange import State
 from runtime.upstream.raw_headers import decoded
 from runtime.upstream.raw_pool import Pool
 from runtime.upstream.raw_request import HeadWriter, Origin, parse_url, whole_head
@@ -67,32 +68,35 @@ class RawUpstream:
         self._heads = HeadWriter()
         self._is_closed = False
 
+    @property
+    def is_closed(self) -> bool:
+        """No more calls are made."""
+        return self._is_closed
+
+    def begin(self, request: UpstreamRequest) -> "_Exchange | None":
+        """Send ``request`` on a connection that rests. None: there is none, or it cannot be sent; ``call`` tells why."""
+        target = self._targets.get(request.url)
+        if target is None or self._is_closed:
+            return None
+        try:
+            start = self._start(request, target)
+        except Unsendable:
+            return None
+        connection = target.pool.take()
+        return None if connection is None else _Exchange(self, request, target, connection, start)
+
     async def call(self, request: UpstreamRequest) -> UpstreamAnswer:
         """Send ``request`` and wait for status and headers. Raises ``CallFailed``."""
-        connection: RawConnection | None = None
         try:
             if self._is_closed:
                 raise Closed
             target = self._targets.get(request.url) or self._target(request.url)
-            head = whole_head(self._start(request, target), request.method, len(request.body))
-            connection = target.pool.take() or await self._connect(target, request.connect_s)
-            while True:
-                sent_at = connection.now()
-                connection.send(head, request.body, has_no_body=request.method == "HEAD")
-                if connection.state is _HEAD:
-                    await connection.wait_until(sent_at + request.headers_s)
-                if connection.status:
-                    return _Answer(connection, target.pool, request.idle_s)
-                if not self._is_stale(connection, sent_at):
-                    raise connection.error or BrokenAnswer("the connection was cut")
-                # Once more: a new connection is never stale.
-                connection = await self._connect(target, request.connect_s)
-        except BaseException as error:
-            if connection is not None:
-                connection.cut(Closed())
-            if isinstance(error, Exception):
-                raise CallFailed(failure_of(error)) from error
-            raise
+            start = self._start(request, target)
+            connection = target.pool.take() or await self.connected(target, request.connect_s)
+            exchange = _Exchange(self, request, target, connection, start)
+        except Exception as error:
+            raise CallFailed(failure_of(error)) from error
+        return await exchange.answer()
 
     async def close(self) -> None:
         """Close all connections, and wait until they are. Calls under way fail, and so do those made later."""
@@ -109,13 +113,8 @@ class RawUpstream:
         for pool in self._pools.values():
             await pool.emptied()
 
-    def _is_stale(self, connection: RawConnection, sent_at: float) -> bool:
-        """Whether a connection that failed had ended before the request, as far as one can tell: see above."""
-        if not isinstance(connection.error, BrokenAnswer) or connection.is_answered or not connection.has_served:
-            return False
-        return connection.now() - sent_at <= STALE_WITHIN_S and not self._is_closed
-
-    async def _connect(self, target: _Target, connect_s: float) -> RawConnection:
+    async def connected(self, target: _Target, connect_s: float) -> RawConnection:
+        """A fresh connection."""
         try:
             connection = await self._dial().dial(target.origin, target.pool.made, connect_s)
         except Exception:
@@ -158,19 +157,91 @@ class RawUpstream:
         return target
 
 
-class _Answer:
-    """An answer under way; iterating over it gives its chunks."""
+class _Exchange:
+    """A call on its way, and its answer once the head is here; iterating over it gives its chunks."""
 
-    __slots__ = ("_connection", "_error", "_idle_s", "_pool", "_raw_headers", "_told", "status")
+    __slots__ = (
+        "_connection", "_error", "_head", "_raw_headers", "_request", "_sent_at", "_target", "_told", "_upstream", "status",
+    )  # fmt: skip
 
-    def __init__(self, connection: RawConnection, pool: Pool, idle_s: float) -> None:
+    def __init__(
+        self, upstream: RawUpstream, request: UpstreamRequest, target: _Target, connection: RawConnection, start: bytes
+    ) -> None:
+        """Sends it, with a head that begins with ``start``."""
+        self._upstream = upstream
+        self._request = request
+        self._target = target
+        self._connection: RawConnection | None = connection
+        self._head = whole_head(start, request.method, len(request.body))
+        self._sent_at = 0.0
+        self.status = 0
+        self._raw_headers: list[bytes] = []
+        self._told: Told | None = None
+        self._error: Exception | None = None
+        self._send(connection)
+
+    def _send(self, connection: RawConnection) -> None:
+        self._sent_at = connection.now()
+        try:
+            connection.send(self._head, self._request.body, has_no_body=self._request.method == "HEAD")
+        except BaseException:
+            connection.cut(Closed())
+            raise
+
+    def listen(self, listener: Listener, *, to_head: bool) -> None:
+        """As the port says."""
+        connection, request = self._connection, self._request
+        assert connection is not None
+        connection.listen(listener, self._sent_at + request.headers_s, -1.0 if to_head else request.idle_s)
+
+    def answer_at_hand(self) -> "_Exchange | None":
+        """As the port says."""
+        connection = self._connection
+        if connection is None or not connection.status:
+            return None
+        self._begin(connection)
+        return self
+
+    async def answer(self) -> "_Exchange":
+        """As the port says. A stale connection's request is sent once more."""
+        connection = self._connection
+        assert connection is not None
+        try:
+            while True:
+                connection.unlisten()
+                if connection.state is _HEAD:
+                    await connection.wait_until(self._sent_at + self._request.headers_s)
+                if connection.status:
+                    self._begin(connection)
+                    return self
+                if not self._is_stale(connection):
+                    raise connection.error or BrokenAnswer("the connection was cut")
+                # Once more: a new connection is never stale.
+                connection = self._connection = await self._upstream.connected(self._target, self._request.connect_s)
+                self._send(connection)
+        except BaseException as error:
+            connection.cut(Closed())
+            if isinstance(error, Exception):
+                raise CallFailed(failure_of(error)) from error
+            raise
+
+    def drop(self) -> None:
+        """As the port says."""
+        connection = self._connection
+        if connection is not None:
+            self._connection = None
+            connection.unlisten()
+            connection.cut(Closed())
+
+    def _begin(self, connection: RawConnection) -> None:
         self.status = connection.status
         self._raw_headers = connection.raw_headers
-        self._told: Told | None = None
-        self._connection: RawConnection | None = connection
-        self._pool = pool
-        self._idle_s = idle_s
-        self._error: Exception | None = None
+
+    def _is_stale(self, connection: RawConnection) -> bool:
+        """Whether a connection that failed had ended before the request, as far as one can tell: see above."""
+        if not isinstance(connection.error, BrokenAnswer) or connection.is_answered or not connection.has_served:
+            return False
+        return connection.now() - self._sent_at <= STALE_WITHIN_S and not self._upstream.is_closed
 
     @property
     def headers(self) -> Headers:
@@ -196,7 +267,7 @@ class _Answer:
         if connection is not None:
             chunk = connection.take()
             if not chunk and connection.state is _BODY:
-                await connection.wait(self._idle_s)
+                await connection.wait(self._request.idle_s)
                 chunk = connection.take()
             if chunk:
                 return chunk
@@ -237,7 +308,7 @@ class _Answer:
         """What comes until the end, the break, or the limit is passed."""
         pieces, length = [data], len(data)
         while connection.state is _BODY and length <= limit:
-            await connection.wait(self._idle_s)
+            await connection.wait(self._request.idle_s)
             piece = connection.take()
             length += len(piece)
             pieces.append(piece)
@@ -252,7 +323,7 @@ class _Answer:
     def _end(self, connection: RawConnection) -> None:
         self._connection = None
         if connection.state is _WHOLE:
-            self._pool.give_back(connection)
+            self._target.pool.give_back(connection)
             return
         connection.cut(BrokenAnswer("the answer was closed before its end"))
         self._error = connection.error

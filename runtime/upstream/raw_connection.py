@@ -10,14 +10,15 @@ There is one timer for each connection, not for each call: calls move ``_until``
 
 import asyncio
 import ssl
-from enum import Enum
 from math import inf
-from typing import Protocol, cast
+from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from runtime.ports import Listener
 from runtime.timely import STALL_S, STALL_UNSEEN_S
 from runtime.upstream.failures import BrokenAnswer, FirstByteTimeout, IdleTimeout
+from runtime.upstream.raw_exchange import Keeper, State
 from runtime.upstream.raw_headers import decoded, has_unknown_coding, is_close_delimited, size_bytes, values_of
 
 HEAD_BYTES_MAX = 64 * 1024
@@ -32,68 +33,19 @@ CLOCK_GRAIN_S = 0.001
 """uvloop counts in milliseconds; a timer may ring that much too early."""
 
 
-class State(Enum):
-    """How far the exchange is."""
-
-    RESTING = "resting"
-    """No request is under way."""
-    HEAD = "head"
-    """A request was sent; status and headers have not come."""
-    BODY = "body"
-    """Status and headers are here, the end is not."""
-    WHOLE = "whole"
-    """The answer is here to its end."""
-    BROKEN = "broken"
-    """It will never be whole; ``error`` tells why."""
-
-
 FUTURE = asyncio.Future
 # An enum's member is looked up in two steps, a global in one.
 _RESTING, _HEAD, _BODY, _WHOLE, _BROKEN = State.RESTING, State.HEAD, State.BODY, State.WHOLE, State.BROKEN
-
-
-class Keeper(Protocol):
-    """Who keeps the connections."""
-
-    def enter(self, connection: "RawConnection") -> None:
-        """It is connected."""
-
-    def take_out(self, connection: "RawConnection") -> None:
-        """It ended, or was spoilt, while RESTING."""
-
-    def forget(self, connection: "RawConnection") -> None:
-        """Its socket is closed."""
 
 
 class RawConnection(asyncio.Protocol):
     """See the law above."""
 
     __slots__ = (
-        "_alarm",
-        "_alarm_at",
-        "_buffered_bytes",
-        "_can_keep",
-        "_has_no_body",
-        "_is_paused",
-        "_is_write_paused",
-        "_keeper",
-        "_loop",
-        "_overhead_bytes",
-        "_parser",
-        "_pieces",
-        "_transport",
-        "_unsent",
-        "_until",
-        "_waiter",
-        "error",
-        "has_served",
-        "is_answered",
-        "is_lost",
-        "raw_headers",
-        "rested_at",
-        "state",
-        "status",
-    )
+        "_alarm", "_alarm_at", "_buffered_bytes", "_can_keep", "_has_no_body", "_idle_s", "_is_paused", "_is_write_paused",
+        "_keeper", "_listener", "_loop", "_overhead_bytes", "_parser", "_pieces", "_transport", "_unsent", "_until",
+        "_waiter", "error", "has_served", "is_answered", "is_lost", "raw_headers", "rested_at", "state", "status",
+    )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, keeper: Keeper) -> None:
         self._loop = loop
@@ -101,6 +53,9 @@ class RawConnection(asyncio.Protocol):
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._listener: Listener | None = None
+        self._idle_s = 0.0
+        """For how long whoever listens to the end lets the body pause; less than nothing: it listens for the head."""
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = inf
         self._until = inf
@@ -169,6 +124,22 @@ class RawConnection(asyncio.Protocol):
         if until < self._alarm_at:
             self._set_alarm(until)
         return waiter
+
+    def listen(self, listener: Listener, until: float, idle_s: float) -> None:
+        """Tell ``listener``, once, when it is all over; if ``idle_s`` is less than nothing when the head is here."""
+        self._listener = listener
+        self._idle_s = idle_s
+        if self.state is not _HEAD:
+            # It ended before it began; who has just sent is not yet ready to hear of it.
+            self._loop.call_soon(self._tell)
+            return
+        self._until = until
+        if until < self._alarm_at:
+            self._set_alarm(until)
+
+    def unlisten(self) -> None:
+        """Whoever listened waits, or is gone."""
+        self._listener = None
 
     def take(self) -> bytes:
         """What has come of the body and was not yet taken."""
@@ -258,6 +229,8 @@ class RawConnection(asyncio.Protocol):
         if self._buffered_bytes > BUFFERED_BYTES_HIGH and not self._is_paused and not self.is_lost:
             self._is_paused = True
             cast(asyncio.Transport, self._transport).pause_reading()
+        if self._listener is not None:
+            self._heard()
 
     def eof_received(self) -> None:
         """The other side has ended. Cut, for a plain close would wait until what we still send is taken."""
@@ -331,6 +304,22 @@ class RawConnection(asyncio.Protocol):
 
     # -- inside
 
+    def _heard(self) -> None:
+        """Bytes came for somebody who listens: tell it, or give the rest its time."""
+        state = self.state
+        if state is _BODY and self._idle_s >= 0.0 and not self._is_paused:
+            self._until = self._loop.time() + self._idle_s
+            if self._until < self._alarm_at:
+                self._set_alarm(self._until)
+        elif state is not _HEAD:
+            self._tell()
+
+    def _tell(self) -> None:
+        listener, self._listener = self._listener, None
+        self._until = inf
+        if listener is not None:
+            listener.answered()
+
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
         # What was waited for is here, though who waited may have its turn only after the timer.
@@ -360,6 +349,8 @@ class RawConnection(asyncio.Protocol):
             self.state = _BROKEN
             self.error = error
         self._wake()
+        if self._listener is not None:
+            self._tell()
 
     def _cut_short(self) -> BrokenAnswer:
         return BrokenAnswer("the answer ended short" if self.state is _BODY else "the connection was cut")

@@ -10,11 +10,12 @@ from runtime.config.settings import ServerSettings, TlsFiles
 from runtime.courier.problems import Problem
 from runtime.http.admin import Admin
 from runtime.http.edge import Edge, Task
+from runtime.http.errand import Host
 from runtime.http.lines import Lines
 from runtime.http.raw_edge import RawConnection
 from runtime.http.raw_lane import RawLane
 from runtime.http.server import HttpServer
-from runtime.ports import EdgeRequest, EdgeSink
+from runtime.ports import EdgeRequest, EdgeSink, ReadySink
 
 WITHIN_S = 10.0
 MAX_BODY = 400_000
@@ -40,11 +41,46 @@ async def pours(request: EdgeRequest, sink: EdgeSink) -> None:
     await sink.end()
 
 
-class Desk:
-    """An edge, as the listener uses it."""
+class _Late:
+    """A request that needs a task from its beginning."""
 
-    def __init__(self, behave: Behaviour = echo) -> None:
+    def __init__(self, desk: "Desk", request: EdgeRequest, sink: EdgeSink, host: Host) -> None:
+        self.desk, self.request, self.sink, self.host = desk, request, sink, host
+        self.task: Task | None = None
+
+    def start(self) -> None:
+        self.host.late()
+
+    async def carry_on(self) -> None:
+        self.task = asyncio.current_task()
+        assert self.task is not None
+        await self.desk.serve(self.request, self.sink, self.task)
+
+    def cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+        else:
+            asyncio.get_running_loop().call_soon(self.cancel)
+
+
+class _AtOnce:
+    """A request that is answered with its own body as soon as it is begun, without a task."""
+
+    def __init__(self, desk: "Desk", request: EdgeRequest, sink: EdgeSink, host: Host) -> None:
+        self.desk, self.request, self.sink, self.host = desk, request, sink, host
+
+    def start(self) -> None:
+        self.desk.requests.append(self.request)
+        cast(ReadySink, self.sink).give(200, [], self.request.body)
+        self.host.over()
+
+
+class Desk:
+    """An edge, as the listener uses it. ``at_once``: it answers without a task."""
+
+    def __init__(self, behave: Behaviour = echo, *, at_once: bool = False) -> None:
         self.behave = behave
+        self.at_once = at_once
         self.is_cut = False
         self.is_draining = False
         self.refusal: Problem | None = None
@@ -53,12 +89,12 @@ class Desk:
         self.ends: list[str] = []
         self.count = 0
 
-    def admit(self, task: Task) -> Problem | None:
+    def admit(self, carrier: object) -> Problem | None:
         if self.refusal is None:
             self.count += 1
         return self.refusal
 
-    def leave(self, task: Task) -> None:
+    def leave(self, carrier: object) -> None:
         self.count -= 1
 
     def refused(self, status: int) -> None:
@@ -79,6 +115,9 @@ class Desk:
             self.ends.append(type(error).__name__)
             if isinstance(error, asyncio.CancelledError):
                 raise
+
+    def errand(self, request: EdgeRequest, sink: EdgeSink, host: Host) -> "_Late | _AtOnce":
+        return (_AtOnce if self.at_once else _Late)(self, request, sink, host)
 
     @property
     def bodies(self) -> list[bytes]:

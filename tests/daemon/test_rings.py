@@ -50,7 +50,7 @@ async def test_a_client_whose_request_ends_before_its_answer_leaves_no_ring(is_c
     await stage.feed(post(b"kept for nobody"))
     (task,) = [one for one in asyncio.all_tasks() if one is not asyncio.current_task()]
     desk.is_cut = is_cut
-    task.cancel() if is_cut else stage.end()
+    stage.connection.cancel() if is_cut else stage.end()
     await stage.turn()
     assert (task.done(), desk.count, desk.ends) == (True, 0, ["CancelledError"])
     assert stage.wire.sent.startswith(b"HTTP/1.1 503 ") == is_cut
@@ -64,6 +64,7 @@ class NeverAnswered:
     """A first call, as a race knows it."""
 
     is_drained = False
+    sent = None
 
     async def call(self, *_: object) -> None:
         await asyncio.Event().wait()

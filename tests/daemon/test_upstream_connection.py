@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runtime.upstream.failures import BrokenAnswer
-from runtime.upstream.raw_connection import BUFFERED_BYTES_HIGH, HEAD_BYTES_MAX, RawConnection, State
+from runtime.upstream.raw_connection import BUFFERED_BYTES_HIGH, HEAD_BYTES_MAX, RawConnection
+from runtime.upstream.raw_exchange import State
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"

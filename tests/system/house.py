@@ -201,6 +201,9 @@ class Wire:
         self.sent: list[tuple[float, str, str]] = []
         """(time, method, URL)"""
 
+    def begin(self, request: UpstreamRequest) -> None:
+        return None
+
     async def call(self, request: UpstreamRequest) -> UpstreamAnswer:
         self.sent.append((asyncio.get_running_loop().time(), request.method, request.url))
         return await self._upstream.call(request)
