@@ -1,7 +1,7 @@
 """A request as long as all goes well: no task waits for it, and whoever knows of its next step takes it.
 
-Most requests need one plan, one permit and one answer. Each is told to the ``Express`` in the turn it comes, and it does what is
-next at once: to wake a task, through all the calls that wait on the way there, costs as much as what is done then.
+Most requests need one plan, one permit and one answer. Each is told to the ``Express`` in its turn, and it does what is next at
+once: to wake a task, through all the calls that wait on the way there, costs as much as what is done then.
 
 Owns: how far the request is, until it is over or there is a task for it.
 Always: whatever is not the best case is left to ``carry``, in a task, and begins where this has come to: nothing is done twice.
@@ -76,7 +76,7 @@ class Express(Courier, Decided, Listener):
         except Exception as error:
             self._break(error)
             return
-        if self._way is _ASKED or self._way is _LATE:
+        if self._routed is None:
             self._asked = asked
         if self._way is _ASKED:
             if not asked.is_open:
