@@ -13,6 +13,7 @@ COMPILED = (
     "runtime/dialects/*.py",
     "runtime/ports.py",
     "runtime/http/edge.py",
+    "runtime/http/errand.py",
     "runtime/http/hints.py",
     "runtime/http/notes.py",
     "runtime/http/patience.py",

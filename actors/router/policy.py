@@ -343,7 +343,9 @@ class Policy:
         if strategy.index is None:
             return course.entries, why
         key = (strategy.name, course.route.model)
-        is_whole = course.entries is course.route.entries
+        route = course.route
+        # Not what a name pins, nor what an older configuration has: its queries may still be under way.
+        is_whole = course.entries is route.entries and self._table.listed.get(route.model) is route
         order = self._orders.get(key) if is_whole else None
         if order is None:
             if strategy.is_foreign:

@@ -19,7 +19,7 @@ from functools import partial
 from runtime.dialects.told import Told, told_raw
 from runtime.ports import CallFailed, Headers, Listener, UpstreamAnswer, UpstreamRequest
 from runtime.timely import within
-from runtime.upstream.failures import BrokenAnswer, Closed, TooLarge, Unsendable, failure_of
+from runtime.upstream.failures import BrokenAnswer, Closed, TooLarge, failure_of
 from runtime.upstream.raw_connection import RawConnection
 from runtime.upstream.raw_dial import Dialer
 from runtime.upstream.raw_exchange import State
@@ -74,29 +74,32 @@ class RawUpstream:
         return self._is_closed
 
     def begin(self, request: UpstreamRequest) -> "_Exchange | None":
-        """Send ``request`` on a connection that rests. None: there is none, or it cannot be sent; ``call`` tells why."""
-        target = self._targets.get(request.url)
-        if target is None or self._is_closed:
-            return None
+        """Send ``request``, on a connection that rests or is made for it. None: it cannot be, and ``call`` tells why."""
         try:
-            start = self._start(request, target)
-        except Unsendable:
+            return self._begin(request)
+        except Exception:
             return None
-        connection = target.pool.take()
-        return None if connection is None else _Exchange(self, request, target, connection, start)
 
     async def call(self, request: UpstreamRequest) -> UpstreamAnswer:
         """Send ``request`` and wait for status and headers. Raises ``CallFailed``."""
         try:
-            if self._is_closed:
-                raise Closed
-            target = self._targets.get(request.url) or self._target(request.url)
-            start = self._start(request, target)
-            connection = target.pool.take() or await self.connected(target, request.connect_s)
-            exchange = _Exchange(self, request, target, connection, start)
+            exchange = self._begin(request)
         except Exception as error:
             raise CallFailed(failure_of(error)) from error
         return await exchange.answer()
+
+    def _begin(self, request: UpstreamRequest) -> "_Exchange":
+        if self._is_closed:
+            raise Closed
+        target = self._targets.get(request.url) or self._target(request.url)
+        head = whole_head(self._start(request, target), request.method, len(request.body))
+        exchange = _Exchange(self, request, target, head)
+        connection = target.pool.take()
+        if connection is None:
+            exchange.connect()
+        else:
+            exchange.send(connection)
+        return exchange
 
     async def close(self) -> None:
         """Close all connections, and wait until they are. Calls under way fail, and so do those made later."""
@@ -161,26 +164,49 @@ class _Exchange:
     """A call on its way, and its answer once the head is here; iterating over it gives its chunks."""
 
     __slots__ = (
-        "_connection", "_error", "_head", "_raw_headers", "_request", "_sent_at", "_target", "_told", "_upstream", "status",
+        "_connection", "_dial", "_error", "_head", "_listener", "_raw_headers", "_request", "_sent_at", "_target", "_to_head",
+        "_told", "_upstream", "status",
     )  # fmt: skip
 
-    def __init__(
-        self, upstream: RawUpstream, request: UpstreamRequest, target: _Target, connection: RawConnection, start: bytes
-    ) -> None:
-        """Sends it, with a head that begins with ``start``."""
+    def __init__(self, upstream: RawUpstream, request: UpstreamRequest, target: _Target, head: bytes) -> None:
         self._upstream = upstream
         self._request = request
         self._target = target
-        self._connection: RawConnection | None = connection
-        self._head = whole_head(start, request.method, len(request.body))
+        self._connection: RawConnection | None = None
+        self._dial: asyncio.Task[RawConnection] | None = None
+        """A connection that is being made."""
+        self._listener: Listener | None = None
+        self._to_head = False
+        self._head = head
         self._sent_at = 0.0
         self.status = 0
         self._raw_headers: list[bytes] = []
         self._told: Told | None = None
         self._error: Exception | None = None
-        self._send(connection)
 
-    def _send(self, connection: RawConnection) -> None:
+    def connect(self) -> None:
+        """Make a connection, then send."""
+        dial = self._dial = asyncio.ensure_future(self._upstream.connected(self._target, self._request.connect_s))
+        dial.add_done_callback(self._connected)
+
+    def _connected(self, dial: asyncio.Task[RawConnection]) -> None:
+        if dial is not self._dial:
+            if not dial.cancelled() and dial.exception() is None:
+                dial.result().cut(Closed())
+            return
+        listener, self._listener = self._listener, None
+        if not dial.cancelled() and dial.exception() is None:
+            self._dial = None
+            with suppress(Exception):  # Its connection is broken then, which ``answer`` tells.
+                self.send(dial.result())
+            if listener is not None:
+                self.listen(listener, to_head=self._to_head)
+        elif listener is not None:
+            listener.answered()
+
+    def send(self, connection: RawConnection) -> None:
+        """Send the request."""
+        self._connection = connection
         self._sent_at = connection.now()
         try:
             connection.send(self._head, self._request.body, has_no_body=self._request.method == "HEAD")
@@ -191,49 +217,55 @@ class _Exchange:
     def listen(self, listener: Listener, *, to_head: bool) -> None:
         """As the port says."""
         connection, request = self._connection, self._request
-        assert connection is not None
-        connection.listen(listener, self._sent_at + request.headers_s, -1.0 if to_head else request.idle_s)
+        if connection is None:
+            self._listener, self._to_head = listener, to_head
+        else:
+            connection.listen(listener, self._sent_at + request.headers_s, -1.0 if to_head else request.idle_s)
 
     def answer_at_hand(self) -> "_Exchange | None":
         """As the port says."""
         connection = self._connection
         if connection is None or not connection.status:
             return None
-        self._begin(connection)
+        self._has_begun(connection)
         return self
 
     async def answer(self) -> "_Exchange":
         """As the port says. A stale connection's request is sent once more."""
-        connection = self._connection
-        assert connection is not None
+        self._listener = None
         try:
+            if self._dial is not None:
+                await self._dial
             while True:
+                connection = self._connection
+                assert connection is not None
                 connection.unlisten()
                 if connection.state is _HEAD:
                     await connection.wait_until(self._sent_at + self._request.headers_s)
                 if connection.status:
-                    self._begin(connection)
+                    self._has_begun(connection)
                     return self
                 if not self._is_stale(connection):
                     raise connection.error or BrokenAnswer("the connection was cut")
                 # Once more: a new connection is never stale.
-                connection = self._connection = await self._upstream.connected(self._target, self._request.connect_s)
-                self._send(connection)
+                self.send(await self._upstream.connected(self._target, self._request.connect_s))
         except BaseException as error:
-            connection.cut(Closed())
+            self.drop()
             if isinstance(error, Exception):
                 raise CallFailed(failure_of(error)) from error
             raise
 
     def drop(self) -> None:
         """As the port says."""
-        connection = self._connection
+        dial, self._dial = self._dial, None
+        connection, self._connection = self._connection, None
+        if dial is not None:
+            dial.cancel()
         if connection is not None:
-            self._connection = None
             connection.unlisten()
             connection.cut(Closed())
 
-    def _begin(self, connection: RawConnection) -> None:
+    def _has_begun(self, connection: RawConnection) -> None:
         self.status = connection.status
         self._raw_headers = connection.raw_headers
 

@@ -1,5 +1,7 @@
 """What policy keeps between requests: courses of names of the configuration, and nothing for names that anybody may make up."""
 
+from typing import cast
+
 from actors.router.policy import Course, Policy
 from actors.router.strategies import STRATEGIES
 from actors.router.table import RoutingTable
@@ -60,3 +62,19 @@ def test_D4_a_strategy_that_is_gone_is_told_wherever_it_was_named() -> None:
         (policy(tenants=(TenantSpec("acme", strategy=gone),)), "acme"),
     ):
         assert course(found, "m", tenant) is RouteError.STRATEGY_NOT_FOUND
+
+
+def test_C1_the_order_kept_of_a_model_is_neither_that_of_a_pin_nor_that_of_an_older_configuration() -> None:
+    def made(*names: str) -> Policy:
+        config = snapshot(*(provider(name, "m") for name in names), strategy="cost")
+        return Policy(config, RoutingTable.build(config), STRATEGIES)
+
+    def order(of: Policy, asked: Course | RouteError) -> list[str]:
+        assert isinstance(asked, Course)
+        return [entry.id for entry in of.order(asked)[0]]
+
+    before, now = made("gone", "a", "b"), made("a", "b")
+    still_under_way = course(before, "m")
+    for asked, names in ((still_under_way, ["gone", "a", "b"]), (course(now, "b:m"), ["b"]), (course(now, "m"), ["a", "b"])):
+        assert order(now, asked) == names
+    assert now.order(cast(Course, course(now, "m")))[0] is now.order(cast(Course, course(now, "m")))[0]

@@ -211,8 +211,13 @@ class Wire:
         self._upstream = upstream
         self.sent: list[tuple[float, str, str]] = []
         """(time, method, URL)"""
+        self._begun = 0
 
-    def begin(self, request: UpstreamRequest) -> Begun:
+    def begin(self, request: UpstreamRequest) -> Begun | None:
+        # Every third finds no connection at hand.
+        self._begun += 1
+        if self._begun % 3 == 0:
+            return None
         self.sent.append((asyncio.get_running_loop().time(), request.method, request.url))
         return Begun(self._upstream, request)
 
