@@ -90,6 +90,7 @@ class Client:
     wrongs: list[str] = field(default_factory=list)
     """What was done to it that must not be."""
     task: "asyncio.Task[None] | None" = None
+    door: "Door | None" = None
 
     def __repr__(self) -> str:
         return f"<client {self.number}: {self.fate} {self.status} {self.text[:200]!r}>"
@@ -324,7 +325,7 @@ class World:
         client.has_arrived = True
         task = asyncio.current_task()
         assert task is not None
-        door = Door(edge)
+        door = client.door = Door(edge)
         # Who takes its time is waited for, as the reference lane does with everybody.
         carrier: Carrier = task if client.pause_s else door
         refusal = edge.admit(carrier)
