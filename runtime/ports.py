@@ -134,6 +134,8 @@ class Listener(Protocol):
 class Sent(Protocol):
     """A call that is on its way. To be ended by ``answer``, by ``answer_at_hand`` where that gives one, or by ``drop``."""
 
+    __slots__ = ()
+
     def listen(self, listener: Listener, *, to_head: bool) -> None:
         """Tell ``listener``, once, when the answer is whole or will not be; or ``to_head`` when status and headers are here."""
 

@@ -8,7 +8,7 @@
 from collections.abc import Coroutine
 from typing import Any
 
-from runtime.ports import Sent, UpstreamAnswer, UpstreamRequest
+from runtime.ports import Sent, Upstream, UpstreamAnswer, UpstreamRequest
 from runtime.upstream.aiohttp_client import AiohttpUpstream
 from runtime.upstream.failures import Unsendable
 from runtime.upstream.proxies import Proxies
@@ -18,7 +18,7 @@ from runtime.upstream.raw_request import parse_url
 CACHED_MAX = 1024
 
 
-class ChoosingUpstream:
+class ChoosingUpstream(Upstream):
     """The upstream port. To be made and used within one event loop. aiohttp's client is made when it is first needed."""
 
     def __init__(self) -> None:

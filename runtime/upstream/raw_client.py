@@ -17,7 +17,7 @@ from contextlib import suppress
 from functools import partial
 
 from runtime.dialects.told import Told, told_raw
-from runtime.ports import CallFailed, Headers, Listener, UpstreamAnswer, UpstreamRequest
+from runtime.ports import CallFailed, Headers, Listener, Sent, UpstreamAnswer, UpstreamRequest
 from runtime.timely import within
 from runtime.upstream.failures import BrokenAnswer, Closed, TooLarge, failure_of
 from runtime.upstream.raw_connection import RawConnection
@@ -160,7 +160,7 @@ class RawUpstream:
         return target
 
 
-class _Exchange:
+class _Exchange(Sent):
     """A call on its way, and its answer once the head is here; iterating over it gives its chunks."""
 
     __slots__ = (
