@@ -20,7 +20,7 @@ from messages.envelope import Envelope, Fault, TraceContext
 from runtime.system.cell import Cell, CellState
 from runtime.system.clock import Clock
 from runtime.system.deadlines import Deadlines
-from runtime.system.replies import Collector, Counters, FirstMail, GatheredEnvelope, TimerEnvelope, unanswered
+from runtime.system.replies import Collector, Counters, FirstMail, GatheredEnvelope, is_left_behind, unanswered
 from runtime.system.turn_spans import TurnTracing, end_span, open_span
 from runtime.timely import AFTER_STALL_S
 
@@ -335,7 +335,7 @@ class Dispatcher:
             self._ready, cell.following = cell.following, None
             if self._ready is None:
                 self._last = None
-            cell.is_scheduled = False
+            cell.is_scheduled = is_call = False
             if len(queue) and cell.state is RUNNING:
                 self._line_up(cell)
         if self._rounds:
@@ -391,10 +391,3 @@ class Dispatcher:
         """Something an actor said could not be done: its mistake or ours, and no reason to keep the rest back."""
         self.counters.crashes += 1
         log.error("something %s said could not be done", actor, exc_info=error)
-
-
-def _is_left_behind(envelope: Envelope, cell: Cell) -> bool:
-    """Whether it is mail for an incarnation that is gone."""
-    if isinstance(envelope, GatheredEnvelope):
-        return envelope.incarnation != cell.incarnation
-    return isinstance(envelope, TimerEnvelope) and envelope.incarnation != cell.incarnation
