@@ -17,6 +17,7 @@ from typing import Any
 
 from messages.base import Message
 from messages.envelope import Envelope, Fault, TraceContext
+from messages.routing import CallForBids
 from runtime.system.cell import Cell, CellState
 from runtime.system.clock import Clock
 from runtime.system.deadlines import Deadlines
@@ -291,6 +292,7 @@ class Dispatcher:
     def _give_turns(self) -> None:
         """Give turns until no mail is left, or until sockets and timers have waited long enough."""
         counters, before = self.counters, _NO_ENVELOPE
+        is_call = False
         budget = TURNS_PER_DRAIN
         while budget > 0:
             # It stays in front of those that have mail until its turns are over, so that it is not scheduled twice.
@@ -303,9 +305,14 @@ class Dispatcher:
                 turns -= 1
                 budget -= 1
                 envelope = queue.popleft()
+                was_call = is_call
+                is_call = isinstance(envelope.message, CallForBids)
                 if envelope is not before:
-                    before, self._turn_at = envelope, 0.0
-                if envelope.__class__ is not Envelope and _is_left_behind(envelope, cell):
+                    before = envelope
+                    # Bids change nothing: those that an actor makes in a row are made as of one moment.
+                    if not (is_call and was_call):
+                        self._turn_at = 0.0
+                if envelope.__class__ is not Envelope and is_left_behind(envelope, cell.incarnation):
                     continue
                 question = envelope.reply_to
                 if question is not None and envelope.deadline is not None and envelope.deadline <= self.turn_time():
