@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.router.decision import stage_of
-from actors.router.recorder import WITHDRAWN
+from actors.router.recorder import WITHDRAWN, Recorder
 from messages.calls import CallEnded, Outcome
 from messages.decisions import Decision, DecisionFound, Decisions, GetDecision, GetRouterStats, RecentDecisions, RouterStats
 from messages.failures import Blame, Failure, Retry, Scope
@@ -163,6 +163,13 @@ def test_a_call_that_was_never_sent_is_no_attempt() -> None:
     desk.give(ended("q1", "a", Outcome.NOT_SENT))
     assert record(desk, plan.decision_id).attempts == ()
     assert stats(desk).failed == 0
+
+
+def test_ids_of_records_count_on_past_each_thousand() -> None:
+    context, recorder = Desk(A).context, Recorder(1, "seed")
+    ids = [recorder._new_id(context) for _ in range(2_345)]
+    head = ids[0].removesuffix("1")
+    assert ids == [f"{head}{number}" for number in range(1, 2_346)]
 
 
 def test_the_newest_records_come_first_and_the_oldest_go() -> None:
