@@ -9,7 +9,7 @@ from actors.router.pending import Pending
 from actors.router.policy import Policy
 from actors.router.strategies.base import Ask, Ranked
 from actors.router.strategies.guard import guarded, guarded_narrow
-from actors.router.table import Entry, refs_of
+from actors.router.table import Entry
 from messages.routing import NO_HINTS, Bid, Exclusion, LeftOut, NoBid, NoBidReason
 
 _KNEE = 8
@@ -122,8 +122,7 @@ def remember(pending: Pending, ranked: Ranked) -> None:
         memory.ranking = ranked
     if not pending.strategy.is_by_turn and len(asked) == pending.seen == len(ranked) and pending.course.is_plain:
         if memory.asked is not asked:
-            memory.asked, memory.asked_of = asked, kept
-            memory.asked_refs = refs_of(asked)
+            memory.asked, memory.asked_of, memory.asked_refs = asked, kept, None
     else:
         memory.asked = memory.asked_of = ()
 

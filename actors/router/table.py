@@ -59,7 +59,8 @@ class Route:
         found = tuple(entries)
         has_zero_weight = any(entry.spec.weight == 0 for entry in found)
         places = {entry.id: position for position, entry in enumerate(found)}
-        return Route(model, found, pinned_out, refs_of(found), has_zero_weight, not (pinned_out or has_zero_weight), places)
+        refs = Refs([entry.ref for entry in found])
+        return Route(model, found, pinned_out, refs, has_zero_weight, not (pinned_out or has_zero_weight), places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +136,8 @@ class RoutingTable:
 
 
 def refs_of(entries: Iterable[Entry]) -> Refs[CallForBids]:
-    """The addresses of ``entries``."""
-    return Refs([entry.ref for entry in entries])
+    """The addresses of ``entries``, each of which is there once."""
+    return Refs([entry.ref for entry in entries], True)
 
 
 def _entry(spec: ProviderSpec, number: int) -> Entry:
