@@ -50,7 +50,7 @@ class Route:
     has_zero_weight: bool = False
     is_plain: bool = False
     """True: nobody is left out but for what a request says."""
-    places: Mapping[str, int] = field(default_factory=dict, repr=False, compare=False)
+    places: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
     """Where each entry stands, by its id."""
 
     @staticmethod
