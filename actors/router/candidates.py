@@ -116,7 +116,7 @@ def _lead(pending: Pending, leaders: Ranked, first: list[Entry], names: set[str]
 def remember(pending: Pending, ranked: Ranked) -> None:
     """Note who was chosen; where a sample was asked, who was best in it, and who it was."""
     memory, asked, kept = pending.memory, pending.asked, pending.kept
-    memory.note(ranked[0][1].provider)
+    memory.note(ranked[0][1].provider, pending.strategy.counts_turns)
     if len(asked) == len(kept):
         return
     if pending.strategy.keeps_leaders:
