@@ -201,10 +201,15 @@ class Collector:
         """Let ``actor`` be the next in line; False: it has answered already."""
         line, place = self._line, self._place
         at = place + 1
-        while at < len(line) and line[at] != actor:
+        # Mostly the very name, which is seen at a glance.
+        while at < len(line) and line[at] is not actor:
             at += 1
         if at >= len(line):
-            return False
+            at = place + 1
+            while at < len(line) and line[at] != actor:
+                at += 1
+            if at >= len(line):
+                return False
         if line is self.names:
             # Which belongs to whoever asks.
             line = self._line = line.copy()
