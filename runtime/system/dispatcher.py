@@ -94,7 +94,7 @@ class Dispatcher:
         self._turn_at = 0.0
 
     def turn_time(self) -> float:
-        """Monotonic seconds, read once in a turn. Questions that came in one envelope are answered as of one moment."""
+        """Monotonic seconds, read once in a turn. What came in one envelope is of one moment, and so are bids in a row."""
         at = self._turn_at
         if at == 0.0:
             at = self._turn_at = self.clock.now()

@@ -10,6 +10,8 @@ from messages.envelope import Envelope
 
 PLACES = 8
 """So many at first; a power of two, and so are those it grows to."""
+PLACES_KEPT = 1024
+"""A ring that had to grow beyond them is given up when it is empty."""
 
 
 class Mailbox:
@@ -66,6 +68,8 @@ class Mailbox:
             self._first = first if first < len(ring) else 0
         else:
             self._first = self._end = 0
+            if len(ring) > PLACES_KEPT:
+                self._ring = [None] * PLACES
         return envelope
 
     def _grow(self) -> None:

@@ -10,7 +10,7 @@ from actors.kernel import Context, Ref
 from messages.envelope import Envelope
 from messages.routing import CallForBids, RequestProfile
 from runtime.system.clock import Clock
-from runtime.system.mailbox import Mailbox
+from runtime.system.mailbox import PLACES, PLACES_KEPT, Mailbox
 from runtime.system.system import ActorSystem
 from tests.system.world import Note, Puppet, always, refs, run
 
@@ -46,6 +46,17 @@ def test_a_line_that_never_empties_goes_round_and_grows_without_losing_its_order
         for _ in range(2 if number < 50 else 3):
             assert mailbox.popleft() is line.pop(0)
         assert list(mailbox) == line
+
+
+def test_what_a_crowd_has_taken_is_given_back_when_all_are_gone() -> None:
+    crowd = [Envelope(Note(str(number)), "test") for number in range(PLACES_KEPT + 1)]
+    mailbox = Mailbox()
+    for envelope in crowd:
+        mailbox.append(envelope)
+    assert [mailbox.popleft() for _ in crowd] == crowd
+    assert len(mailbox._ring) == PLACES
+    mailbox.append(crowd[0])
+    assert list(mailbox) == crowd[:1]
 
 
 def test_a_turn_has_one_time_and_so_have_all_that_are_asked_one_question() -> None:
