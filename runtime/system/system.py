@@ -7,7 +7,7 @@ invariant is asked, and only a broken one costs a restart. Stopping is in order,
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from sys import intern
 from typing import Any
@@ -185,7 +185,7 @@ class ActorSystem:
         posted_at = self._clock.now() if trace is not None else 0.0
         self._dispatcher.post(name, Envelope(message, sender, None, trace, None, posted_at))
 
-    def tell_all(self, to: Iterable[Ref[Any] | str], message: Message, sender: str = "outside") -> None:
+    def tell_all(self, to: tuple[Ref[Any] | str, ...], message: Message, sender: str = "outside") -> None:
         """Send one message, outside any trace, to each of ``to``; they share its envelope. Never waits."""
         envelope = Envelope(message, sender)
         for ref in to:
