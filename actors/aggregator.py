@@ -99,7 +99,8 @@ class Waiting:
         at = place - self.least
         if not 0 <= at < len(self.counts):
             at = self._reach(place)
-        self.counts[at] += 1
+        # Not in place: compiled, that would be an addition of objects.
+        self.counts[at] = self.counts[at] + 1
 
     def total(self) -> int:
         """In all bins together."""

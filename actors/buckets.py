@@ -15,6 +15,7 @@ Source: the token bucket of Turner, "New directions in communications", 1986; de
 from math import isfinite
 from typing import NamedTuple
 
+from messages.base import acyclic
 from messages.limits import LimitsSpec
 
 REQUESTS, TOKENS = "requests_per_minute", "tokens_per_minute"
@@ -173,6 +174,7 @@ def _ease(size: float, rate_per_s: float) -> float:
     return max((1.0 - TIGHT_SHARE) * size, min(size, AMPLE_S * rate_per_s))
 
 
+@acyclic
 class Drawn:
     """What one call has taken of both buckets; None of one that is no limit."""
 

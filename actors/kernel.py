@@ -45,8 +45,8 @@ class Refs(Generic[M_contra]):
 
     __slots__ = ("names", "refs")
 
-    def __init__(self, refs: Iterable[Ref[M_contra]]) -> None:
-        self.refs: Final = tuple(dict.fromkeys(refs))
+    def __init__(self, refs: Iterable[Ref[M_contra]], are_distinct: bool = False) -> None:
+        self.refs: Final = tuple(refs if are_distinct else dict.fromkeys(refs))
         self.names: Final = [ref.name for ref in self.refs]
         """To be looked at, not changed."""
 

@@ -203,7 +203,7 @@ class ProviderActor(Actor):
         self.requests += 1
         if limits.adaptive is not None:
             loads.granted(limits.adaptive, permit, limits.in_flight)
-        if limits.in_flight == limits.max_concurrency:
+        if limits.max_concurrency is not None and limits.in_flight == limits.max_concurrency:
             self._was_full = True
         return Granted(permit_id, offered.upstream or model, self.generation, circuit.is_trial or credential.is_trial)
 
@@ -212,7 +212,7 @@ class ProviderActor(Actor):
         permit_id, model, standing, catalog = award.permit_id, award.model, self.standing, self.catalog
         if self.is_shut:
             return shut_refusal(permit_id, self.spec, self.is_draining)
-        offered = catalog.models.get(model, catalog.otherwise)
+        offered = catalog.last if model is catalog.last_name else catalog.take(model)
         if offered is None:
             return Refused(permit_id, RefusalReason.MODEL_UNAVAILABLE)
         if standing.absences.absent and (until := standing.absences.until(model)) > now:

@@ -29,12 +29,11 @@ def offer(
 ) -> Bid | NoBid:
     """The bid of a provider that is neither draining nor disabled, at ``now`` (monotonic s)."""
     model, profile = call.model, call.profile
-    offered = catalog.models.get(model, catalog.otherwise)
+    offered = catalog.last if model is catalog.last_name else catalog.models.get(model, catalog.otherwise)
     if offered is None:
         return NoBid(spec.id, NoBidReason.MODEL_UNAVAILABLE, None, "not among its models")
-    try:
-        surplus = catalog.surplus[profile.needs]
-    except KeyError:
+    surplus = catalog.surplus(profile.needs)
+    if surplus < 0:
         if missing := catalog.missing(profile.needs):
             return NoBid(spec.id, NoBidReason.MISSING_CAPABILITY, None, missing)
         surplus = catalog.beyond(profile.needs)
@@ -47,14 +46,17 @@ def offer(
     is_trial, held = not (standing.circuit.is_closed and standing.credential.is_closed), None
     if is_trial and (held := standing.held(now)) is not None and not standing.takes_explorers:
         return NoBid(spec.id, held[0], held[1], "")
-    evidence = standing.evidence.models.get(model, NOTHING_KNOWN)
+    models = standing.evidence
+    evidence = models.last if model is models.last_name else models.models.get(model, NOTHING_KNOWN)
     if profile.endpoint == "embeddings":
         reserved, output_tokens, priced_tokens = prompt_tokens, 0.0, 0.0
     elif max_tokens is None:
         output_tokens = priced_tokens = evidence.output.expected(None)
         reserved = prompt_tokens + evidence.output.upper
     else:
-        reserved, output_tokens, priced_tokens = wanted, evidence.output.expected(max_tokens), float(max_tokens)
+        # As the profile has it: what is known here to be a number would be made an object again.
+        output_tokens, priced_tokens = evidence.output.expected(profile.max_tokens), float(max_tokens)
+        reserved = wanted
     if (hold := limits.hold(reserved, now)) is not None:
         return _held_back(spec, hold, limits) if held is None else NoBid(spec.id, held[0], held[1], "")
     scale, prefill_s = _reading(evidence, prompt_tokens) if evidence.prefill.slope else _AT_ONCE

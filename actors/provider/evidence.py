@@ -225,7 +225,7 @@ class ModelEvidence:
             self._recent += 1.0
             self._good(sending)
             self.wholes.record(whole_s, now, alpha)
-            tokens = self.output.expected(sending.max_tokens) if output_tokens is None else output_tokens
+            tokens = self.output.expected(sending.max_tokens) if output_tokens is None else float(output_tokens)
             self._learn(sending, whole_s, tokens)
         elif output_tokens and (first_s := sane_s(first_s)) is not None and whole_s > first_s:
             self._learn_rate((whole_s - first_s) / output_tokens)

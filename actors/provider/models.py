@@ -11,27 +11,30 @@ MODELS_MAX = 64
 class Evidence:
     """The models lately called, at most ``MODELS_MAX``; the one unused for longest is forgotten."""
 
-    __slots__ = ("_last", "models")
+    __slots__ = ("last", "last_name", "models")
 
     def __init__(self) -> None:
         self.models: OrderedDict[str, ModelEvidence] = OrderedDict()
         """For bids, which look up ``NOTHING_KNOWN`` where there is none, and add nothing."""
-        self._last = NOTHING_KNOWN
-        """The one used last: it need not be moved to the end again."""
+        self.last_name: str | None = None
+        self.last = NOTHING_KNOWN
+        """The one used last, by the very name that was used: it need not be looked up, nor moved to the end again."""
 
     def __len__(self) -> int:
         return len(self.models)
 
     def of(self, model: str) -> ModelEvidence:
         """The evidence to add to."""
+        if model is self.last_name:
+            return self.last
         known = self.models.get(model)
         if known is None:
             known = self.models[model] = ModelEvidence()
             if len(self.models) > MODELS_MAX:
                 self.models.popitem(last=False)
-        elif known is not self._last:
+        elif known is not self.last:
             self.models.move_to_end(model)
-        self._last = known
+        self.last_name, self.last = model, known
         return known
 
     def quantiles(self) -> list[Quantiles]:

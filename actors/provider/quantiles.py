@@ -140,7 +140,8 @@ class Quantiles:
         weight = exp((self._since - self._landmark) / TAU_S)
         for seconds in pending:
             index = _bucket_of(seconds)
-            weights[index] += weight
+            # Not in place: compiled, that would be an addition of objects.
+            weights[index] = weights[index] + weight
             if index < p95.index:
                 p95.below += weight
                 if index < p50.index:

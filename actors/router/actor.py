@@ -91,7 +91,7 @@ class RouterActor(Actor):
         fault = self._rounds.fault(self._open.values())
         if fault is not None:
             return fault
-        return self._queue.fault(self._plans.counts, self._unsettled)
+        return self._queue.fault(self._plans, self._unsettled)
 
     # -- a query and its rounds
 
@@ -150,7 +150,7 @@ class RouterActor(Actor):
         self._ask(pending, now, context)
 
     def _ask(self, pending: Pending, now: float, context: Context) -> None:
-        entries = select(pending, self._policy, self._routing.fanout, self._plans.counts, context.rng)
+        entries = select(pending, self._policy, self._routing.fanout, self._plans, context.rng)
         if entries:
             self._fan_out(pending, entries, now, context)
         else:
@@ -169,19 +169,19 @@ class RouterActor(Actor):
             return
         answers = message.answers
         pending.answers = pending.answers + answers if pending.answers else answers
-        counts, waiting = self._plans.counts, self._queue.waiting
+        plans, waiting = self._plans, self._queue.waiting
         if pending.query.hedge:
             self._hedge(pending, context)
             return
         ask = self._asked  # One for all decisions: nobody keeps it.
         ask.profile = pending.query.profile
         if not waiting and pending.course.is_plain:
-            ready = all_ready(pending, answers, counts)
+            ready = all_ready(pending, answers, plans)
             if ready is not None:
                 self._plan(pending, ranked_by(pending, ready, ask, context.rng), context)
                 return
         held = self._queue.held_from(pending) if waiting and not pending.is_dry else _NOBODY
-        found = offers(pending, counts, held)
+        found = offers(pending, plans, held)
         if pending.is_odd(answers):
             self._refuse(pending, context, RouteError.SELECTION_FAILED)
         elif found:
@@ -214,8 +214,8 @@ class RouterActor(Actor):
 
     def _hedge(self, pending: Pending, context: Context) -> None:
         """Answer the wish for a second call. It leaves no trace but a line in its request's record, and its open plan."""
-        counts, is_queueing = self._plans.counts, bool(self._queue.waiting)
-        ranked = self._hedging.choose(pending, counts, is_queueing, self._requests, self._asked, context.rng)
+        plans, is_queueing = self._plans, bool(self._queue.waiting)
+        ranked = self._hedging.choose(pending, plans, is_queueing, self._requests, self._asked, context.rng)
         if isinstance(ranked, str):
             self._refuse(pending, context, RouteError.NO_HEDGE, note=ranked)
             return
@@ -297,7 +297,7 @@ class RouterActor(Actor):
         while self._unsettled:
             provider = self._unsettled.pop()
             line = self._queue.lines.get(provider)
-            if line is not None and not (line.owed or line.turns or provider in self._plans.counts):
+            if line is not None and not (line.owed or line.turns or provider in self._plans):
                 self._give_turns(provider, 1, context)
 
     def _give_turns(self, provider: str, count: int, context: Context) -> None:

@@ -17,11 +17,10 @@ def plan_of(pending: Pending, decision_id: str, way: Ranked, copy: Bid | None = 
     """The plan: who is to be called, in order, when a second call may be asked for, and who gets a ``copy`` at once."""
     query_id, hedge_after_s = pending.query.query_id, pending.hedge_after_s
     model, strategy = pending.route.model, pending.strategy.name
+    chosen = way if len(way) <= CHOICES_MAX else way[:CHOICES_MAX]
+    # A generator and no list: compiled, it fills the tuple itself.
     choices = tuple(
-        [
-            Choice(bid.provider, score, bid.expected_s, bid.cost_usd, bid.tokens, bid.overdue_s)
-            for score, bid in way[:CHOICES_MAX]
-        ]
+        Choice(bid.provider, score, bid.expected_s, bid.cost_usd, bid.tokens, bid.overdue_s) for score, bid in chosen
     )
     copied = None if copy is None else Choice(copy.provider, 0.0, copy.expected_s, copy.cost_usd, copy.tokens, copy.overdue_s)
     generation, is_led, crashed = pending.generation, pending.is_led, pending.crashed

@@ -6,10 +6,11 @@ from operator import attrgetter
 from random import Random
 
 from actors.router.pending import Pending
+from actors.router.plans import OpenPlans
 from actors.router.policy import Policy
 from actors.router.strategies.base import Ask, Ranked
 from actors.router.strategies.guard import guarded, guarded_narrow
-from actors.router.table import Entry, refs_of
+from actors.router.table import Entry
 from messages.routing import NO_HINTS, Bid, Exclusion, LeftOut, NoBid, NoBidReason
 
 _KNEE = 8
@@ -20,10 +21,10 @@ _NUMBER = attrgetter("number")
 _NOBODY: Ranked = []
 
 
-def select(pending: Pending, policy: Policy, fanout: int, planned: dict[str, int], rng: Random) -> tuple[Entry, ...]:
+def select(pending: Pending, policy: Policy, fanout: int, planned: OpenPlans, rng: Random) -> tuple[Entry, ...]:
     """Say who is asked first; note who may be asked if they do not bid (``kept``), and who not at all (``left_out``).
 
-    ``planned`` are the open plans by provider.
+    ``planned`` are the open plans.
     """
     course, query = pending.course, pending.query
     if course.is_plain and not query.tried and not query.refused:
@@ -115,15 +116,14 @@ def _lead(pending: Pending, leaders: Ranked, first: list[Entry], names: set[str]
 def remember(pending: Pending, ranked: Ranked) -> None:
     """Note who was chosen; where a sample was asked, who was best in it, and who it was."""
     memory, asked, kept = pending.memory, pending.asked, pending.kept
-    memory.note(ranked[0][1].provider)
+    memory.note(ranked[0][1].provider, pending.strategy.counts_turns)
     if len(asked) == len(kept):
         return
     if pending.strategy.keeps_leaders:
         memory.ranking = ranked
     if not pending.strategy.is_by_turn and len(asked) == pending.seen == len(ranked) and pending.course.is_plain:
         if memory.asked is not asked:
-            memory.asked, memory.asked_of = asked, kept
-            memory.asked_refs = refs_of(asked)
+            memory.asked, memory.asked_of, memory.asked_refs = asked, kept, None
     else:
         memory.asked = memory.asked_of = ()
 
@@ -190,7 +190,7 @@ class Offers:
         return any(self.tiers)
 
 
-def all_ready(pending: Pending, answers: tuple[Bid | NoBid, ...], planned: dict[str, int]) -> list[Bid] | None:
+def all_ready(pending: Pending, answers: tuple[Bid | NoBid, ...], planned: OpenPlans) -> list[Bid] | None:
     """The bids, as ``offers`` would find them ready, if nobody who has the model was left out and all asked can take the call.
 
     That is the usual case; None: it is another one, and ``offers`` sees to it. Requests with hints are not for this.
@@ -199,13 +199,14 @@ def all_ready(pending: Pending, answers: tuple[Bid | NoBid, ...], planned: dict[
     if pending.kept is not route.entries or not len(asked) == len(answers) == len(pending.answers):
         return None
     is_weighted, is_in_order = pending.strategy.is_weighted, True
+    tallies = planned.tallies if len(planned) else None
     ready: list[Bid] = []
     for place, answer in enumerate(answers):
         if type(answer) is not Bid or not answer.healthy or (is_weighted and not answer.weight):
             return None
         bid = answer
-        if planned and (count := planned.get(bid.provider)):
-            bid = with_plans(bid, count)
+        if tallies is not None and (tally := tallies.get(bid.provider)) is not None and tally.count:
+            bid = with_plans(bid, tally.count)
         room = bid.room
         if room is not None and room <= 0:
             return None
@@ -214,14 +215,19 @@ def all_ready(pending: Pending, answers: tuple[Bid | NoBid, ...], planned: dict[
             is_in_order = False
         ready.append(bid)
     if not is_in_order:
-        ready.sort(key=lambda bid: route.places[bid.provider])
+        _put_in_order(ready, route.places)
     return ready
 
 
-def offers(pending: Pending, planned: dict[str, int], held: list[str]) -> Offers:
+def _put_in_order(bids: list[Bid], places: dict[str, int]) -> None:
+    # Apart from the rest: compiled, a function that has another one in it keeps what both know in an object of its own.
+    bids.sort(key=lambda bid: places[bid.provider])
+
+
+def offers(pending: Pending, planned: OpenPlans, held: list[str]) -> Offers:
     """Sort the bids of the fan-out that has come home; note in ``barred`` those that cannot be taken.
 
-    ``planned`` are the open plans by provider, ``held`` the providers for which earlier requests wait.
+    ``planned`` are the open plans, ``held`` the providers for which earlier requests wait.
     """
     found = Offers(([], [], [], [], []))
     course = pending.course
@@ -247,7 +253,7 @@ def offers(pending: Pending, planned: dict[str, int], held: list[str]) -> Offers
         if reason is not None:
             pending.bar(bid.provider, reason, detail)
             continue
-        count = planned.get(bid.provider)
+        count = planned.of(bid.provider)
         if count:
             bid = with_plans(bid, count)
         tier = OUTSIDE if is_outside else READY

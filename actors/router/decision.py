@@ -4,7 +4,6 @@ Owns: one ``Kept`` for each request (its last round, all its attempts), and the 
 Always: no more than ``limit`` of them; making one costs no more than noting what was at hand.
 """
 
-from collections import deque
 from dataclasses import dataclass
 
 from actors.router.pending import Pending
@@ -44,8 +43,10 @@ class Kept:
     generation: int = 0
     """This and ``strategy`` where there is no ``pending`` to tell."""
     strategy: str = ""
-    attempts: tuple[tuple[int, CallEnded], ...] = ()
-    """Calls upstream, each with the round that led to it."""
+    first_end: CallEnded | None = None
+    first_round: int = 0
+    """The first call upstream that came to its end, and the round that led to it: mostly there is no other."""
+    later_ends: tuple[tuple[int, CallEnded], ...] = ()
     known: tuple[str, ...] = ()
     """All providers there were, where there is no ``pending`` to tell."""
     route: Route | None = None
@@ -54,6 +55,11 @@ class Kept:
     """Times that all its refusals were forgotten at once."""
     hedges: tuple[str, ...] = ()
     """What was said to each wish for a second call."""
+
+    @property
+    def attempts(self) -> tuple[tuple[int, CallEnded], ...]:
+        """Calls upstream, each with the round that led to it."""
+        return () if self.first_end is None else ((self.first_round, self.first_end), *self.later_ends)
 
     def message(self, seed: str) -> Decision:
         """The record for people. Costs some µs for each candidate, so only when asked."""
@@ -106,51 +112,65 @@ class Kept:
 
 
 class DecisionLog:
-    """The last ``limit`` records."""
+    """The last ``limit`` records: a ring, in which a new one takes the place of the oldest."""
 
-    __slots__ = ("_order", "by_query", "limit")
+    __slots__ = ("_oldest", "_ring", "by_query", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._order: deque[Kept] = deque()
+        self._ring: list[Kept] = []
+        self._oldest = 0
+        """Its place in the ring; 0 while that is not full."""
         self.by_query: dict[str, Kept] = {}
         """To be looked at, not changed."""
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._ring)
 
     def find(self, decision_id: str) -> Kept | None:
         """The record with that id, if it is kept. Looks through them all: an index would cost every request, for rare use."""
-        return next((kept for kept in reversed(self._order) if kept.decision_id == decision_id), None)
+        return next((kept for kept in self.recent(len(self._ring)) if kept.decision_id == decision_id), None)
 
     def add(self, kept: Kept) -> None:
         """Keep the first record of its query; the oldest record goes when there are too many."""
-        order = self._order
-        order.append(kept)
+        ring, place = self._ring, self._oldest
+        if len(ring) < self.limit:
+            ring.append(kept)
+        elif not ring:
+            return
+        else:
+            del self.by_query[ring[place].query.query_id]
+            ring[place] = kept
+            place += 1
+            self._oldest = place if place < len(ring) else 0
         self.by_query[kept.query.query_id] = kept
-        if len(order) > self.limit:
-            del self.by_query[order.popleft().query.query_id]
 
     def shrink(self, limit: int) -> None:
         """Keep no more than ``limit`` from now on."""
         self.limit = limit
-        while len(self._order) > limit:
-            del self.by_query[self._order.popleft().query.query_id]
+        self._ring = list(reversed(self.recent(limit)))
+        self._oldest = 0
+        self.by_query = {kept.query.query_id: kept for kept in self._ring}
 
     def recent(self, count: int) -> list[Kept]:
         """The newest ``count`` records, newest first."""
-        return [self._order[-1 - position] for position in range(max(0, min(count, len(self._order))))]
+        newest_first = self._ring[: self._oldest][::-1] + self._ring[self._oldest :][::-1]
+        return newest_first[: max(0, count)]
 
     def note_attempt(self, ended: CallEnded) -> None:
         """Add a call upstream to the record of its request, if that is kept."""
         kept = self.by_query.get(ended.query_id)
-        if kept is not None and len(kept.attempts) < ATTEMPTS_KEPT:
-            kept.attempts += ((kept.round, ended),)
+        if kept is None:
+            return
+        if kept.first_end is None:
+            kept.first_end, kept.first_round = ended, kept.round
+        elif 1 + len(kept.later_ends) < ATTEMPTS_KEPT:
+            kept.later_ends += ((kept.round, ended),)
 
     def fault(self) -> str | None:
-        """None while the indexes and the order tell the same."""
-        if not len(self._order) == len(self.by_query) <= max(0, self.limit):
-            return f"{len(self._order)} decisions in order, {len(self.by_query)} by query, limit {self.limit}"
+        """None while the indexes and the ring tell the same."""
+        if not len(self._ring) == len(self.by_query) <= max(0, self.limit):
+            return f"{len(self._ring)} decisions in order, {len(self.by_query)} by query, limit {self.limit}"
         return None
 
 

@@ -14,6 +14,7 @@ from random import Random
 
 from actors.router.candidates import READY, offers, ranked_by
 from actors.router.pending import Pending
+from actors.router.plans import OpenPlans
 from actors.router.queue import hopes
 from actors.router.shares import Share
 from actors.router.strategies.base import Ask, Ranked
@@ -63,7 +64,7 @@ class Hedging:
         return rival_s if rival_s > early else early
 
     def choose(
-        self, pending: Pending, planned: dict[str, int], is_queueing: bool, requests: int, ask: Ask, rng: Random
+        self, pending: Pending, planned: OpenPlans, is_queueing: bool, requests: int, ask: Ask, rng: Random
     ) -> Ranked | str:
         """Where a hedge goes, best first, or why there is none. Pays for it out of the share of ``requests`` so far."""
         if not self._is_on:

@@ -23,7 +23,10 @@ class Histogram:
     def add(self, duration_us: float) -> None:
         """Count one duration in µs; below one it counts as one."""
         index = int(log(duration_us) * _SCALE) if duration_us > 1.0 else 0
-        self._counts[index if index < _BUCKETS else _BUCKETS - 1] += 1
+        if index >= _BUCKETS:
+            index = _BUCKETS - 1
+        # Not in place: compiled, that would be an addition of objects.
+        self._counts[index] = self._counts[index] + 1
         self.total += 1
 
     def quantile(self, share: float) -> float:

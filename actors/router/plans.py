@@ -4,53 +4,92 @@ A provider bids from what it has in flight; a plan that is on its way to it is n
 its own. Nothing can stay here for ever: a plan nobody claims is dropped ``STALE_S`` after it was made.
 """
 
+from messages.base import acyclic
+
 STALE_S = 10.0
 """A courier claims within milliseconds; after so long it never will."""
+
+
+@acyclic
+class Tally:
+    """How many plans of a provider are open."""
+
+    __slots__ = ("count", "provider")
+
+    def __init__(self, provider: str) -> None:
+        self.provider = provider
+        self.count = 0
+
+
+@acyclic
+class _Open:
+    """The plan of a query, and when it was made."""
+
+    __slots__ = ("made_at", "tally")
+
+    def __init__(self, tally: Tally, made_at: float) -> None:
+        self.tally = tally
+        self.made_at = made_at
 
 
 class OpenPlans:
     """Which query's plan goes to which provider, and how many each provider has."""
 
-    __slots__ = ("by_query", "counts")
+    __slots__ = ("by_query", "tallies")
 
     def __init__(self) -> None:
-        self.by_query: dict[str, tuple[str, float]] = {}
-        """Provider and when the plan was made, by query. To be looked at, not changed."""
-        self.counts: dict[str, int] = {}
-        """Open plans by provider; providers without any are not in it."""
+        self.by_query: dict[str, _Open] = {}
+        """To be looked at, not changed."""
+        self.tallies: dict[str, Tally] = {}
+        """By provider, to be looked at. Those that came to nothing stay until the next ``sweep``, for most are soon wanted."""
 
     def __len__(self) -> int:
         return len(self.by_query)
+
+    def __contains__(self, provider: object) -> bool:
+        """Whether a provider has any."""
+        return isinstance(provider, str) and self.of(provider) > 0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many each provider has; those without any are not in it."""
+        return {provider: tally.count for provider, tally in self.tallies.items() if tally.count}
+
+    def of(self, provider: str) -> int:
+        """How many of them go to a provider."""
+        tally = self.tallies.get(provider)
+        return 0 if tally is None else tally.count
 
     def open(self, query_id: str, provider: str, now: float) -> None:
         """Note the plan of a query, in place of an earlier one."""
         if query_id in self.by_query:
             self.close(query_id)
-        self.by_query[query_id] = (provider, now)
-        self.counts[provider] = self.counts.get(provider, 0) + 1
+        tally = self.tallies.get(provider)
+        if tally is None:
+            tally = self.tallies[provider] = Tally(provider)
+        tally.count += 1
+        self.by_query[query_id] = _Open(tally, now)
 
     def close(self, query_id: str) -> str:
         """Forget the plan of a query; returns its provider, or an empty string if there was none."""
-        entry = self.by_query.get(query_id)
-        if entry is None:
+        plan = self.by_query.get(query_id)
+        if plan is None:
             return ""
         del self.by_query[query_id]
-        provider = entry[0]
-        left = self.counts[provider] - 1
-        if left:
-            self.counts[provider] = left
-        else:
-            del self.counts[provider]
-        return provider
+        tally = plan.tally
+        tally.count -= 1
+        return tally.provider
 
     def sweep(self, now: float) -> list[str]:
         """Drop what is stale; returns the providers concerned."""
-        stale = [query_id for query_id, (_, made_at) in self.by_query.items() if now - made_at >= STALE_S]
-        return [self.close(query_id) for query_id in stale]
+        stale = [query_id for query_id, plan in self.by_query.items() if now - plan.made_at >= STALE_S]
+        providers = [self.close(query_id) for query_id in stale]
+        self.tallies = {provider: tally for provider, tally in self.tallies.items() if tally.count}
+        return providers
 
     def fault(self) -> str | None:
         """None while the counts are the sums they stand for."""
         sums: dict[str, int] = {}
-        for provider, _ in self.by_query.values():
-            sums[provider] = sums.get(provider, 0) + 1
+        for plan in self.by_query.values():
+            sums[plan.tally.provider] = sums.get(plan.tally.provider, 0) + 1
         return None if sums == self.counts else f"open plans {sums} are counted as {self.counts}"

@@ -21,13 +21,15 @@ WITHDRAWN = "withdrawn"
 """In place of an error in the record of a request whose client left while it waited: nobody's failure."""
 _SUCCESS, _FAILED, _NOT_SENT = Outcome.SUCCESS, Outcome.FAILED, Outcome.NOT_SENT
 """A global is read faster than a member of an enum."""
+_TAILS = [f"{number:03}" for number in range(1000)]
 
 
 class Recorder:
     """Keeps the records and the counts. ``seed`` is what the records name as the source of chance."""
 
     __slots__ = (
-        "_durations", "_failed", "_hits", "_id_count", "_ids", "_log", "_seed", "_succeeded", "strategy_errors", "total",
+        "_durations", "_failed", "_head", "_hits", "_id_count", "_ids", "_log", "_seed", "_succeeded", "strategy_errors",
+        "total",
     )  # fmt: skip
 
     def __init__(self, limit: int, seed: str) -> None:
@@ -36,7 +38,8 @@ class Recorder:
         self._durations = Histogram()
         self._succeeded = self._failed = self.total = self.strategy_errors = 0
         self._hits: dict[str, int] = {}
-        self._ids, self._id_count = "", 0
+        self._ids = self._head = ""
+        self._id_count = 0
 
     def plan(self, pending: Pending, ranked: Ranked, now: float, context: Context) -> str:
         """Record a plan; returns the decision's id."""
@@ -166,6 +169,10 @@ class Recorder:
     def _new_id(self, context: Context) -> str:
         """An id for a record: chance tells this router from others and from those before it, a count its records."""
         if not self._ids:
-            self._ids = f"dec-{context.rng.getrandbits(48):012x}-"
-        self._id_count += 1
-        return self._ids + str(self._id_count)
+            self._ids = self._head = f"dec-{context.rng.getrandbits(48):012x}-"
+        self._id_count = count = self._id_count + 1
+        tail = count % 1000
+        if not tail:
+            self._head = self._ids + str(count // 1000)
+        # A thousand in a row differ in three digits only, which need not be written each time.
+        return self._head + (_TAILS[tail] if count >= 1000 else str(count))

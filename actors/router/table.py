@@ -6,6 +6,7 @@ Always: a lookup costs the same however many models are configured; candidates k
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from sys import intern
 
 from actors.kernel import Ref, Refs
 from actors.naming import split
@@ -50,7 +51,7 @@ class Route:
     has_zero_weight: bool = False
     is_plain: bool = False
     """True: nobody is left out but for what a request says."""
-    places: Mapping[str, int] = field(default_factory=dict, repr=False, compare=False)
+    places: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
     """Where each entry stands, by its id."""
 
     @staticmethod
@@ -59,7 +60,8 @@ class Route:
         found = tuple(entries)
         has_zero_weight = any(entry.spec.weight == 0 for entry in found)
         places = {entry.id: position for position, entry in enumerate(found)}
-        return Route(model, found, pinned_out, refs_of(found), has_zero_weight, not (pinned_out or has_zero_weight), places)
+        refs = Refs([entry.ref for entry in found])
+        return Route(model, found, pinned_out, refs, has_zero_weight, not (pinned_out or has_zero_weight), places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +137,13 @@ class RoutingTable:
 
 
 def refs_of(entries: Iterable[Entry]) -> Refs[CallForBids]:
-    """The addresses of ``entries``."""
-    return Refs([entry.ref for entry in entries])
+    """The addresses of ``entries``, each of which is there once."""
+    return Refs([entry.ref for entry in entries], True)
 
 
 def _entry(spec: ProviderSpec, number: int) -> Entry:
     offers = {model.name: model for model in spec.models}
-    return Entry(spec.id, spec, Ref(f"provider:{spec.id}"), frozenset(offers), frozenset(spec.tags), offers, number)
+    return Entry(spec.id, spec, Ref(intern(f"provider:{spec.id}")), frozenset(offers), frozenset(spec.tags), offers, number)
 
 
 def _follow(alias: str, aliases: dict[str, str], table: RoutingTable) -> Route | None:

@@ -46,8 +46,9 @@ class Cell(Context):
 
     __slots__ = (
         *("actor", "bound", "envelope", "factory", "failed_at", "first_mail", "following", "has_said", "incarnation"),
-        *("is_scheduled", "name", "open_slots", "outbox", "question", "queue", "reply_to", "rng", "spec", "state", "timers"),
-        *("trace", "_asked", "_dispatcher", "_kept", "_next_timer", "_opened", "_settled", "_speaking"),
+        *("is_scheduled", "name", "outbox", "question", "queue", "reply_to", "rng", "spec", "state", "timers"),
+        *("trace", "_asked", "_dispatcher", "_first_slot", "_kept", "_last_slot", "_next_timer", "_opened", "_settled"),
+        "_speaking",
     )
 
     def __init__(
@@ -72,7 +73,9 @@ class Cell(Context):
         self.following: Cell | None = None
         self.incarnation = 0
         self.queue = Mailbox()
-        self.open_slots: dict[Slot, None] = {}
+        # Of the line of open slots, which needs no table to take one out wherever it stands.
+        self._first_slot: Slot | None = None
+        self._last_slot: Slot | None = None
         self.timers: dict[TimerId, asyncio.TimerHandle] = {}
         self.failed_at: deque[float] = deque(maxlen=(spec.limit or 0) + FAILURES_KEPT)
         self.actor: Actor
@@ -102,6 +105,16 @@ class Cell(Context):
 
     def __repr__(self) -> str:
         return f"<{self.name} #{self.incarnation} {self.state.value} mail={len(self.queue)} slots={len(self.open_slots)}>"
+
+    @property
+    def open_slots(self) -> list[Slot]:
+        """Questions put aside, in the order in which that was done."""
+        found: list[Slot] = []
+        slot = self._first_slot
+        while slot is not None:
+            found.append(slot)
+            slot = slot.behind
+        return found
 
     # The turn, as the dispatcher drives it.
 
@@ -270,7 +283,12 @@ class Cell(Context):
             slot.reply_to.answer(self.name, unanswered(slot.question, self.name, Fault.STOPPED))
             return
         slot.is_open = True
-        self.open_slots[slot] = None
+        last = slot.before = self._last_slot
+        if last is None:
+            self._first_slot = slot
+        else:
+            last.behind = slot
+        self._last_slot = slot
 
     def settle(self, slot: Slot, message: Message) -> None:
         """Answer ``slot`` unless it has its answer."""
@@ -278,7 +296,16 @@ class Cell(Context):
             self._dispatcher.counters.late_replies += 1
             return
         slot.is_open = False
-        del self.open_slots[slot]
+        before, behind = slot.before, slot.behind
+        if before is None:
+            self._first_slot = behind
+        else:
+            before.behind = behind
+        if behind is None:
+            self._last_slot = before
+        else:
+            behind.before = before
+        slot.before = slot.behind = None
         give(slot.reply_to, self.name, message)
 
     def _fan_out(self, collector: Collector) -> None:
@@ -308,6 +335,6 @@ class Cell(Context):
         for handle in self.timers.values():
             handle.cancel()
         self.timers.clear()
-        for slot in list(self.open_slots):
+        for slot in self.open_slots:
             if slot.is_open:
                 self.settle(slot, unanswered(slot.question, self.name, fault))

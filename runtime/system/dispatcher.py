@@ -17,10 +17,11 @@ from typing import Any
 
 from messages.base import Message
 from messages.envelope import Envelope, Fault, TraceContext
+from messages.routing import CallForBids
 from runtime.system.cell import Cell, CellState
 from runtime.system.clock import Clock
 from runtime.system.deadlines import Deadlines
-from runtime.system.replies import Collector, Counters, FirstMail, GatheredEnvelope, TimerEnvelope, unanswered
+from runtime.system.replies import Collector, Counters, FirstMail, GatheredEnvelope, is_left_behind, unanswered
 from runtime.system.turn_spans import TurnTracing, end_span, open_span
 from runtime.timely import AFTER_STALL_S
 
@@ -93,7 +94,7 @@ class Dispatcher:
         self._turn_at = 0.0
 
     def turn_time(self) -> float:
-        """Monotonic seconds, read once in a turn. Questions that came in one envelope are answered as of one moment."""
+        """Monotonic seconds, read once in a turn. What came in one envelope is of one moment, and so are bids in a row."""
         at = self._turn_at
         if at == 0.0:
             at = self._turn_at = self.clock.now()
@@ -291,6 +292,7 @@ class Dispatcher:
     def _give_turns(self) -> None:
         """Give turns until no mail is left, or until sockets and timers have waited long enough."""
         counters, before = self.counters, _NO_ENVELOPE
+        is_call = False
         budget = TURNS_PER_DRAIN
         while budget > 0:
             # It stays in front of those that have mail until its turns are over, so that it is not scheduled twice.
@@ -303,9 +305,14 @@ class Dispatcher:
                 turns -= 1
                 budget -= 1
                 envelope = queue.popleft()
+                was_call = is_call
+                is_call = isinstance(envelope.message, CallForBids)
                 if envelope is not before:
-                    before, self._turn_at = envelope, 0.0
-                if envelope.__class__ is not Envelope and _is_left_behind(envelope, cell):
+                    before = envelope
+                    # Bids change nothing: those that an actor makes in a row are made as of one moment.
+                    if not (is_call and was_call):
+                        self._turn_at = 0.0
+                if envelope.__class__ is not Envelope and is_left_behind(envelope, cell.incarnation):
                     continue
                 question = envelope.reply_to
                 if question is not None and envelope.deadline is not None and envelope.deadline <= self.turn_time():
@@ -335,7 +342,7 @@ class Dispatcher:
             self._ready, cell.following = cell.following, None
             if self._ready is None:
                 self._last = None
-            cell.is_scheduled = False
+            cell.is_scheduled = is_call = False
             if len(queue) and cell.state is RUNNING:
                 self._line_up(cell)
         if self._rounds:
@@ -391,10 +398,3 @@ class Dispatcher:
         """Something an actor said could not be done: its mistake or ours, and no reason to keep the rest back."""
         self.counters.crashes += 1
         log.error("something %s said could not be done", actor, exc_info=error)
-
-
-def _is_left_behind(envelope: Envelope, cell: Cell) -> bool:
-    """Whether it is mail for an incarnation that is gone."""
-    if isinstance(envelope, GatheredEnvelope):
-        return envelope.incarnation != cell.incarnation
-    return isinstance(envelope, TimerEnvelope) and envelope.incarnation != cell.incarnation

@@ -162,11 +162,11 @@ class Collector:
     """Takes one answer from each of a fan-out's addressees, then hands them all on together.
 
     ``names`` are the addressees, each once. They answer in the order in which they were asked, but for who has other mail to
-    read first: so a place among them tells who is missing, until somebody answers out of turn.
+    read first: so a place in a line of them tells who is missing. Who answers out of turn is brought forward in it.
     """
 
     __slots__ = (
-        *("_answers", "_dispatcher", "_key", "_missing", "_place"),
+        *("_answers", "_dispatcher", "_key", "_line", "_place"),
         *("asker", "deadline", "incarnation", "is_watched", "names", "on_behalf", "question", "trace"),
     )
 
@@ -192,41 +192,49 @@ class Collector:
         self._key = key
         self._dispatcher = dispatcher
         self._answers: list[Any] = []
+        self._line = names
+        """Who has answered, then who has not, in the order of asking."""
         self._place = 0
-        self._missing: dict[str, None] | None = None
-        """Who has not answered yet, once somebody has answered out of turn. None: all from ``_place`` on."""
+        """Of the first who has not."""
 
     @property
     def is_open(self) -> bool:
         """Somebody has not answered yet."""
-        return self._place < len(self.names) if self._missing is None else bool(self._missing)
+        return self._place < len(self.names)
 
     def answer(self, actor: str, reply: Any) -> None:
         """Keep ``actor``'s answer; the last one completes the round."""
-        names, place = self.names, self._place
-        if self._missing is not None or place >= len(names) or names[place] != actor:
-            self._answer_out_of_turn(actor, reply)
-            return
-        self._answers.append(reply)
-        self._place = place + 1
-        if place + 1 == len(names):
-            self._dispatcher.complete(self)
-
-    def _answer_out_of_turn(self, actor: str, reply: Any) -> None:
-        missing = self._missing
-        if missing is None:
-            missing = self._missing = dict.fromkeys(self.names[self._place :])
-        if actor not in missing:
+        line, place = self._line, self._place
+        if place >= len(line) or (line[place] != actor and not self._is_brought_forward(actor)):
             self._dispatcher.counters.late_replies += 1
             return
-        del missing[actor]
         self._answers.append(reply)
-        if not missing:
+        self._place = place = place + 1
+        if place == len(line):
             self._dispatcher.complete(self)
+
+    def _is_brought_forward(self, actor: str) -> bool:
+        """Let ``actor`` be the next in line; False: it has answered already."""
+        line, place = self._line, self._place
+        at = place + 1
+        # Mostly the very name, which is seen at a glance.
+        while at < len(line) and line[at] is not actor:
+            at += 1
+        if at >= len(line):
+            at = place + 1
+            while at < len(line) and line[at] != actor:
+                at += 1
+            if at >= len(line):
+                return False
+        if line is self.names:
+            # Which belongs to whoever asks.
+            line = self._line = line.copy()
+        line.insert(place, line.pop(at))
+        return True
 
     def expire(self) -> None:
         """Answer for all that have not."""
-        for actor in self.names[self._place :] if self._missing is None else list(self._missing):
+        for actor in self._line[self._place :]:
             self.answer(actor, unanswered(self.question, actor, Fault.EXPIRED))
 
     def abandon(self, fault: Fault) -> None:
@@ -250,15 +258,20 @@ def give(to: ReplyPort, actor: str, reply: Any) -> None:
 
 @acyclic
 class Slot:
-    """A question an actor has put aside. Open from the end of the turn that put it aside until its answer."""
+    """A question an actor has put aside. Open from the end of the turn that put it aside until its answer.
 
-    __slots__ = ("deadline", "is_open", "question", "reply_to")
+    While it is open it stands in its actor's line of them, between the one put aside ``before`` it and the one ``behind``.
+    """
+
+    __slots__ = ("before", "behind", "deadline", "is_open", "question", "reply_to")
 
     def __init__(self, envelope: Envelope, reply_to: ReplyPort) -> None:
         self.question: Message = envelope.message
         self.deadline = envelope.deadline
         self.reply_to = reply_to
         self.is_open = False
+        self.before: Slot | None = None
+        self.behind: Slot | None = None
 
 
 @acyclic
@@ -282,3 +295,10 @@ class TimerEnvelope(Envelope):
     """Carries a timer's message to the incarnation that set it, and to no other."""
 
     incarnation: int = 0
+
+
+def is_left_behind(envelope: Envelope, incarnation: int) -> bool:
+    """Whether it is mail for another incarnation than the one that is there, which is gone."""
+    if isinstance(envelope, GatheredEnvelope):
+        return envelope.incarnation != incarnation
+    return isinstance(envelope, TimerEnvelope) and envelope.incarnation != incarnation

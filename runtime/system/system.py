@@ -7,8 +7,9 @@ invariant is asked, and only a broken one costs a restart. Stopping is in order,
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
+from sys import intern
 from typing import Any
 
 from actors.kernel import Actor, ActorFactory, Ref, SupervisionSpec
@@ -108,6 +109,8 @@ class ActorSystem:
         if bound < 1:
             raise ValueError(f"{name}: a mailbox bound of {bound} would take nothing")
         rng = Random(f"{self._seed}/{name}")
+        # As the router's table has it: two names are soon known for the same if they are one object.
+        name = intern(name)
         cell = Cell(name, factory, spec or SupervisionSpec(), bound, rng, self._dispatcher, first_mail)
         cell.actor = factory(None)
         self._claim(name)
@@ -182,7 +185,7 @@ class ActorSystem:
         posted_at = self._clock.now() if trace is not None else 0.0
         self._dispatcher.post(name, Envelope(message, sender, None, trace, None, posted_at))
 
-    def tell_all(self, to: Iterable[Ref[Any] | str], message: Message, sender: str = "outside") -> None:
+    def tell_all(self, to: tuple[Ref[Any] | str, ...], message: Message, sender: str = "outside") -> None:
         """Send one message, outside any trace, to each of ``to``; they share its envelope. Never waits."""
         envelope = Envelope(message, sender)
         for ref in to:

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from actors.router.decision import stage_of
-from actors.router.recorder import WITHDRAWN
+from actors.router.recorder import WITHDRAWN, Recorder
 from messages.calls import CallEnded, Outcome
+from messages.control import Configured
 from messages.decisions import Decision, DecisionFound, Decisions, GetDecision, GetRouterStats, RecentDecisions, RouterStats
 from messages.failures import Blame, Failure, Retry, Scope
 from messages.policy import Action, ActionKind, Rule
 from messages.routing import Claimed, Exclusion, Hints, NoBidReason, RequestProfile, RouteError, Withdraw
-from tests.actors.router_kit import Desk, bid, chain, no, provider
+from tests.actors.router_kit import Desk, bid, chain, no, provider, snapshot
 
 A, B, C = (provider(name, "m") for name in "abc")
 BROKEN = Failure(Blame.UPSTREAM, Scope.PROVIDER, Retry.LATER, "http_503", 503)
@@ -165,6 +166,13 @@ def test_a_call_that_was_never_sent_is_no_attempt() -> None:
     assert stats(desk).failed == 0
 
 
+def test_ids_of_records_count_on_past_each_thousand() -> None:
+    context, recorder = Desk(A).context, Recorder(1, "seed")
+    ids = [recorder._new_id(context) for _ in range(2_345)]
+    head = ids[0].removesuffix("1")
+    assert ids == [f"{head}{number}" for number in range(1, 2_346)]
+
+
 def test_the_newest_records_come_first_and_the_oldest_go() -> None:
     desk = Desk(A, decisions_kept=3)
     made = [desk.decide(bid("a")).decision_id for _ in range(5)]
@@ -174,6 +182,18 @@ def test_the_newest_records_come_first_and_the_oldest_go() -> None:
     assert len(desk.give(RecentDecisions(1))[0].decisions) == 1
     assert desk.give(GetDecision(made[0])) == [DecisionFound(None)]
     desk.give(ended("q1", "a", Outcome.SUCCESS))
+
+
+def test_whatever_number_of_records_is_kept_from_when_on_they_are_the_newest() -> None:
+    desk, made = Desk(A, decisions_kept=3), list[str]()
+    for generation, limit in enumerate((3, 5, 2, 2, 0, 4), start=2):
+        desk.give(Configured(snapshot(A, generation=generation, decisions_kept=limit)))
+        kept = len(desk.give(RecentDecisions(99))[0].decisions)
+        for _ in range(7):
+            made.append(desk.decide(bid("a")).decision_id)
+            kept = min(limit, kept + 1)
+            (recent,) = desk.give(RecentDecisions(99))
+            assert [decision.decision_id for decision in recent.decisions] == made[-1 : -1 - kept : -1]
 
 
 def test_decision_ids_are_told_by_the_seed() -> None:

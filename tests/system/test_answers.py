@@ -332,6 +332,26 @@ def test_a_handler_that_raises_in_the_middle_of_a_fan_out_does_not_bid(crashing:
     run(body)
 
 
+def test_answers_out_of_turn_come_as_they_came_then_those_for_who_is_missing_in_the_order_of_asking() -> None:
+    async def body(system: ActorSystem) -> None:
+        names = ("provider:a", "provider:b", "provider:c", "provider:d", "provider:e")
+        asker, asking = gather_once(*names, within_s=0.05), list[Any]()
+        system.spawn("asker", always(asker))
+        for name in names:
+            system.port(name, lambda envelope: asking.append(envelope.reply_to))
+        system.tell("asker", Note("round"))
+        await settle()
+        for name in ("provider:d", "provider:b", "provider:d", "provider:b", "provider:nobody"):
+            asking[0].answer(name, NoBid(name, NoBidReason.DISABLED))
+        assert system.counters.late_replies == 3
+        await asyncio.sleep(1.0)
+        assert [answer.provider.removeprefix("provider:") for answer in asker.read[1].answers] == ["d", "b", "a", "c", "e"]
+        asking[0].answer("provider:a", NoBid("a", NoBidReason.DISABLED))
+        assert system.counters.late_replies == 4
+
+    run(body)
+
+
 def test_a_fan_out_over_missing_stopped_silent_and_slow_actors_is_whole_in_time() -> None:
     async def body(system: ActorSystem) -> None:
         asker = gather_once("provider:none", "provider:stopped", "provider:silent", "provider:slow", "port", within_s=0.05)

@@ -34,6 +34,8 @@ CAUTION = 1.5
 """... and as so much of the mean of the known ones while one is under way: one at a time."""
 NEAR = 1.1
 """Within 10 % of the best, bids are as good as equal."""
+FEW = 6
+"""So many bids at most are put in order one by one, which costs a fifth of sorting them; more are sorted."""
 _VALUE = itemgetter(0)
 _BLANK_S = 1.0
 """Stands for the known ones where there are none."""
@@ -48,35 +50,37 @@ def rank_adaptive(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> Ran
     """
     seconds_per_usd, stream = ask.seconds_per_usd, ask.profile.stream
     least = runner_up = inf
-    losses: list[float] = []
+    guessed: list[float] = []
     for bid in bids:
-        cost = bid.likely_usd
-        if cost is None or bid.samples <= 0:
-            losses = _guessed_losses(bids, seconds_per_usd)
-            least, runner_up = sorted([*losses, inf])[:2]
+        if bid.likely_usd is None or bid.samples <= 0:
+            guessed = _guessed_losses(bids, seconds_per_usd)
+            least, runner_up = sorted([*guessed, inf])[:2]
             break
-        loss = bid.expected_s + bid.strain_s + seconds_per_usd * cost
-        losses.append(loss)
+        loss = _loss(bid, seconds_per_usd)
         if loss < least:
             runner_up = least
             least = loss
         elif loss < runner_up:
             runner_up = loss
-    if len(losses) == 1:
+    if len(bids) == 1:
         runner_up = PENALTY_S
     ranked: Ranked = []
-    before = -inf
-    is_in_order = True
+    highest = -inf
+    is_in_order, are_few = True, len(bids) <= FEW
     for position, bid in enumerate(bids):
-        loss = losses[position]
+        # To work it out again costs less than to keep it in a list.
+        loss = guessed[position] if guessed else _loss(bid, seconds_per_usd)
         p = bid.failure_p
         # Where another bid is as good as the best, the runner-up's loss is the least too: which is which need not be known.
         value = (1.0 - p) * loss + p * (bid.failure_loss_s + (runner_up if loss == least else least))
         if stream:
             value += bid.cut_p * PENALTY_S
-        if value < before:
+        if value < highest:
+            if are_few:
+                _insert(ranked, value, bid)
+                continue
             is_in_order = False
-        before = value
+        highest = value
         ranked.append((value, bid))
     if not is_in_order:
         ranked.sort(key=_VALUE)
@@ -87,6 +91,20 @@ def rank_adaptive(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> Ran
     if near > 1:
         _spread(ranked, near, rng)
     return ranked
+
+
+def _loss(bid: Bid, seconds_per_usd: float) -> float:
+    """C of a bid of which everything is known."""
+    usd = bid.likely_usd
+    return bid.expected_s + bid.strain_s + seconds_per_usd * (0.0 if usd is None else usd)
+
+
+def _insert(ranked: Ranked, value: float, bid: Bid) -> None:
+    """Put a bid in its place behind its equals, in a short list whose last one is above it."""
+    place = len(ranked) - 1
+    while place and ranked[place - 1][0] > value:
+        place -= 1
+    ranked.insert(place, (value, bid))
 
 
 def _guessed_losses(bids: list[Bid], seconds_per_usd: float) -> list[float]:
@@ -108,18 +126,20 @@ def _guessed_losses(bids: list[Bid], seconds_per_usd: float) -> list[float]:
 
 def _spread(ranked: Ranked, near: int, rng: Random) -> None:
     """Put the least loaded of the first ``near`` in front, one at random of several; the others keep their order."""
-    least = ranked[0][1].in_flight
-    places = [0]
+    chosen, count, least = 0, 1, ranked[0][1].in_flight
     for place in range(1, near):
         load = ranked[place][1].in_flight
-        if load == least:
-            places.append(place)
-        elif load < least:
-            least = load
-            places = [place]
-    chosen = places[int(rng.random() * len(places))] if len(places) > 1 else places[0]
+        if load < least:
+            chosen, count, least = place, 1, load
+        elif load == least:
+            count += 1
+    if count > 1:
+        others = int(rng.random() * count)
+        while others:
+            chosen += 1
+            others -= ranked[chosen][1].in_flight == least
     if chosen:
         ranked.insert(0, ranked.pop(chosen))
 
 
-ADAPTIVE = Strategy("adaptive", rank_adaptive, sampled, keeps_leaders=True)
+ADAPTIVE = Strategy("adaptive", rank_adaptive, sampled, keeps_leaders=True, counts_turns=False)

@@ -76,11 +76,12 @@ class Memory:
         else:
             self.fresh = 1 if is_crowded else 0
 
-    def note(self, provider: str) -> None:
-        """Remember a winner."""
+    def note(self, provider: str, counts_turns: bool = True) -> None:
+        """Remember a winner; when, only for a strategy that counts turns."""
         self.turn += 1
-        self.served[provider] = self.turn
         self.winner = provider
+        if counts_turns:
+            self.served[provider] = self.turn
 
 
 class Memories:
@@ -177,6 +178,8 @@ class Strategy:
     """True: of somebody else's making, so its ranking is checked, and ``first`` stands in where it fails."""
     is_by_turn: bool = False
     """True: whom to ask depends on whose turn it is, so the same are not asked twice."""
+    counts_turns: bool = True
+    """False: it has no use for ``Memory.served``, which is then not kept."""
     is_order: bool = False
     """True: the static order is the whole choice, whatever the bids say."""
     keeps_leaders: bool = False

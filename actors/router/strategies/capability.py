@@ -19,4 +19,6 @@ def rank_capability(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> R
     return [(float(key[0]), key[3]) for key in keyed]
 
 
-CAPABILITY = Strategy("capability", rank_capability, best_sampled, keeps_winner=False, index=by_capabilities)
+CAPABILITY = Strategy(
+    "capability", rank_capability, best_sampled, keeps_winner=False, index=by_capabilities, counts_turns=False
+)

@@ -17,5 +17,5 @@ def rank_random(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> Ranke
     return ranked
 
 
-RANDOM = Strategy("random", rank_random, sampled, keeps_winner=False)
+RANDOM = Strategy("random", rank_random, sampled, keeps_winner=False, counts_turns=False)
 """The last winner is not kept among those asked: it would win more often than the others."""

@@ -26,4 +26,4 @@ def rank_cost(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> Ranked:
     return [(key[0], key[4]) for key in keyed]
 
 
-COST = Strategy("cost", rank_cost, best_sampled, keeps_winner=False, index=by_price)
+COST = Strategy("cost", rank_cost, best_sampled, keeps_winner=False, index=by_price, counts_turns=False)

@@ -50,4 +50,4 @@ def rank_least_latency(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -
     return [(key[0], key[4]) for key in keyed]
 
 
-LEAST_LATENCY = Strategy("least_latency", rank_least_latency, sampled, keeps_leaders=True)
+LEAST_LATENCY = Strategy("least_latency", rank_least_latency, sampled, keeps_leaders=True, counts_turns=False)

@@ -72,6 +72,8 @@ def rank_power_of_two(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) ->
     return ranked
 
 
-LEAST_CONNECTIONS = Strategy("least_connections", rank_least_connections, sampled_by_weight, index=by_weight, is_weighted=True)
-LEAST_REQUESTS = Strategy("least_requests", rank_least_requests, sampled)
-POWER_OF_TWO = Strategy("power_of_two", rank_power_of_two, sampled)
+LEAST_CONNECTIONS = Strategy(
+    "least_connections", rank_least_connections, sampled_by_weight, index=by_weight, is_weighted=True, counts_turns=False
+)
+LEAST_REQUESTS = Strategy("least_requests", rank_least_requests, sampled, counts_turns=False)
+POWER_OF_TWO = Strategy("power_of_two", rank_power_of_two, sampled, counts_turns=False)

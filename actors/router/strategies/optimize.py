@@ -70,6 +70,6 @@ def _reliability(bid: Bid) -> float:
     return 1.0 - bid.failures / calls if calls > 0.0 else 1.0
 
 
-OPTIMIZE_LATENCY = Strategy("optimize_latency", rank_for_latency, sampled, keeps_leaders=True)
-OPTIMIZE_COST = Strategy("optimize_cost", rank_for_cost, best_sampled, index=by_price)
-OPTIMIZE_RELIABILITY = Strategy("optimize_reliability", rank_for_reliability, sampled, keeps_leaders=True)
+OPTIMIZE_LATENCY = Strategy("optimize_latency", rank_for_latency, sampled, keeps_leaders=True, counts_turns=False)
+OPTIMIZE_COST = Strategy("optimize_cost", rank_for_cost, best_sampled, index=by_price, counts_turns=False)
+OPTIMIZE_RELIABILITY = Strategy("optimize_reliability", rank_for_reliability, sampled, keeps_leaders=True, counts_turns=False)

@@ -43,6 +43,8 @@ def _next_in_turn(entries: Sequence[Entry], memory: Memory, rng: Random, count: 
     return [entries[(start + step) % size] for step in range(count)]
 
 
-FIRST = Strategy("first", rank_first, first_of_index, keeps_winner=False, is_order=True)
-PRIORITY = Strategy("priority", rank_priority, first_of_index, keeps_winner=False, index=by_priority, is_order=True)
+FIRST = Strategy("first", rank_first, first_of_index, keeps_winner=False, is_order=True, counts_turns=False)
+PRIORITY = Strategy(
+    "priority", rank_priority, first_of_index, keeps_winner=False, index=by_priority, is_order=True, counts_turns=False
+)
 ROUND_ROBIN = Strategy("round_robin", rank_round_robin, _next_in_turn, keeps_winner=False, is_by_turn=True)

@@ -47,5 +47,7 @@ def rank_thompson(bids: list[Bid], ask: Ask, memory: Memory, rng: Random) -> Ran
     return ranked
 
 
-SUCCESS_LATENCY_RATIO = Strategy("success_latency_ratio", rank_success_latency_ratio, sampled, keeps_leaders=True)
-THOMPSON = Strategy("thompson", rank_thompson, sampled)
+SUCCESS_LATENCY_RATIO = Strategy(
+    "success_latency_ratio", rank_success_latency_ratio, sampled, keeps_leaders=True, counts_turns=False
+)
+THOMPSON = Strategy("thompson", rank_thompson, sampled, counts_turns=False)
