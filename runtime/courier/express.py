@@ -78,12 +78,11 @@ class Express(Courier, Decided, Listener):
             return
         if self._routed is None:
             self._asked = asked
-        if self._way is _ASKED:
-            if not asked.is_open:
+            if self._way is _ASKED and not asked.is_open:
                 self._hand_over()
                 return
             asked.follower = self
-        if self._way is not _LATE:
+        if self._way is _ASKED or self._way is _PLANNED:
             house.system.deadlines.add(self)
 
     def _see_plan(self, answer: Any) -> None:

@@ -53,14 +53,12 @@ class Carrier(Protocol):
 
 
 @dataclass(slots=True)
-class _Opened:
-    """A request as it was understood."""
+class _Refusal:
+    """A request that cannot be."""
 
+    problem: Problem
     request_id: str
     span: ServerSpan | None
-    call: ClientCall | None
-    problem: Problem | None
-    """Why it cannot be: then there is no call."""
 
 
 _GONE = Ended(STATUS_CLIENT_GONE, "client_gone")
@@ -170,35 +168,31 @@ class Edge:
     async def serve(self, request: EdgeRequest, sink: EdgeSink, task: Task) -> None:
         """Answer one request, admitted for ``task``, in it. Raises ``asyncio.CancelledError``, when the client left."""
         opened = self._opened(request)
-        problem = opened.problem
-        if problem is not None:
-            ended = _BROKEN
-            try:
-                ended = await refuse(sink, problem, opened.request_id)
-            except asyncio.CancelledError:
-                ended = _GONE
-                raise
-            finally:
-                self.closed(opened.span, ended)
+        if isinstance(opened, ClientCall):
+            self._under_way[task] = opened
+            await self.carry(Courier(self._house, opened, sink))
             return
-        call = opened.call
-        assert call is not None
-        self._under_way[task] = call
-        await self.carry(Courier(self._house, call, sink))
+        ended = _BROKEN
+        try:
+            ended = await refuse(sink, opened.problem, opened.request_id)
+        except asyncio.CancelledError:
+            ended = _GONE
+            raise
+        finally:
+            self.closed(opened.span, ended)
 
     def errand(self, request: EdgeRequest, sink: ReadySink, host: Host) -> Errand | None:
         """One request, admitted for ``host``, to be started by it. None: it was refused, which the client has been told."""
         opened = self._opened(request)
-        call, problem = opened.call, opened.problem
-        if problem is not None or call is None:
-            ended = _BROKEN
-            try:
-                ended = refuse_now(sink, problem or problems.internal_error(), opened.request_id)
-            finally:
-                self.closed(opened.span, ended)
-            return None
-        self._under_way[host] = call
-        return Errand(self._house, call, sink, self, host)
+        if isinstance(opened, ClientCall):
+            self._under_way[host] = opened
+            return Errand(self._house, opened, sink, self, host)
+        ended = _BROKEN
+        try:
+            ended = refuse_now(sink, opened.problem, opened.request_id)
+        finally:
+            self.closed(opened.span, ended)
+        return None
 
     async def carry(self, courier: Courier) -> None:
         """Answer a request in the task that runs."""
@@ -220,7 +214,7 @@ class Edge:
             # A client's own 4xx is no error of ours (HTTP conventions); a stream that broke is, whatever its status was.
             span.end(ended.status, None if 400 <= ended.status < 500 else ended.error or None)
 
-    def _opened(self, request: EdgeRequest) -> _Opened:
+    def _opened(self, request: EdgeRequest) -> ClientCall | _Refusal:
         span = None
         tracing = self._house.tracing
         notes = request.notes if isinstance(request, NotedRequest) else noted(request.headers)
@@ -234,14 +228,14 @@ class Edge:
             raise
         if isinstance(found, Problem):
             self.counters.refused += 1
-            return _Opened(request_id, span, None, found)
+            return _Refusal(found, request_id, span)
         if span is not None:
             found.span, found.trace = span, span.context
             if found.tenant:
                 span.set(names.TENANT, found.tenant)
             if found.hints.priority != NORMAL:
                 span.set(names.PRIORITY, PRIORITIES[found.hints.priority])
-        return _Opened(request_id, span, found, None)
+        return found
 
     def _read(self, request: EdgeRequest, notes: Notes, request_id: str) -> ClientCall | Problem:
         endpoint = ROUTES[request.path]
