@@ -37,6 +37,7 @@ INTERPRETED = {
     "actors/regexes.py": "looks at configurations, not at requests",
     "actors/walkers.py": "looks at configurations, not at requests",
     "actors/router/strategies/narrowing.py": "inherits from a builtin type",
+    "runtime/dialects/shapes.py": "msgspec reads its annotations, and does the work",
     "runtime/system/frontier.py": "pydantic reads its annotations; for bytes from elsewhere only",
     "runtime/system/virtual_loop.py": "for simulations, which are not the daemon's",
     "runtime/upstream/raw_dial.py": "waits where compiled code must not (`hazards`); once a connection",

@@ -9,6 +9,7 @@ from messages.calls import Usage
 from messages.failures import Blame, Failure, Retry, Scope
 from runtime.dialects.errors import error_in, failure_of_error
 from runtime.dialects.request import Endpoint
+from runtime.dialects.shapes import COMPLETION, EMBEDDINGS, NO_SHAPE, PARTS, Counts
 from runtime.dialects.told import told
 from runtime.dialects.usage import choice_characters, estimated_usage, read_usage, usage_in
 from runtime.ports import Headers
@@ -26,34 +27,48 @@ _MODEL = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.){0,256}")')
 
 # A constant is at hand, a module's function is looked up.
 LOADS = orjson.loads
+READ_COMPLETION, READ_EMBEDDINGS, PARTS_OF = COMPLETION, EMBEDDINGS, PARTS
 
 
 class Answer:
     """A whole answer, and what traces and statistics want of it. Most requests are not traced: what is only for them waits."""
 
-    __slots__ = ("_choices", "_parsed", "body", "usage")
+    __slots__ = ("_has_choices", "_parsed", "body", "usage")
 
-    def __init__(self, body: bytes, usage: Usage, parsed: dict[str, Any], choices: list[Any]) -> None:
+    def __init__(self, body: bytes, usage: Usage, has_choices: bool, parsed: dict[str, Any] | None = None) -> None:
         self.body = body
         self.usage = usage
+        self._has_choices = has_choices
         self._parsed = parsed
-        self._choices = choices
 
     @property
     def response_id(self) -> str:
         """The provider's name for it; empty if it gave none."""
-        return _text(self._parsed.get("id"))
+        return _text(self._told().get("id"))
 
     @property
     def model(self) -> str:
         """The model that has answered, as the provider has it; empty if it does not say."""
-        return _text(self._parsed.get("model"))
+        return _text(self._told().get("model"))
 
     @property
     def finish_reasons(self) -> tuple[str, ...]:
         """Why the choices end, as far as they tell."""
-        told = [choice.get("finish_reason") for choice in self._choices if type(choice) is dict]
+        choices = self._told().get("choices", []) if self._has_choices else []
+        told = [choice.get("finish_reason") for choice in choices if type(choice) is dict]
         return tuple([reason for reason in told if type(reason) is str][:REASONS_MAX])
+
+    def _told(self) -> dict[str, Any]:
+        """What it says, parsed when somebody asks."""
+        parsed = self._parsed
+        if parsed is None:
+            try:
+                parsed = LOADS(self.body)
+            except orjson.JSONDecodeError:
+                # There is a number in it that no double can hold.
+                parsed = {}
+            self._parsed = parsed
+        return parsed
 
 
 def read_answer(endpoint: Endpoint, status: int, headers: Headers, body: bytes, prompt_tokens: int) -> Answer | Failure:
@@ -65,6 +80,9 @@ def read_body(endpoint: Endpoint, status: int, body: bytes, prompt_tokens: int) 
     """The same, where the headers have been looked at."""
     if endpoint == "embeddings" and len(body) > PARSED_BYTES_MAX and not body.isspace():
         return _glance(status, body, prompt_tokens)
+    usage = _usage_told(endpoint, body)
+    if usage is not None:
+        return Answer(body, usage, endpoint != "embeddings")
     try:
         parsed = LOADS(body)
     except orjson.JSONDecodeError as error:
@@ -80,7 +98,12 @@ def read_body(endpoint: Endpoint, status: int, body: bytes, prompt_tokens: int) 
         return failure_of_error(fault, status) if fault else unreadable(f"no_{name}", status, f"no {name} in it")
     if not items and name == "choices":
         return unreadable("no_choices", status, "no choices in it")
-    return _answer(body, parsed, items if name == "choices" else [], prompt_tokens)
+    usage = usage_in(parsed)
+    if usage is None:
+        choices = items if name == "choices" else []
+        characters = sum(choice_characters(choice) for choice in choices if isinstance(choice, dict))
+        usage = estimated_usage(prompt_tokens, characters)
+    return Answer(body, usage, name == "choices", parsed)
 
 
 def unreadable(code: str, status: int, detail: str) -> Failure:
@@ -93,12 +116,29 @@ def encoded(status: int) -> Failure:
     return unreadable("content_encoding", status, "compressed although we asked for identity")
 
 
-def _answer(body: bytes, parsed: dict[str, Any], choices: list[Any], prompt_tokens: int) -> Answer:
-    usage = usage_in(parsed)
-    if usage is None:
-        characters = sum(choice_characters(choice) for choice in choices if isinstance(choice, dict))
-        usage = estimated_usage(prompt_tokens, characters)
-    return Answer(body, usage, parsed, choices)
+def _usage_told(endpoint: Endpoint, body: bytes) -> Usage | None:
+    """The usage of an answer that is as most are; None: it has to be read whole to know what it is."""
+    # Of what is skipped nobody asks whether it is UTF-8, and long texts of other scripts are read sooner by orjson.
+    if not body.isascii():
+        return None
+    try:
+        if endpoint == "embeddings":
+            return read_usage(READ_EMBEDDINGS(body).usage)
+        found = READ_COMPLETION(body)
+    except NO_SHAPE:
+        return None
+    counts = found.usage
+    return _usage(counts) if counts is not None and found.choices else None
+
+
+def _usage(counts: Counts) -> Usage:
+    """The same as ``read_usage`` makes of it."""
+    read, written, of_read, of_written, hits, flat = PARTS_OF(counts)
+    cached = of_read.cached_tokens if of_read is not None else None
+    if cached is None:
+        cached = flat if hits is None else hits
+    reasoning = of_written.reasoning_tokens if of_written is not None else None
+    return Usage(read, written, cached or 0, reasoning or 0)
 
 
 def _text(value: object) -> str:
@@ -121,4 +161,4 @@ def _glance(status: int, body: bytes, prompt_tokens: int) -> Answer | Failure:
             usage = None
     named = _MODEL.search(tail) or _MODEL.search(head)
     parsed = {"model": orjson.loads(named.group(1))} if named is not None else {}
-    return Answer(body, usage or estimated_usage(prompt_tokens, 0), parsed, [])
+    return Answer(body, usage or estimated_usage(prompt_tokens, 0), False, parsed)
