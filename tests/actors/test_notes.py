@@ -2,9 +2,10 @@
 
 from decimal import Decimal
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from runtime.courier.directory import rounded
 from runtime.courier.words import dollars, header_safe
 from runtime.http.notes import SPELLINGS_MAX, noted
 
@@ -46,6 +47,13 @@ def test_money_is_told_exactly_and_with_no_more_places_than_it_has(nusd: int) ->
     told = dollars(nusd)
     assert Decimal(told) * 10**9 == nusd
     assert "." not in told or told[-1] != "0"
+
+
+@given(st.floats(0, 1e25) | st.integers(0, 10**7).map(lambda halves: halves / 2))
+@example(0.49999999999999994)
+@example(4503599627370497.5)
+def test_a_price_is_rounded_as_the_standard_library_does(price: float) -> None:
+    assert rounded(price) == round(price)
 
 
 @given(st.text())
