@@ -1,7 +1,8 @@
 """Values as they stand in the headers of an answer."""
 
 _NUSD = 1_000_000_000
-
+_POINTS = tuple("." + "0" * noughts for noughts in range(9))
+"""By the noughts after the point."""
 
 _WORDS_SEEN: dict[str, str] = {}
 """Text as it may stand in a header, by what it was: names of models, the same few again and again."""
@@ -14,9 +15,13 @@ def dollars(nusd: int) -> str:
     whole, part = nusd // _NUSD, nusd % _NUSD
     if part == 0:
         return str(whole)
-    # With a digit before them, noughts at their beginning stay.
-    places = str(part + _NUSD)[1:].rstrip("0")
-    return "0." + places if whole == 0 else f"{whole}.{places}"
+    places = 9
+    while part % 10 == 0:
+        part //= 10
+        places -= 1
+    digits = str(part)
+    point = _POINTS[places - len(digits)]
+    return f"0{point}{digits}" if whole == 0 else f"{whole}{point}{digits}"
 
 
 def header_safe(text: str) -> str:
