@@ -121,16 +121,17 @@ def _model_problem(model: object) -> BadRequest:
 
 
 def _max_tokens(endpoint: Endpoint, parsed: dict[str, Any]) -> int | None:
-    # Legacy completions may ask for no output at all: that is how prompts are scored.
-    least = 0 if endpoint == "completions" else 1
-    for name in ("max_completion_tokens", "max_tokens"):
+    name = "max_completion_tokens"
+    value = parsed.get(name)
+    if value is None:
+        name = "max_tokens"
         value = parsed.get(name)
         if value is None:
-            continue
-        if type(value) is not int or value < least:
-            raise BadRequest(f"{name} must be a positive integer.", name)
-        return value
-    return None
+            return None
+    # Legacy completions may ask for no output at all: that is how prompts are scored.
+    if type(value) is not int or value < (0 if endpoint == "completions" else 1):
+        raise BadRequest(f"{name} must be a positive integer.", name)
+    return value
 
 
 def _needs(endpoint: Endpoint, parsed: dict[str, Any], has_tools: bool, has_image: bool, stream: bool) -> tuple[str, ...]:
