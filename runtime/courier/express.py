@@ -10,6 +10,7 @@ It ends exactly once: by ``_over``, or by ``_late`` and then ``carry``.
 
 import asyncio
 import logging
+from abc import abstractmethod
 from enum import Enum
 from typing import Any
 
@@ -54,13 +55,13 @@ class Express(Courier, Decided, Listener):
         self._way = _ASKED
         self.deadline: float | None = call.deadline
 
+    @abstractmethod
     def _over(self, ended: Ended) -> None:
         """The request has ended, and there was no task."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _late(self) -> None:
         """Make a task for ``carry``."""
-        raise NotImplementedError
 
     # -- step by step
 

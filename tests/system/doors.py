@@ -119,8 +119,8 @@ class Read:
     def told(self) -> Told:
         return self._answer.told
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        raise NotImplementedError("nobody reads it by pieces")
+    async def chunks(self) -> AsyncIterator[bytes]:
+        yield await self.read(READ_BYTES_MAX)
 
     def take_whole(self, limit: int) -> Any:
         if self._error is not None:
