@@ -28,7 +28,7 @@ def offer(
     spec: ProviderSpec, catalog: Catalog, standing: Standing, limits: Limits, call: CallForBids, now: float
 ) -> Bid | NoBid:
     """The bid of a provider that is neither draining nor disabled, at ``now`` (monotonic s)."""
-    model, profile = call.model, call.profile
+    model, profile, models = call.model, call.profile, standing.evidence
     offered = catalog.last if model is catalog.last_name else catalog.models.get(model, catalog.otherwise)
     if offered is None:
         return NoBid(spec.id, NoBidReason.MODEL_UNAVAILABLE, None, "not among its models")
@@ -46,7 +46,6 @@ def offer(
     is_trial, held = not (standing.circuit.is_closed and standing.credential.is_closed), None
     if is_trial and (held := standing.held(now)) is not None and not standing.takes_explorers:
         return NoBid(spec.id, held[0], held[1], "")
-    models = standing.evidence
     evidence = models.last if model is models.last_name else models.models.get(model, NOTHING_KNOWN)
     if profile.endpoint == "embeddings":
         reserved, output_tokens, priced_tokens = prompt_tokens, 0.0, 0.0
@@ -55,8 +54,7 @@ def offer(
         reserved = prompt_tokens + evidence.output.upper
     else:
         # As the profile has it: what is known here to be a number would be made an object again.
-        output_tokens, priced_tokens = evidence.output.expected(profile.max_tokens), float(max_tokens)
-        reserved = wanted
+        reserved, output_tokens, priced_tokens = wanted, evidence.output.expected(profile.max_tokens), float(max_tokens)
     if (hold := limits.hold(reserved, now)) is not None:
         return _held_back(spec, hold, limits) if held is None else NoBid(spec.id, held[0], held[1], "")
     scale, prefill_s = _reading(evidence, prompt_tokens) if evidence.prefill.slope else _AT_ONCE

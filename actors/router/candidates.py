@@ -22,10 +22,7 @@ _NOBODY: Ranked = []
 
 
 def select(pending: Pending, policy: Policy, fanout: int, planned: OpenPlans, rng: Random) -> tuple[Entry, ...]:
-    """Say who is asked first; note who may be asked if they do not bid (``kept``), and who not at all (``left_out``).
-
-    ``planned`` are the open plans.
-    """
+    """Say who is asked first; note who may be asked if they do not bid (``kept``), and who not at all (``left_out``)."""
     course, query = pending.course, pending.query
     if course.is_plain and not query.tried and not query.refused:
         # The usual case: nothing is done for each candidate.

@@ -6,7 +6,6 @@ Always: a lookup costs the same however many models are configured; candidates k
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from sys import intern
 
 from actors.kernel import Ref, Refs
 from actors.naming import split
@@ -143,7 +142,7 @@ def refs_of(entries: Iterable[Entry]) -> Refs[CallForBids]:
 
 def _entry(spec: ProviderSpec, number: int) -> Entry:
     offers = {model.name: model for model in spec.models}
-    return Entry(spec.id, spec, Ref(intern(f"provider:{spec.id}")), frozenset(offers), frozenset(spec.tags), offers, number)
+    return Entry(spec.id, spec, Ref(f"provider:{spec.id}"), frozenset(offers), frozenset(spec.tags), offers, number)
 
 
 def _follow(alias: str, aliases: dict[str, str], table: RoutingTable) -> Route | None:

@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from random import Random
-from sys import intern
 from typing import Any
 
 from actors.kernel import Actor, ActorFactory, Ref, SupervisionSpec
@@ -109,8 +108,6 @@ class ActorSystem:
         if bound < 1:
             raise ValueError(f"{name}: a mailbox bound of {bound} would take nothing")
         rng = Random(f"{self._seed}/{name}")
-        # As the router's table has it: two names are soon known for the same if they are one object.
-        name = intern(name)
         cell = Cell(name, factory, spec or SupervisionSpec(), bound, rng, self._dispatcher, first_mail)
         cell.actor = factory(None)
         self._claim(name)
