@@ -7,8 +7,8 @@ not asked: ``choice`` gives what needs one to the other client.
 **A stale connection.** The rule is that of ``aiohttp_client``: sent once more, on a fresh connection, only where the first had
 served before, not one byte of an answer came, and it ended by a close or reset within ``STALE_WITHIN_S`` of sending.
 
-Neither a task nor a timer is made for a call on a connection that rests: one future for the head, one for each wait for the body
-(none for whoever listens), and the connection's own timer.
+Neither a task nor a timer is made for a call on a connection that rests: one future for the head, one for each wait for the
+body (none for whoever listens), and the connection's own timer.
 """
 
 import asyncio
