@@ -190,15 +190,17 @@ class _Exchange(Sent):
         dial.add_done_callback(self._connected)
 
     def _connected(self, dial: asyncio.Task[RawConnection]) -> None:
+        """The connection is made, or cannot be. Told by the loop; and before that by ``answer``, if that comes first."""
+        made = None if dial.cancelled() or dial.exception() is not None else dial.result()
         if dial is not self._dial:
-            if not dial.cancelled() and dial.exception() is None:
-                dial.result().cut(Closed())
+            if made is not None and made is not self._connection:
+                made.cut(Closed())
             return
         listener, self._listener = self._listener, None
-        if not dial.cancelled() and dial.exception() is None:
+        if made is not None:
             self._dial = None
             with suppress(Exception):  # Its connection is broken then, which ``answer`` tells.
-                self.send(dial.result())
+                self.send(made)
             if listener is not None:
                 self.listen(listener, to_head=self._to_head)
         elif listener is not None:
@@ -234,8 +236,10 @@ class _Exchange(Sent):
         """As the port says. A stale connection's request is sent once more."""
         self._listener = None
         try:
-            if self._dial is not None:
-                await self._dial
+            dial = self._dial
+            if dial is not None:
+                await dial
+                self._connected(dial)
             while True:
                 connection = self._connection
                 assert connection is not None
