@@ -84,8 +84,7 @@ async def test_whoever_waits_in_the_moment_in_which_the_connection_is_made_has_t
     sent.listen(told, to_head=False)
     (dial,) = asyncio.all_tasks() - before
     async with asyncio.timeout(WITHIN_S):
-        # Its end is told to others only in the loop's next turn, and this one is among the first to see it.
-        while not dial.done():  # noqa: ASYNC110
+        while not dial.done():  # noqa: ASYNC110 – whoever is told of its end hears of it a turn later
             await asyncio.sleep(0)
         answer: UpstreamAnswer = await sent.answer()
         assert (answer.status, await answer.read(100)) == (200, b"hello")
