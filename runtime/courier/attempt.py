@@ -100,12 +100,26 @@ class Attempt(Outgoing):
                 raise
             self._called_off(track, Outcome.DRAINED)
         except Exception as error:
-            self._fail(Failure(Blame.US, Scope.NONE, Retry.NEVER, "internal_error", 0, None, type(error).__name__))
+            self._broke(error)
             raise
         return await self._drained()
 
+    def _broke(self, error: Exception) -> None:
+        """A mistake of ours, for which the provider is not to blame."""
+        self._fail(Failure(Blame.US, Scope.NONE, Retry.NEVER, "internal_error", 0, None, type(error).__name__))
+
     def take(self) -> Whole | None:
-        """The answer to a call that was begun, if all of it is here and a success. None: ``call``, which goes on from here."""
+        """The answer to a call that was begun, if all of it is here and a success. None: ``call``, which goes on from here.
+
+        Raises what ``call`` would raise for a mistake of ours.
+        """
+        try:
+            return self._take()
+        except Exception as error:
+            self._broke(error)
+            raise
+
+    def _take(self) -> Whole | None:
         track, answer = self._track, None if self.sent is None else self.sent.answer_at_hand()
         if answer is None or track is None or not 200 <= answer.status < 300:
             return None

@@ -77,10 +77,10 @@ class RawConnection(RawWire):
         """When the head of that request was here."""
         self._queued = bytearray()
         """What was sent ahead."""
-        self._sink = RawSink(self, False)
-        """Of the last request, ..."""
+        self._sink: RawSink | None = None
+        """Of the request that is answered, until it is over: the two know each other; ..."""
         self._errand: Errand | None = None
-        """... which has been begun and is not over."""
+        """... and what sees to it."""
 
     # -- what the transport tells
 
@@ -225,7 +225,7 @@ class RawConnection(RawWire):
         """The errand is done: the answer has been given, if anybody was there to have it."""
         self._errand = None
         self._lane.edge.leave(self)
-        self._answered(self._sink)
+        self._answered()
 
     def late(self) -> None:
         """The errand needs a task, which begins in the loop's next turn."""
@@ -247,7 +247,7 @@ class RawConnection(RawWire):
         finally:
             self._errand = None
             self._lane.edge.leave(self)
-        self._answered(self._sink)
+        self._answered()
 
     def cancel(self) -> None:
         """The daemon's time is up."""
@@ -265,8 +265,9 @@ class RawConnection(RawWire):
             notes = head.notes = noted(head.headers)
         return NotedRequest(head.method, head.path, head.headers, content, self._peer, notes)
 
-    def _answered(self, sink: RawSink) -> None:
-        if self.is_gone:
+    def _answered(self) -> None:
+        sink, self._sink = self._sink, None
+        if self.is_gone or sink is None:
             return
         if not sink.is_whole:
             self.break_off()
@@ -294,7 +295,8 @@ class RawConnection(RawWire):
         self._fail(problems.internal_error())
 
     def _fail(self, problem: Problem) -> None:
-        self.break_off() if self._sink.has_started else self._refuse(problem)
+        sink, self._sink = self._sink, None
+        self.break_off() if sink is not None and sink.has_started else self._refuse(problem)
 
     def _refuse(self, problem: Problem) -> None:
         """Answer with an error of our own, and nothing after it."""
@@ -322,6 +324,7 @@ class RawConnection(RawWire):
 
     def _cut(self) -> None:
         self._state = _CLOSING
+        self._sink = None
         if not self.is_gone:
             self._line.abort()
 

@@ -8,9 +8,11 @@ from typing import Any, cast
 import pytest
 
 from runtime.courier.race import Race
+from runtime.http.raw_edge import RawConnection
+from runtime.http.raw_sink import RawSink
 from runtime.ports import EdgeRequest
 from runtime.upstream.raw_client import RawUpstream
-from tests.daemon.edge_desk import Desk, Stage, hangs
+from tests.daemon.edge_desk import Behaviour, Desk, Stage, echo, hangs
 from tests.daemon.test_raw_edge import post
 from tests.daemon.upstream_server import request, serving
 
@@ -58,6 +60,20 @@ async def test_a_client_whose_request_ends_before_its_answer_leaves_no_ring(is_c
     del task
     gc.collect()
     assert [one for one in rings if isinstance(one, EdgeRequest | asyncio.Task)] == []
+
+
+@pytest.mark.parametrize("behave", [echo, hangs])
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_connection_that_ends_leaves_no_ring(behave: Behaviour, at_once: bool, rings: list[object]) -> None:
+    stage = Stage(Desk(behave, at_once=at_once))
+    await stage.feed(post(b"0"), post(b"1"))
+    stage.end()
+    await stage.turn()
+    assert stage.desk.count == 0
+    stage.wire.protocol = None
+    del stage
+    gc.collect()
+    assert [one for one in rings if isinstance(one, RawConnection | RawSink)] == []
 
 
 class NeverAnswered:

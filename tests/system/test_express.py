@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from messages.calls import CallEnded, Outcome
+from messages.envelope import Envelope
+from messages.failures import Blame
 from runtime.simulation.faults import FaultKind
 from tests.system import house
 from tests.system.house import Client, World, loaded, provider, run
@@ -129,4 +132,30 @@ def test_a_mistake_of_ours_on_the_way_is_told_and_nothing_is_lost(
         assert len(world.house.permits) == 0
 
     run(loaded([provider("a")], strategy="first"), scene)
+    assert "a mistake" in caplog.text
+
+
+def test_a_mistake_of_ours_in_reading_an_answer_is_not_the_providers(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene(world: World) -> None:
+        def broken(*_: Any) -> Any:
+            raise RuntimeError("a mistake")
+
+        monkeypatch.setattr("runtime.courier.attempt.read_body", broken)
+        client = await world.ask()
+        assert (client.status, client.code, client.attempts) == (500, "internal_error", 1)
+        (ended,) = ends
+        assert (ended.outcome, ended.failure and (ended.failure.blame, ended.failure.code)) == (
+            Outcome.FAILED,
+            (Blame.US, "internal_error"),
+        )
+
+    ends: list[CallEnded] = []
+
+    def note(to: str, envelope: Envelope) -> None:
+        if to == "router" and isinstance(envelope.message, CallEnded):
+            ends.append(envelope.message)
+
+    run(loaded([provider("a")], strategy="first"), scene, journal=note)
     assert "a mistake" in caplog.text
