@@ -17,6 +17,8 @@ from pathlib import Path
 CONNECTIONS = 32
 ROUNDS = 40
 """Of ``TURN``, on each connection."""
+FAILED_MAX = 0.02
+"""Of the answers. A provider fails now and then, and then another one is asked."""
 PROVIDERS = {"small": 3, "large": 40}
 """By model."""
 STARTED_WITHIN_S = 60.0
@@ -38,13 +40,13 @@ def _asked(model: str, **more: object) -> bytes:
 
 
 TURN = (
-    *[_asked("small")] * 12,
-    *[_asked("large")] * 2,
-    _asked("small", stream=True, stream_options={"include_usage": True}),
-    _asked("small", stream=True),
-    _asked("nobody's"),
+    *[(_asked("small"), 200)] * 12,
+    *[(_asked("large"), 200)] * 2,
+    (_asked("small", stream=True, stream_options={"include_usage": True}), 200),
+    (_asked("small", stream=True), 200),
+    (_asked("nobody's"), 404),
 )
-"""What each connection sends, one after the other, again and again."""
+"""What each connection sends, one after the other, again and again, and the status of a good answer to it."""
 
 
 def _chunk(**choice: object) -> bytes:
@@ -98,16 +100,23 @@ class _Provider(asyncio.Protocol):
         write(b"0\r\n\r\n")
 
 
-async def practise(folder: Path) -> None:
-    """Run the daemon that was built in ``folder`` and give it work. Raises ``SystemExit`` where it does not do it."""
+async def practise(folder: Path, connections: int = CONNECTIONS, rounds: int = ROUNDS) -> int:
+    """Run the daemon that was built in ``folder`` and give it work; returns how many requests it answered as it should.
+
+    Raises ``SystemExit`` where it does not start, or answers more than ``FAILED_MAX`` otherwise.
+    """
     loop = asyncio.get_running_loop()
     upstream = await loop.create_server(_Provider, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{upstream.sockets[0].getsockname()[1]}/v1"
     try:
         async with _daemon(folder, url) as port:
-            await asyncio.gather(*(_client(port) for _ in range(CONNECTIONS)))
+            good = sum(await asyncio.gather(*(_client(port, rounds) for _ in range(connections))))
     finally:
         upstream.close()
+    count = connections * rounds * len(TURN)
+    if good < (1.0 - FAILED_MAX) * count:
+        raise SystemExit(f"the build has practised, but only {good} of {count} answers were what they should be")
+    return good
 
 
 @contextlib.asynccontextmanager
@@ -152,14 +161,18 @@ async def _listens(port: int) -> bool:
     return True
 
 
-async def _client(port: int) -> None:
+async def _client(port: int, rounds: int) -> int:
+    """Returns how many answers were good."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    for _ in range(ROUNDS):
-        for request in TURN:
+    good = 0
+    for _ in range(rounds):
+        for request, status in TURN:
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
             if b"chunked" in head.lower():
                 await reader.readuntil(b"0\r\n\r\n")
             else:
                 await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split()[0]))
+            good += head.startswith(b"HTTP/1.1 %d " % status)
     writer.close()
+    return good
