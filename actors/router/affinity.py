@@ -10,6 +10,8 @@ Providers bill the cached part of a prompt at a fraction and read it at once, so
 its whole past at every turn.
 """
 
+from collections import OrderedDict
+
 from actors.router.pending import Pending
 from actors.router.strategies.base import Ranked
 from messages.control import AffinitySpec
@@ -27,7 +29,8 @@ class Affinity:
     __slots__ = ("_homes",)
 
     def __init__(self) -> None:
-        self._homes: dict[tuple[str, str], tuple[str, float]] = {}
+        # Not a plain dict: the first of it is found by going past all that left before.
+        self._homes: OrderedDict[tuple[str, str], tuple[str, float]] = OrderedDict()
         """Provider and when it was planned last, the oldest first."""
 
     def __len__(self) -> int:
@@ -49,7 +52,7 @@ class Affinity:
             self._homes.pop(pair, None)
             self._homes[pair] = (ranked[0][1].provider, now)
             if len(self._homes) > HOMES_MAX:
-                del self._homes[next(iter(self._homes))]
+                self._homes.popitem(last=False)
         return ranked
 
     def _with_home_first(self, pending: Pending, ranked: Ranked) -> Ranked:
