@@ -25,7 +25,7 @@ ATTEMPTS_KEPT = 64
 """Attempts of one request in its record; ``max_attempts`` is far below."""
 NEWEST = 100
 """So many records are kept whatever they tell."""
-PLAIN_PER_S = 1000.0
+PLAIN_PER_S = 100.0
 """Of older ones that tell of one good call and nothing else so many are kept for each second."""
 _SUCCESS = Outcome.SUCCESS
 """A global is read faster than a member of an enum."""

@@ -46,7 +46,7 @@ class Traffic:
         return [decision.query_id for decision in recent.decisions]
 
 
-def test_up_to_a_thousand_a_second_the_last_ones_are_kept_whatever_they_tell() -> None:
+def test_up_to_their_rate_the_last_ones_are_kept_whatever_they_tell() -> None:
     traffic = Traffic(300)
     traffic.requests(800, 1.01 / PLAIN_PER_S)
     assert traffic.kept == traffic.made[: -300 - 1 : -1]
