@@ -23,8 +23,8 @@ CHOICES_MAX = 8
 """Winner and fall-back chain of a plan."""
 ATTEMPTS_KEPT = 64
 """Attempts of one request in its record; ``max_attempts`` is far below."""
-NEWEST = 100
-"""So many records are kept whatever they tell."""
+NEWEST = 32
+"""So many records are kept whatever they tell: with sixteen candidates they take 300 kB, which a cache can hold."""
 PLAIN_PER_S = 100.0
 """Of older ones that tell of one good call and nothing else so many are kept for each second."""
 _SUCCESS = Outcome.SUCCESS
