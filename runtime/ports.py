@@ -152,8 +152,8 @@ class Sent(Protocol):
 class ReadySink(EdgeSink, Protocol):
     """A sink that takes small answers without a wait."""
 
-    def give(self, status: int, headers: Headers, body: bytes) -> None:
-        """As ``whole``, for at most ``GIVEN_BYTES_MAX``. Raises ``ClientGone``."""
+    def give(self, status: int, lines: str, body: bytes) -> None:
+        """As ``whole``, for at most ``GIVEN_BYTES_MAX``. ``lines``: the headers (``header_lines``). Raises ``ClientGone``."""
 
 
 class Upstream(Protocol):

@@ -11,8 +11,8 @@ from messages.calls import AttemptKind
 from messages.routing import Choice, RoutePlan, RouteQuery
 from runtime.courier.attempt import Attempt
 from runtime.courier.call import ClientCall, CourierHouse
+from runtime.courier.results import label_headers
 from runtime.courier.retries import Refusals, Tries, last_word_at
-from runtime.courier.words import header_safe
 from runtime.ports import EdgeSink
 from runtime.system.replies import Ask
 
@@ -23,8 +23,9 @@ class Asking:
     """One request on its way to a provider."""
 
     __slots__ = (
-        "_asked", "_attempts", "_awards", "_decision_id", "_failed", "_fault", "_has_rested", "_headers", "_is_known_to_router",
-        "_lead", "_must_wait", "_plan", "_queue_until", "_refused", "_routed", "_status", "client", "hedges", "house", "sink",
+        "_asked", "_attempts", "_awards", "_decision_id", "_failed", "_fault", "_has_rested", "_is_counted",
+        "_is_known_to_router", "_lead", "_must_wait", "_plan", "_queue_until", "_refused", "_routed", "_status", "client",
+        "hedges", "house", "sink",
     )  # fmt: skip
 
     def __init__(self, house: CourierHouse, call: ClientCall, sink: EdgeSink) -> None:
@@ -45,8 +46,8 @@ class Asking:
         """A question that is at the router, if it was put before anybody could wait for it; ..."""
         self._routed: RoutePlan | None = None
         """... the plan that was its answer; ..."""
-        self._headers: list[tuple[str, str]] | None = None
-        """... what an answer goes with, once the winner's permit was granted and the call counts; ..."""
+        self._is_counted = False
+        """... whether the winner's permit was granted and the call counts; ..."""
         self._fault: Exception | None = None
         """... and what broke meanwhile."""
         self._is_known_to_router = False
@@ -137,11 +138,12 @@ class Asking:
     def granted(self, plan: RoutePlan, attempt: Attempt) -> list[tuple[str, str]]:
         """An attempt has its permit: it counts. Gives the headers that an answer of its goes with."""
         self._attempts += 1
+        return self.headers(plan, attempt)
+
+    def headers(self, plan: RoutePlan, attempt: Attempt) -> list[tuple[str, str]]:
+        """Those that an answer goes with to the attempt that was the last to count."""
         return [
             ("x-request-id", self.client.request_id),
-            ("x-pointsman-provider", attempt.provider),
-            ("x-pointsman-model", header_safe(plan.model)),
-            ("x-pointsman-strategy", plan.strategy),
-            ("x-pointsman-attempts", str(self._attempts)),
+            *label_headers(attempt.provider, plan.model, plan.strategy, self._attempts),
             ("x-pointsman-decision", plan.decision_id),
         ]

@@ -1,4 +1,6 @@
-"""Values as they stand in the headers of an answer."""
+"""The headers of an answer as they stand on the wire, and values in them."""
+
+from runtime.ports import Headers
 
 _NUSD = 1_000_000_000
 _POINTS = tuple("." + "0" * noughts for noughts in range(9))
@@ -8,6 +10,33 @@ _WORDS_SEEN: dict[str, str] = {}
 """Text as it may stand in a header, by what it was: names of models, the same few again and again."""
 WORDS_SEEN_MAX = 1024
 WORD_CHARACTERS_MAX = 256
+
+_UNFIT = str.maketrans({"\r": " ", "\n": " ", "\0": " "})
+_TITLES: dict[str, str] = {}
+"""By the header's name: few, and the same again and again."""
+TITLES_MAX = 1024
+TITLE_CHARACTERS_MAX = 64
+
+
+def header_lines(headers: Headers) -> str:
+    """The lines of headers, each with the end of the line before it. Nothing in a header can begin another."""
+    pairs: list[tuple[str, str]] = headers if isinstance(headers, list) else list(headers)
+    parts: list[str] = []
+    for name, value in pairs:
+        parts.append(_TITLES.get(name) or _title(name))
+        parts.append(value)
+    values = "".join([value for _, value in pairs])
+    if "\n" in values or "\r" in values or "\0" in values:
+        parts[1::2] = [value.translate(_UNFIT) for _, value in pairs]
+    return "".join(parts)
+
+
+def _title(name: str) -> str:
+    """The end of the line before, and the beginning of a header's."""
+    title = f"\r\n{name.translate(_UNFIT)}: "
+    if len(_TITLES) < TITLES_MAX and len(name) <= TITLE_CHARACTERS_MAX:
+        _TITLES[name] = title
+    return title
 
 
 def dollars(nusd: int) -> str:

@@ -17,7 +17,7 @@ look them up. None is long."""
 _NAMES_SEEN: dict[bytes, str] = {}
 """Names as upstreams spell them, in lower case, empty: for nobody. They spell the same few again and again."""
 NAMES_SEEN_MAX = 1024
-_JSON = ("content-type", "application/json")
+JSON = ("content-type", "application/json")
 """What nearly every answer has."""
 
 
@@ -75,7 +75,7 @@ def told_raw(headers: list[bytes]) -> Told:
         if known:
             value = headers[at + 1]
             if value == b"application/json" and known == "content-type":
-                made.passing.append(_JSON)
+                made.passing.append(JSON)
             else:
                 made.note(known, text(value))
     return made
