@@ -8,7 +8,7 @@ be asked before.
 from typing import Any
 
 from messages.calls import AttemptKind
-from messages.routing import Choice, RoutePlan, RouteQuery
+from messages.routing import Choice, NoRoute, RoutePlan, RouteQuery
 from runtime.courier.attempt import Attempt
 from runtime.courier.call import ClientCall, CourierHouse
 from runtime.courier.results import label_headers
@@ -17,6 +17,8 @@ from runtime.ports import EdgeSink
 from runtime.system.replies import Ask
 
 _FIRST, _FAILOVER, _EXPLORE = AttemptKind.FIRST, AttemptKind.FAILOVER, AttemptKind.EXPLORE
+_FIRST_AWARD = "/1"
+"""What most permits' ids end in: to put two strings together is quicker than to write out a number."""
 
 
 class Asking:
@@ -92,11 +94,12 @@ class Asking:
         on_answer = self._see_plan if self._failed is None else None
         return house.system.put(house.router, query, client.deadline, client.trace, "courier", on_answer)
 
-    def take(self, answer: Any) -> None:
+    def take(self, answer: RoutePlan | NoRoute) -> None:
         """Note what the router has answered."""
         client = self.client
         self._is_known_to_router, self._decision_id = False, answer.decision_id
-        client.crashed += answer.crashed
+        if answer.crashed:
+            client.crashed += answer.crashed
         if isinstance(answer, RoutePlan):
             self._plan = answer
             if client.span is not None:
@@ -107,7 +110,8 @@ class Asking:
 
     def _see_plan(self, answer: Any) -> None:
         """The router's answer, in the turn it was given: the winner's permit is asked for at once, unless a quota is."""
-        if isinstance(answer, RoutePlan) and answer.model not in self.house.directory.pool_quotas:
+        quotas = self.house.directory.pool_quotas
+        if isinstance(answer, RoutePlan) and not (quotas and answer.model in quotas):
             self._plan = answer
             self._lead = lead = self._attempt_of(answer, answer.choices[0])
             lead.ask()
@@ -132,7 +136,7 @@ class Asking:
     def attempt_at(self, plan: RoutePlan, choice: Choice, kind: AttemptKind) -> Attempt:
         """An attempt with a permit id of its own."""
         self._awards += 1
-        permit_id = f"{self.client.query_id}/{self._awards}"
+        permit_id = self.client.query_id + (_FIRST_AWARD if self._awards == 1 else f"/{self._awards}")
         return Attempt(self.house, self.client, plan, choice, self._attempts + 1, permit_id, kind)
 
     def granted(self, plan: RoutePlan, attempt: Attempt) -> list[tuple[str, str]]:

@@ -132,8 +132,8 @@ class Courier(Asking):
                     return problems.internal_error()
                 if gone.fault not in AGAIN:
                     return problems.shutting_down()
-        self.take(answer)
         assert isinstance(answer, RoutePlan | NoRoute)
+        self.take(answer)
         return answer
 
     async def _wait_or_give_up(self, routed: NoRoute) -> Problem | None:

@@ -21,7 +21,7 @@ from runtime.courier.call import ClientCall, CourierHouse
 from runtime.courier.courier import Courier
 from runtime.courier.permission import Decided
 from runtime.courier.results import STATUS_CLIENT_GONE, Ended, Whole, answer_lines
-from runtime.ports import GIVEN_BYTES_MAX, ClientGone, Listener, ReadySink
+from runtime.ports import GIVEN_BYTES_MAX, ClientGone, Listener, Ready, ReadySink
 
 log = logging.getLogger("pointsman.courier")
 
@@ -52,7 +52,7 @@ class Express(Courier, Decided, Listener):
 
     def __init__(self, house: CourierHouse, call: ClientCall, sink: ReadySink) -> None:
         super().__init__(house, call, sink)
-        self._ready = sink
+        self._ready: Ready = sink
         self._way = _ASKED
         self.deadline: float | None = call.deadline
 
@@ -70,7 +70,8 @@ class Express(Courier, Decided, Listener):
         """Ask the router. When this returns it may have answered, or there may be a task."""
         house, client = self.house, self.client
         client.is_waiting = True
-        if client.tenant in house.directory.tenant_quotas:
+        quotas = house.directory.tenant_quotas
+        if quotas and client.tenant in quotas:
             self._hand_over()
             return
         try:

@@ -1,5 +1,6 @@
 """What a call upstream came to, as its attempt tells the courier, and what a request did."""
 
+from messages.base import acyclic
 from messages.failures import Failure
 from runtime.courier.words import dollars, header_lines, header_safe
 from runtime.dialects.told import JSON
@@ -11,6 +12,7 @@ STATUS_CLIENT_GONE = 499
 """What logs and traces show for a client that left (nginx's number)."""
 
 
+@acyclic
 @fact
 class Whole:
     """An answer to pass on: a success, or an error that is the client's own."""

@@ -4,6 +4,7 @@ from runtime.ports import Headers
 
 _NUSD = 1_000_000_000
 _POINTS = tuple("." + "0" * noughts for noughts in range(9))
+_BELOW_ONE = tuple("0" + point for point in _POINTS)
 """By the noughts after the point."""
 
 _WORDS_SEEN: dict[str, str] = {}
@@ -49,8 +50,8 @@ def dollars(nusd: int) -> str:
         part //= 10
         places -= 1
     digits = str(part)
-    point = _POINTS[places - len(digits)]
-    return f"0{point}{digits}" if whole == 0 else f"{whole}{point}{digits}"
+    noughts = places - len(digits)
+    return _BELOW_ONE[noughts] + digits if whole == 0 else str(whole) + _POINTS[noughts] + digits
 
 
 def header_safe(text: str) -> str:

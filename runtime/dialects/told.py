@@ -3,6 +3,7 @@
 Of the dozens of headers that providers send, few are for anybody; the rest are told by their names alone and never decoded.
 """
 
+from messages.base import acyclic
 from messages.calls import LimitsSeen
 from runtime.dialects.headers import BAD_VALUE, TO_CLIENT, VALUE_CHARACTERS_MAX
 from runtime.dialects.limits import LIMITS, limits_of
@@ -21,6 +22,7 @@ JSON = ("content-type", "application/json")
 """What nearly every answer has."""
 
 
+@acyclic
 class Told:
     """What the headers of one answer have told."""
 

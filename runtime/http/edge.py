@@ -272,7 +272,7 @@ class Edge:
         if given and len(given) <= REQUEST_ID_CHARACTERS_MAX and given.isascii() and given.isprintable():
             return given
         self._own_ids += 1
-        return f"{self._own_id}{self._own_ids}"
+        return self._own_id + str(self._own_ids)
 
     async def drain(self, within_s: float) -> None:
         """Take nothing new, wait until all is done or ``within_s`` seconds are over, then end what is left.

@@ -12,7 +12,7 @@ from runtime.courier.problems import Problem
 from runtime.courier.words import header_lines
 from runtime.dialects.errors import error_body
 from runtime.http.raw_wire import RawWire
-from runtime.ports import ClientGone, Headers
+from runtime.ports import ClientGone, Headers, Ready
 
 JOINED_BYTES_MAX = 64 * 1024
 """Smaller bodies are written together with their head."""
@@ -83,7 +83,7 @@ def problem_answer(problem: Problem) -> bytes:
     return _head(problem.status, header_lines(headers), "Connection: close\r\n", len(body)) + body
 
 
-class RawSink:
+class RawSink(Ready):
     """One answer on its way. See ``EdgeSink``."""
 
     __slots__ = (

@@ -43,12 +43,13 @@ class RawConnection(asyncio.Protocol):
 
     __slots__ = (
         "_alarm", "_alarm_at", "_buffered_bytes", "_can_keep", "_has_no_body", "_idle_s", "_is_paused", "_is_write_paused",
-        "_keeper", "_listener", "_loop", "_overhead_bytes", "_parser", "_pieces", "_transport", "_unsent", "_until",
-        "_waiter", "error", "has_served", "is_answered", "is_lost", "raw_headers", "rested_at", "state", "status",
+        "_keeper", "_listener", "_loop", "_overhead_bytes", "_parser", "_pieces", "_time", "_transport", "_unsent",
+        "_until", "_waiter", "error", "has_served", "is_answered", "is_lost", "raw_headers", "rested_at", "state", "status",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, keeper: Keeper) -> None:
         self._loop = loop
+        self._time = loop.time
         self._keeper = keeper
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
@@ -86,7 +87,7 @@ class RawConnection(asyncio.Protocol):
 
     def now(self) -> float:
         """The loop's clock (s)."""
-        return self._loop.time()
+        return self._time()
 
     def send(self, head: bytes, body: bytes, *, has_no_body: bool) -> None:
         """Begin an exchange. ``has_no_body``: the answer ends with its headers whatever they say (HEAD)."""
@@ -113,7 +114,7 @@ class RawConnection(asyncio.Protocol):
 
     def wait(self, limit_s: float) -> asyncio.Future[None]:
         """Until the head is here, a piece of the body is, or it is all over; what of it ``state`` and ``take`` tell."""
-        return self.wait_until(self._loop.time() + limit_s)
+        return self.wait_until(self._time() + limit_s)
 
     def wait_until(self, until: float) -> asyncio.Future[None]:
         """The same, to a time by ``now``. To be awaited; a coroutine would do nothing but await this future."""
@@ -308,7 +309,7 @@ class RawConnection(asyncio.Protocol):
         """Bytes came for somebody who listens: tell it, or give the rest its time."""
         state = self.state
         if state is _BODY and self._idle_s >= 0.0 and not self._is_paused:
-            self._until = self._loop.time() + self._idle_s
+            self._until = self._time() + self._idle_s
             if self._until < self._alarm_at:
                 self._set_alarm(self._until)
         elif state is not _HEAD:
@@ -374,7 +375,7 @@ class RawConnection(asyncio.Protocol):
         self._alarm_at = at
 
     def _ring(self) -> None:
-        until, now = self._until, self._loop.time()
+        until, now = self._until, self._time()
         late_s = now - self._alarm_at
         self._alarm = None
         self._alarm_at = inf
