@@ -2,11 +2,9 @@
 
 from messages.base import acyclic
 from messages.failures import Failure
-from runtime.courier.words import dollars, header_lines, header_safe
-from runtime.dialects.told import JSON
+from runtime.courier.words import dollars, header_lines, header_safe, type_line
+from runtime.dialects.told import TYPE
 from runtime.facts import fact
-
-_JSON_LINE = header_lines([JSON])
 
 STATUS_CLIENT_GONE = 499
 """What logs and traces show for a client that left (nginx's number)."""
@@ -58,7 +56,7 @@ def answer_headers(answer: Whole, ours: list[tuple[str, str]]) -> list[tuple[str
 def answer_lines(answer: Whole, request_id: str, label: str, decision_id: str) -> str:
     """The same, as lines (``header_lines``), where ours are known: ``label``, and two that nobody outside can have broken."""
     theirs = answer.headers
-    passing = _JSON_LINE if len(theirs) == 1 and theirs[0] is JSON else header_lines(theirs)
+    passing = type_line(theirs[0][1]) if len(theirs) == 1 and theirs[0][0] == TYPE else header_lines(theirs)
     ours = f"{passing}\r\nx-request-id: {request_id}{label}\r\nx-pointsman-decision: {decision_id}"
     return ours if answer.cost_nusd is None else f"{ours}\r\nx-pointsman-cost: {dollars(answer.cost_nusd)}"
 

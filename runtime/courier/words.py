@@ -15,6 +15,8 @@ WORD_CHARACTERS_MAX = 256
 _UNFIT = str.maketrans({"\r": " ", "\n": " ", "\0": " "})
 _TITLES: dict[str, str] = {}
 """By the header's name: few, and the same again and again."""
+_TYPE_LINES: dict[str, str] = {}
+"""By the type, of which there are few as well."""
 TITLES_MAX = 1024
 TITLE_CHARACTERS_MAX = 64
 
@@ -30,6 +32,16 @@ def header_lines(headers: Headers) -> str:
     if "\n" in values or "\r" in values or "\0" in values:
         parts[1::2] = [value.translate(_UNFIT) for _, value in pairs]
     return "".join(parts)
+
+
+def type_line(value: str) -> str:
+    """The same, of a header that tells the content's type."""
+    found = _TYPE_LINES.get(value)
+    if found is None:
+        found = header_lines([("content-type", value)])
+        if len(_TYPE_LINES) < TITLES_MAX and len(value) <= WORD_CHARACTERS_MAX:
+            _TYPE_LINES[value] = found
+    return found
 
 
 def _title(name: str) -> str:

@@ -11,15 +11,20 @@ from runtime.ports import Headers
 
 ENCODING = "content-encoding"
 _READ = frozenset({*TO_CLIENT, *LIMITS, ENCODING})
-_LENGTHS = sum(1 << length for length in {len(name) for name in _READ})
-_LAST_LETTERS = sum(1 << letter for letter in {ord(name[-1]) & 31 for name in _READ})
-"""A bit for each length of their names, and for each last letter: nearly all others are told by these, which is quicker than to
-look them up. None is long."""
+LINE_END = b"\r\n"
+_SPACE, _TAB = ord(" "), ord("\t")
+_FIRST_LETTERS = sum(1 << letter for letter in {ord(name[0]) & 31 for name in _READ})
+_NINTH_LETTERS = sum(1 << letter for letter in {ord(name[8]) & 31 for name in _READ})
+"""A bit for each first letter of their names, and for each ninth, which all have: nearly all others are told by these, which is
+quicker than to look them up."""
 _NAMES_SEEN: dict[bytes, str] = {}
 """Names as upstreams spell them, in lower case, empty: for nobody. They spell the same few again and again."""
 NAMES_SEEN_MAX = 1024
-JSON = ("content-type", "application/json")
-"""What nearly every answer has."""
+TYPE = "content-type"
+_TYPES_SEEN: dict[bytes, tuple[str, str]] = {}
+"""Headers of this name, which every answer has, by their lines: providers, too, say the same few again and again."""
+TYPES_SEEN_MAX = 256
+TYPE_BYTES_MAX = 256
 
 
 @acyclic
@@ -64,23 +69,34 @@ def told(headers: Headers) -> Told:
     return made
 
 
-def told_raw(headers: list[bytes]) -> Told:
-    """What headers say, as they came: a name, its value, and so on."""
+def told_raw(head: bytes) -> Told:
+    """What the headers of an answer's head say, as it came."""
     made = Told()
-    for at in range(0, len(headers), 2):
-        name = headers[at]
-        if not (_LENGTHS >> len(name)) & 1 or not (_LAST_LETTERS >> (name[-1] & 31)) & 1:
+    for line in head.split(LINE_END):
+        if len(line) < 9 or not (_FIRST_LETTERS >> (line[0] & 31)) & 1 or not (_NINTH_LETTERS >> (line[8] & 31)) & 1:
             continue
+        pair = _TYPES_SEEN.get(line)
+        if pair is not None:
+            made.passing.append(pair)
+            continue
+        colon = line.find(b":")
+        name = line[:colon]
         known = _NAMES_SEEN.get(name)
         if known is None:
             known = _known(name)
         if known:
-            value = headers[at + 1]
-            if value == b"application/json" and known == "content-type":
-                made.passing.append(JSON)
-            else:
-                made.note(known, text(value))
+            made.note(known, text(value_at(line, colon)))
+            if known == TYPE:
+                _keep_type(line, made.passing)
     return made
+
+
+def value_at(line: bytes, colon: int) -> bytes:
+    """What stands after the colon in the line of a header, without the space before it."""
+    at = colon + 1
+    while at < len(line) and (line[at] == _SPACE or line[at] == _TAB):
+        at += 1
+    return line[at:]
 
 
 def text(value: bytes) -> str:
@@ -94,3 +110,9 @@ def _known(name: bytes) -> str:
     if len(_NAMES_SEEN) < NAMES_SEEN_MAX:
         _NAMES_SEEN[name] = known
     return known
+
+
+def _keep_type(line: bytes, passing: list[tuple[str, str]]) -> None:
+    # One that does not pass is none to keep.
+    if passing and passing[-1][0] == TYPE and len(_TYPES_SEEN) < TYPES_SEEN_MAX and len(line) <= TYPE_BYTES_MAX:
+        _TYPES_SEEN[line] = passing[-1]

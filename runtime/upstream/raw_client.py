@@ -164,7 +164,7 @@ class _Exchange(Sent, UpstreamAnswer):
     """A call on its way, and its answer once the head is here; iterating over it gives its chunks."""
 
     __slots__ = (
-        "_connection", "_dial", "_error", "_head", "_listener", "_raw_headers", "_request", "_sent_at", "_status",
+        "_connection", "_dial", "_error", "_head", "_listener", "_raw_head", "_request", "_sent_at", "_status",
         "_target", "_to_head", "_told", "_upstream",
     )  # fmt: skip
 
@@ -180,7 +180,7 @@ class _Exchange(Sent, UpstreamAnswer):
         self._head = head
         self._sent_at = 0.0
         self._status = 0
-        self._raw_headers: list[bytes] = []
+        self._raw_head = b""
         self._told: Told | None = None
         self._error: Exception | None = None
 
@@ -271,7 +271,7 @@ class _Exchange(Sent, UpstreamAnswer):
 
     def _has_begun(self, connection: RawConnection) -> None:
         self._status = connection.status
-        self._raw_headers = connection.raw_headers
+        self._raw_head = connection.raw_head
 
     def _is_stale(self, connection: RawConnection) -> bool:
         """Whether a connection that failed had ended before the request, as far as one can tell: see above."""
@@ -287,13 +287,13 @@ class _Exchange(Sent, UpstreamAnswer):
     @property
     def headers(self) -> Headers:
         """Headers as they came."""
-        return decoded(self._raw_headers)
+        return decoded(self._raw_head)
 
     @property
     def told(self) -> Told:
         """What they say that is acted upon."""
         if self._told is None:
-            self._told = told_raw(self._raw_headers)
+            self._told = told_raw(self._raw_head)
         return self._told
 
     def chunks(self) -> AsyncIterator[bytes]:
