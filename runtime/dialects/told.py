@@ -11,8 +11,7 @@ from runtime.ports import Headers
 
 ENCODING = "content-encoding"
 _READ = frozenset({*TO_CLIENT, *LIMITS, ENCODING})
-LINE_END = b"\r\n"
-_SPACE, _TAB = ord(" "), ord("\t")
+_CR, _SPACE, _TAB = ord("\r"), ord(" "), ord("\t")
 _FIRST_LETTERS = sum(1 << letter for letter in {ord(name[0]) & 31 for name in _READ})
 _NINTH_LETTERS = sum(1 << letter for letter in {ord(name[8]) & 31 for name in _READ})
 """A bit for each first letter of their names, and for each ninth, which all have: nearly all others are told by these, which is
@@ -70,11 +69,22 @@ def told(headers: Headers) -> Told:
 
 
 def told_raw(head: bytes) -> Told:
-    """What the headers of an answer's head say, as it came."""
+    """What the headers of an answer's head say, as it came: up to an empty line, whatever comes after that."""
     made = Told()
-    for line in head.split(LINE_END):
-        if len(line) < 9 or not (_FIRST_LETTERS >> (line[0] & 31)) & 1 or not (_NINTH_LETTERS >> (line[8] & 31)) & 1:
+    after = 0
+    while True:
+        # A byte is found by its number in a fraction of the time that two of them take.
+        start, end = after, head.find(_CR, after)
+        if end <= start:
+            return made
+        after = end + 2
+        if (
+            end - start < 9
+            or not (_FIRST_LETTERS >> (head[start] & 31)) & 1
+            or not (_NINTH_LETTERS >> (head[start + 8] & 31)) & 1
+        ):
             continue
+        line = head[start:end]
         pair = _TYPES_SEEN.get(line)
         if pair is not None:
             made.passing.append(pair)
@@ -85,10 +95,11 @@ def told_raw(head: bytes) -> Told:
         if known is None:
             known = _known(name)
         if known:
+            count = len(made.passing)
             made.note(known, text(value_at(line, colon)))
-            if known == TYPE:
-                _keep_type(line, made.passing)
-    return made
+            # One that does not pass is none to keep.
+            if known == TYPE and len(made.passing) > count:
+                _keep_type(line, made.passing[-1])
 
 
 def value_at(line: bytes, colon: int) -> bytes:
@@ -112,7 +123,6 @@ def _known(name: bytes) -> str:
     return known
 
 
-def _keep_type(line: bytes, passing: list[tuple[str, str]]) -> None:
-    # One that does not pass is none to keep.
-    if passing and passing[-1][0] == TYPE and len(_TYPES_SEEN) < TYPES_SEEN_MAX and len(line) <= TYPE_BYTES_MAX:
-        _TYPES_SEEN[line] = passing[-1]
+def _keep_type(line: bytes, pair: tuple[str, str]) -> None:
+    if len(_TYPES_SEEN) < TYPES_SEEN_MAX and len(line) <= TYPE_BYTES_MAX:
+        _TYPES_SEEN[line] = pair

@@ -1,32 +1,37 @@
-"""The head of an answer as it came: status line and headers. Text is made of them only where it is wanted.
+"""The head of an answer as it came: status line, headers, an empty line, perhaps more. Text is made where it is wanted only.
 
 llhttp has read it, and is strict: lines end with CR LF and nothing else does, none goes on in the next, each has a name.
 """
 
-from runtime.dialects.told import LINE_END, text, value_at
+from runtime.dialects.told import text, value_at
 
+LINE_END = b"\r\n"
 HEAD_END = b"\r\n\r\n"
-_CR, _LF = ord("\r"), ord("\n")
+KEPT_BYTES_MAX = 4096
+"""So much is kept with whatever comes after the head: to find where it ends costs more."""
+_CR, _LF, _FIRST_BYTE = ord("\r"), ord("\n"), ord("H")
 
 
 def head_after(data: bytes, others: int) -> bytes:
-    """The head that comes after so many ``others`` (100, 103), to its last header. ``data`` has all of it."""
+    """What begins with the head that comes after so many ``others`` (100, 103); not much more. ``data`` has all of it."""
+    if not others and len(data) <= KEPT_BYTES_MAX and data[0] == _FIRST_BYTE:
+        return data
     at = 0
     while True:
         # Empty lines before a head are nothing.
         while data[at] == _CR or data[at] == _LF:
             at += 1
-        end = data.find(HEAD_END, at)
+        end = data.find(HEAD_END, at) + len(HEAD_END)
         if not others:
             return data[at:end]
-        at = end + len(HEAD_END)
+        at = end
         others -= 1
 
 
 def decoded(head: bytes) -> list[tuple[str, str]]:
     """The headers as pairs of text."""
     pairs: list[tuple[str, str]] = []
-    for line in head.split(LINE_END)[1:]:
+    for line in head[: head.find(HEAD_END)].split(LINE_END)[1:]:
         colon = line.find(b":")
         pairs.append((line[:colon].decode("latin-1"), text(value_at(line, colon))))
     return pairs

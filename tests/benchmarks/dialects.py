@@ -64,7 +64,7 @@ def calls() -> dict[str, Callable[[], object]]:
 
 
 def _raw(headers: list[tuple[str, str]]) -> bytes:
-    return "\r\n".join(["HTTP/1.1 200 OK", *(f"{name}: {value}" for name, value in headers)]).encode()
+    return "\r\n".join(["HTTP/1.1 200 OK", *(f"{name}: {value}" for name, value in headers), "", ""]).encode()
 
 
 def measure(call: Callable[[], object]) -> float:
