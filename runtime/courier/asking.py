@@ -14,14 +14,14 @@ from runtime.courier.call import ClientCall, CourierHouse
 from runtime.courier.results import label_headers
 from runtime.courier.retries import Refusals, Tries, last_word_at
 from runtime.ports import EdgeSink
-from runtime.system.replies import Ask
+from runtime.system.replies import Ask, Hearer
 
 _FIRST, _FAILOVER, _EXPLORE = AttemptKind.FIRST, AttemptKind.FAILOVER, AttemptKind.EXPLORE
 _FIRST_AWARD = "/1"
 """What most permits' ids end in: to put two strings together is quicker than to write out a number."""
 
 
-class Asking:
+class Asking(Hearer):
     """One request on its way to a provider."""
 
     __slots__ = (
@@ -91,8 +91,8 @@ class Asking:
         profile, arrived_at = client.profile(), client.arrived_at
         query = RouteQuery(client.query_id, profile, until, arrived_at, self.tried, refused, may_wait, False, client.crashed)
         self._is_known_to_router = True
-        on_answer = self._see_plan if self._failed is None else None
-        return house.system.put(house.router, query, client.deadline, client.trace, "courier", on_answer)
+        hearer = self if self._failed is None else None
+        return house.system.put(house.router, query, client.deadline, client.trace, "courier", hearer)
 
     def take(self, answer: RoutePlan | NoRoute) -> None:
         """Note what the router has answered."""
@@ -108,7 +108,7 @@ class Asking:
         elif client.span is not None:
             client.span.decision(answer.decision_id, left_out=answer.left_out, error=answer.error.value)
 
-    def _see_plan(self, answer: Any) -> None:
+    def heard(self, answer: Any) -> None:
         """The router's answer, in the turn it was given: the winner's permit is asked for at once, unless a quota is."""
         quotas = self.house.directory.pool_quotas
         if isinstance(answer, RoutePlan) and not (quotas and answer.model in quotas):

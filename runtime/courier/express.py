@@ -88,8 +88,9 @@ class Express(Courier, Decided, Listener):
         if self._way is _ASKED or self._way is _PLANNED:
             house.system.deadlines.add(self)
 
-    def _see_plan(self, answer: Any) -> None:
-        super()._see_plan(answer)
+    def heard(self, answer: Any) -> None:
+        """The router has answered."""
+        super().heard(answer)
         if self._way is not _ASKED:
             return
         lead = self._lead

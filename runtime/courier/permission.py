@@ -13,7 +13,7 @@ from messages.envelope import Fault
 from messages.routing import Choice, Claimed, RoutePlan
 from runtime.courier.call import ClientCall, CourierHouse
 from runtime.courier.permits import Noted
-from runtime.system.replies import Ask, AskError, Follower
+from runtime.system.replies import Ask, AskError, Follower, Hearer
 
 _EXPLORE = AttemptKind.EXPLORE
 """A global is read faster than a member of an enum."""
@@ -28,7 +28,7 @@ class Decided(Follower, Protocol):
         """The provider has answered."""
 
 
-class Permission(Noted):
+class Permission(Noted, Hearer):
     """One permit. ``ask``; then ``award``, or ``refusal`` if it ``is_decided``."""
 
     def __init__(
@@ -61,7 +61,7 @@ class Permission(Noted):
         question = Award(
             self.permit_id, client.query_id, model, self._tokens, read.stream, read.max_tokens, explores, read.prompt_tokens
         )
-        self._asked = house.system.put(self._address, question, client.deadline, client.trace, "courier", self._see)
+        self._asked = house.system.put(self._address, question, client.deadline, client.trace, "courier", self)
 
     @property
     def is_decided(self) -> bool:
@@ -92,7 +92,7 @@ class Permission(Noted):
             self._client.has_felled(f"award {self.permit_id}", Fault.CRASHED)
         return reason
 
-    def _see(self, answer: Any) -> None:
+    def heard(self, answer: Any) -> None:
         """The provider's answer, in the turn it was given: the table must be right before anything else happens.
 
         And the router must hear of it before it gets a bid that counts this call.
