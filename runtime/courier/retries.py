@@ -73,7 +73,8 @@ class RetryBudgets:
         return self._tokens.get(provider, BUDGET_FLOOR) >= 1.0
 
     def _pay_in(self, provider: str, share: float) -> None:
-        tokens = self._tokens.get(provider)
+        # Mostly nobody has spent any.
+        tokens = self._tokens.get(provider) if self._tokens else None
         if tokens is None:
             return
         if tokens + share < BUDGET_FLOOR:
