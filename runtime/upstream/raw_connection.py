@@ -173,11 +173,11 @@ class RawConnection(asyncio.Protocol):
         return decoded(self.raw_head)
 
     def rest(self, now: float) -> bool:
-        """The exchange is over. False if it left anything behind, or the other side does not want another."""
+        """The exchange is over. False if it left anything behind, or is the last. If it is closing, ``is_ready`` tells."""
         transport = self._transport
         if self.state is not _WHOLE or not self._can_keep or self.is_lost or self._pieces or self._unsent is not None:
             return False
-        if transport is None or transport.is_closing() or transport.get_write_buffer_size():
+        if transport is None or transport.get_write_buffer_size():
             return False
         if self._has_no_body:
             # Of an answer to HEAD the parser still expects the body.
