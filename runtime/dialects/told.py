@@ -11,7 +11,8 @@ from runtime.ports import Headers
 
 ENCODING = "content-encoding"
 _READ = frozenset({*TO_CLIENT, *LIMITS, ENCODING})
-_CR, _SPACE, _TAB = ord("\r"), ord(" "), ord("\t")
+_CR, _EMPTY = b"\r", b"\n"
+_SPACE, _TAB = ord(" "), ord("\t")
 _FIRST_LETTERS = sum(1 << letter for letter in {ord(name[0]) & 31 for name in _READ})
 _NINTH_LETTERS = sum(1 << letter for letter in {ord(name[8]) & 31 for name in _READ})
 """A bit for each first letter of their names, and for each ninth, which all have: nearly all others are told by these, which is
@@ -69,28 +70,20 @@ def told(headers: Headers) -> Told:
 
 
 def told_raw(head: bytes) -> Told:
-    """What the headers of an answer's head say, as it came: up to an empty line, whatever comes after that."""
+    """What the headers of an answer's head say, as it came: up to an empty line, if there is one, whatever comes after it."""
     made = Told()
-    after = 0
-    while True:
-        # A byte is found by its number in a fraction of the time that two of them take.
-        start, end = after, head.find(_CR, after)
-        if end <= start:
-            return made
-        after = end + 2
-        if (
-            end - start < 9
-            or not (_FIRST_LETTERS >> (head[start] & 31)) & 1
-            or not (_NINTH_LETTERS >> (head[start + 8] & 31)) & 1
-        ):
+    # One byte is found sooner than two are, so each line begins with the second.
+    for line in head.split(_CR):
+        if line == _EMPTY:
+            break
+        if len(line) < 10 or not (_FIRST_LETTERS >> (line[1] & 31)) & 1 or not (_NINTH_LETTERS >> (line[9] & 31)) & 1:
             continue
-        line = head[start:end]
         pair = _TYPES_SEEN.get(line)
         if pair is not None:
             made.passing.append(pair)
             continue
         colon = line.find(b":")
-        name = line[:colon]
+        name = line[1:colon]
         known = _NAMES_SEEN.get(name)
         if known is None:
             known = _known(name)
@@ -100,6 +93,7 @@ def told_raw(head: bytes) -> Told:
             # One that does not pass is none to keep.
             if known == TYPE and len(made.passing) > count:
                 _keep_type(line, made.passing[-1])
+    return made
 
 
 def value_at(line: bytes, colon: int) -> bytes:

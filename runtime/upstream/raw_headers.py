@@ -8,23 +8,21 @@ from runtime.dialects.told import text, value_at
 LINE_END = b"\r\n"
 HEAD_END = b"\r\n\r\n"
 KEPT_BYTES_MAX = 4096
-"""So much is kept with whatever comes after the head: to find where it ends costs more."""
-_CR, _LF, _FIRST_BYTE = ord("\r"), ord("\n"), ord("H")
+"""So much is kept with whatever comes after the head: to find out where it ends costs more."""
+_FIRST_BYTE = ord("H")
 
 
 def head_after(data: bytes, others: int) -> bytes:
     """What begins with the head that comes after so many ``others`` (100, 103); not much more. ``data`` has all of it."""
     if not others and len(data) <= KEPT_BYTES_MAX and data[0] == _FIRST_BYTE:
         return data
-    at = 0
     while True:
         # Empty lines before a head are nothing.
-        while data[at] == _CR or data[at] == _LF:
-            at += 1
-        end = data.find(HEAD_END, at) + len(HEAD_END)
+        head = data.lstrip(LINE_END)
+        end = head.find(HEAD_END) + len(HEAD_END)
         if not others:
-            return data[at:end]
-        at = end
+            return head[:end]
+        data = head[end:]
         others -= 1
 
 
