@@ -32,7 +32,6 @@ WRITTEN_BYTES = 256 * 1024
 CLOCK_GRAIN_S = 0.001
 """uvloop counts in milliseconds; a timer may ring that much too early."""
 
-
 FUTURE = asyncio.Future
 # An enum's member is looked up in two steps, a global in one.
 _RESTING, _HEAD, _BODY, _WHOLE, _BROKEN = State.RESTING, State.HEAD, State.BODY, State.WHOLE, State.BROKEN
@@ -125,8 +124,7 @@ class RawConnection(asyncio.Protocol):
     def wait_until(self, until: float) -> asyncio.Future[None]:
         """The same, to a time by ``now``. To be awaited; a coroutine would do nothing but await this future."""
         # Of the loop that runs, which is ours: to name it, or to have it make one, costs more.
-        waiter: asyncio.Future[None] = FUTURE()
-        self._waiter = waiter
+        waiter = self._waiter = FUTURE()
         self._until = until
         if until < self._alarm_at:
             self._set_alarm(until)
@@ -226,6 +224,9 @@ class RawConnection(asyncio.Protocol):
         except (HttpParserError, HttpParserUpgrade) as error:
             self._reject(error)
             return
+        if self.raw_head is data and self._buffered_bytes:
+            # So much of the body came with the head: nobody need look for headers there.
+            self.raw_head = data[: -self._buffered_bytes]
         if self.state is _HEAD or (self.state is _BODY and self._buffered_bytes == before_bytes):
             self._overhead_bytes += len(data)
             if self.state is _HEAD:
@@ -283,8 +284,7 @@ class RawConnection(asyncio.Protocol):
             return
         data, self._read = self._read, b""
         if self._read_before:
-            self._read_before.append(data)
-            data = b"".join(self._read_before)
+            data = b"".join([*self._read_before, data])
             self._read_before.clear()
         self.raw_head = head_after(data, self._interim)
         self._can_keep = parser.should_keep_alive()
