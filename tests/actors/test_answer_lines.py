@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from messages.control import ConfigSnapshot, ProviderSpec
 from runtime.courier.directory import LABELS_MAX, Directory, Track
 from runtime.courier.results import Whole, answer_headers, answer_lines, label_headers
-from runtime.courier.words import header_lines
+from runtime.courier.words import TITLES_MAX, header_lines, type_line
 
 NAMES = st.sampled_from(("content-type", "openai-version", "x-pointsman-upstream-request-id"))
 PAIRS = st.just(("content-type", "application/json")) | st.tuples(NAMES, st.text("ab;\r\n\0é", max_size=5))
@@ -31,6 +31,13 @@ def test_lines_say_what_the_pairs_say_in_the_same_order(
     lines = answer_lines(Whole(status, list(theirs), b"", cost_nusd), "req-1", header_lines(label), "d1")
     ours = [("x-request-id", "req-1"), *label, ("x-pointsman-decision", "d1")]
     assert lines == header_lines(answer_headers(Whole(status, list(theirs), b"", cost_nusd), ours))
+
+
+def test_a_type_is_told_right_however_many_there_are() -> None:
+    for number in range(2 * TITLES_MAX):
+        for _ in range(2):
+            assert type_line(f"a/{number}") == f"\r\ncontent-type: a/{number}"
+    assert type_line("a\r\nb: c") == "\r\ncontent-type: a  b: c"
 
 
 def test_a_label_is_of_its_model_and_strategy_however_many_there_are() -> None:
