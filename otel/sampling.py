@@ -12,19 +12,19 @@ class Sampler:
     not in that range.
     """
 
-    __slots__ = ("_ratio", "_rng")
+    __slots__ = ("_draw", "_ratio")
 
     def __init__(self, ratio: float, rng: Random) -> None:
         if not 0.0 <= ratio <= 1.0:
             raise ValueError(f"the sample ratio must be from 0 to 1, not {ratio}")
         self._ratio = ratio
-        self._rng = rng
+        self._draw = rng.random
 
     def decide(self, incoming: IncomingTrace | None) -> bool:
         """True: this request is traced."""
         if incoming is not None:
             return incoming.sampled
-        return self._rng.random() < self._ratio
+        return self._draw() < self._ratio
 
 
 class Ids:

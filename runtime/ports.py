@@ -6,6 +6,7 @@ Behind each stand a fast lane of our own and aiohttp; either can be replaced wit
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from messages.base import acyclic
 from messages.failures import Failure
 from runtime.facts import fact
 
@@ -28,6 +29,7 @@ class CallFailed(Exception):
         self.failure = failure
 
 
+@acyclic
 @fact
 class EdgeRequest:
     """A request as it came. ``path`` is without the query."""
@@ -73,6 +75,7 @@ class EdgeSink(Protocol):
         """Close the connection at once: the answer is not whole and the client must notice."""
 
 
+@acyclic
 @fact
 class UpstreamRequest:
     """One call to make. Times in seconds."""
@@ -92,6 +95,8 @@ class UpstreamRequest:
 
 class UpstreamAnswer(Protocol):
     """An answer whose status and headers are here. Must be ended with ``close``, whatever happens."""
+
+    __slots__ = ()
 
     @property
     def status(self) -> int:
@@ -149,11 +154,17 @@ class Sent(Protocol):
         """Nobody wants the answer: cut the connection."""
 
 
-class ReadySink(EdgeSink, Protocol):
-    """A sink that takes small answers without a wait."""
+class Ready(Protocol):
+    """What takes small answers without a wait."""
 
-    def give(self, status: int, headers: Headers, body: bytes) -> None:
-        """As ``whole``, for at most ``GIVEN_BYTES_MAX``. Raises ``ClientGone``."""
+    __slots__ = ()
+
+    def give(self, status: int, lines: str, body: bytes) -> None:
+        """As ``whole``, for at most ``GIVEN_BYTES_MAX``. ``lines``: the headers (``header_lines``). Raises ``ClientGone``."""
+
+
+class ReadySink(EdgeSink, Ready, Protocol):
+    """A sink that does."""
 
 
 class Upstream(Protocol):

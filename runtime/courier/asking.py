@@ -8,23 +8,26 @@ be asked before.
 from typing import Any
 
 from messages.calls import AttemptKind
-from messages.routing import Choice, RoutePlan, RouteQuery
+from messages.routing import Choice, NoRoute, RoutePlan, RouteQuery
 from runtime.courier.attempt import Attempt
 from runtime.courier.call import ClientCall, CourierHouse
+from runtime.courier.results import label_headers
 from runtime.courier.retries import Refusals, Tries, last_word_at
-from runtime.courier.words import header_safe
 from runtime.ports import EdgeSink
-from runtime.system.replies import Ask
+from runtime.system.replies import Ask, Hearer
 
 _FIRST, _FAILOVER, _EXPLORE = AttemptKind.FIRST, AttemptKind.FAILOVER, AttemptKind.EXPLORE
+_FIRST_AWARD = "/1"
+"""What most permits' ids end in: to put two strings together is quicker than to write out a number."""
 
 
-class Asking:
+class Asking(Hearer):
     """One request on its way to a provider."""
 
     __slots__ = (
-        "_asked", "_attempts", "_awards", "_decision_id", "_failed", "_fault", "_has_rested", "_headers", "_is_known_to_router",
-        "_lead", "_must_wait", "_plan", "_queue_until", "_refused", "_routed", "_status", "client", "hedges", "house", "sink",
+        "_asked", "_attempts", "_awards", "_decision_id", "_failed", "_fault", "_has_rested", "_is_counted",
+        "_is_known_to_router", "_lead", "_must_wait", "_plan", "_queue_until", "_refused", "_routed", "_status", "client",
+        "hedges", "house", "sink",
     )  # fmt: skip
 
     def __init__(self, house: CourierHouse, call: ClientCall, sink: EdgeSink) -> None:
@@ -45,8 +48,8 @@ class Asking:
         """A question that is at the router, if it was put before anybody could wait for it; ..."""
         self._routed: RoutePlan | None = None
         """... the plan that was its answer; ..."""
-        self._headers: list[tuple[str, str]] | None = None
-        """... what an answer goes with, once the winner's permit was granted and the call counts; ..."""
+        self._is_counted = False
+        """... whether the winner's permit was granted and the call counts; ..."""
         self._fault: Exception | None = None
         """... and what broke meanwhile."""
         self._is_known_to_router = False
@@ -88,14 +91,15 @@ class Asking:
         profile, arrived_at = client.profile(), client.arrived_at
         query = RouteQuery(client.query_id, profile, until, arrived_at, self.tried, refused, may_wait, False, client.crashed)
         self._is_known_to_router = True
-        on_answer = self._see_plan if self._failed is None else None
-        return house.system.put(house.router, query, client.deadline, client.trace, "courier", on_answer)
+        hearer = self if self._failed is None else None
+        return house.system.put(house.router, query, client.deadline, client.trace, "courier", hearer)
 
-    def take(self, answer: Any) -> None:
+    def take(self, answer: RoutePlan | NoRoute) -> None:
         """Note what the router has answered."""
         client = self.client
         self._is_known_to_router, self._decision_id = False, answer.decision_id
-        client.crashed += answer.crashed
+        if answer.crashed:
+            client.crashed += answer.crashed
         if isinstance(answer, RoutePlan):
             self._plan = answer
             if client.span is not None:
@@ -104,9 +108,10 @@ class Asking:
         elif client.span is not None:
             client.span.decision(answer.decision_id, left_out=answer.left_out, error=answer.error.value)
 
-    def _see_plan(self, answer: Any) -> None:
+    def heard(self, answer: Any) -> None:
         """The router's answer, in the turn it was given: the winner's permit is asked for at once, unless a quota is."""
-        if isinstance(answer, RoutePlan) and answer.model not in self.house.directory.pool_quotas:
+        quotas = self.house.directory.pool_quotas
+        if isinstance(answer, RoutePlan) and not (quotas and answer.model in quotas):
             self._plan = answer
             self._lead = lead = self._attempt_of(answer, answer.choices[0])
             lead.ask()
@@ -131,17 +136,18 @@ class Asking:
     def attempt_at(self, plan: RoutePlan, choice: Choice, kind: AttemptKind) -> Attempt:
         """An attempt with a permit id of its own."""
         self._awards += 1
-        permit_id = f"{self.client.query_id}/{self._awards}"
+        permit_id = self.client.query_id + (_FIRST_AWARD if self._awards == 1 else f"/{self._awards}")
         return Attempt(self.house, self.client, plan, choice, self._attempts + 1, permit_id, kind)
 
     def granted(self, plan: RoutePlan, attempt: Attempt) -> list[tuple[str, str]]:
         """An attempt has its permit: it counts. Gives the headers that an answer of its goes with."""
         self._attempts += 1
+        return self.headers(plan, attempt)
+
+    def headers(self, plan: RoutePlan, attempt: Attempt) -> list[tuple[str, str]]:
+        """Those that an answer goes with to the attempt that was the last to count."""
         return [
             ("x-request-id", self.client.request_id),
-            ("x-pointsman-provider", attempt.provider),
-            ("x-pointsman-model", header_safe(plan.model)),
-            ("x-pointsman-strategy", plan.strategy),
-            ("x-pointsman-attempts", str(self._attempts)),
+            *label_headers(attempt.provider, plan.model, plan.strategy, self._attempts),
             ("x-pointsman-decision", plan.decision_id),
         ]

@@ -242,7 +242,7 @@ class Attempt(Outgoing):
             self._race.win(self)
         first_s = self._first_content_s = self._took_s(self._house.clock.now()) if self._content_s is None else self._content_s
         limit.move(self._begun_at + times.total_s)
-        started = ContentStarted(self._permit_id, first_s)
+        started = ContentStarted(self.permit_id, first_s)
         self._house.system.tell(self._address, started, self._client.trace, "courier")
         if self._span is not None:
             self._span.first_chunk(first_s)
@@ -292,7 +292,7 @@ class Attempt(Outgoing):
     def end(self) -> None:
         """The permit's one end. Never waits, never raises; a second call does nothing."""
         house = self._house
-        house.permits.end(self._permit_id)
+        house.permits.end(self.permit_id)
         # They know this attempt: with a ring of them a request would live, body and all, until the collector comes round.
         self._race, self._relay = None, None
         if self.sent is not None:
@@ -304,7 +304,7 @@ class Attempt(Outgoing):
         self._owes_end = False
         ended_at = self._ended_at if self._ended_at is not None else house.clock.now()
         ended = CallEnded(
-            self._permit_id,
+            self.permit_id,
             self._client.query_id,
             self.provider,
             self._plan.model,

@@ -42,7 +42,7 @@ class CourierHouse:
     def next_query_id(self) -> str:
         """An id no other request of this daemon has."""
         self.serial += 1
-        return f"q{self.serial}"
+        return "q" + str(self.serial)
 
 
 @dataclass(slots=True)

@@ -132,8 +132,8 @@ class Courier(Asking):
                     return problems.internal_error()
                 if gone.fault not in AGAIN:
                     return problems.shutting_down()
-        self.take(answer)
         assert isinstance(answer, RoutePlan | NoRoute)
+        self.take(answer)
         return answer
 
     async def _wait_or_give_up(self, routed: NoRoute) -> Problem | None:
@@ -192,12 +192,12 @@ class Courier(Asking):
                 self._claim(attempt, is_granted=refusal is None)
                 if refusal is None:
                     is_owed = False
-                    headers = self._headers
-                    if headers is None:
+                    if not self._is_counted:
                         if not is_repeat:
                             self.house.budgets.earn(provider)
-                        headers = self.granted(plan, attempt)
-                    self._headers = None
+                        self._attempts += 1
+                    self._is_counted = False
+                    headers = self.headers(plan, attempt)
                     if plan.hedge_after_s is not None or plan.explore is not None:
                         race = self._race(plan, choice, attempt)
                         hedged = partial(beside.hedge, self, race)

@@ -13,11 +13,25 @@ from messages.control import ConfigSnapshot, ModelSpec, ProviderSpec, RoutingSpe
 from otel import names
 from runtime.config.quotas import pool_quota, tenant_quota
 from runtime.config.settings import Credential
+from runtime.courier.results import label_headers
+from runtime.courier.words import header_lines
 from runtime.dialects.headers import base_headers, request_headers
 from runtime.ports import Headers
 
 PATHS = {"chat": "/chat/completions", "completions": "/completions", "embeddings": "/embeddings"}
 """Where an OpenAI-compatible provider has each endpoint, below its base URL."""
+
+
+LABELS_MAX = 256
+"""Models at one provider, of which the label is kept: it may take any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a client is told of the way of its answer, as lines of its head."""
+
+    strategy: str
+    lines: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +52,8 @@ class Track:
     port: int | None
     system: str
     """The value of ``gen_ai.provider.name``."""
+    labels: dict[str, Label]
+    """By model, under the strategy that was last in force for it."""
 
     def __repr__(self) -> str:
         return f"Track({self.spec.id})"
@@ -49,6 +65,16 @@ class Track:
         if found is None or found.input_price is None or (found.output_price is None and output_tokens):
             return None
         return rounded((input_tokens * found.input_price + output_tokens * (found.output_price or 0.0)) * 1000)
+
+    def label(self, model: str, strategy: str) -> str:
+        """The label of an answer to a request's first call."""
+        found = self.labels.get(model)
+        if found is None or found.strategy != strategy:
+            if len(self.labels) >= LABELS_MAX:
+                self.labels.clear()
+            lines = header_lines(label_headers(self.spec.id, model, strategy, 1))
+            found = self.labels[model] = Label(strategy, lines)
+        return found.lines
 
 
 def rounded(value: float) -> int:
@@ -112,4 +138,5 @@ class Directory:
             parts.hostname or "",
             parts.port,
             names.provider_name(spec.kind),
+            {},
         )

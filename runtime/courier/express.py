@@ -16,11 +16,12 @@ from typing import Any
 
 from messages.envelope import Fault
 from messages.routing import RoutePlan
+from runtime.courier.attempt import Attempt
 from runtime.courier.call import ClientCall, CourierHouse
 from runtime.courier.courier import Courier
 from runtime.courier.permission import Decided
-from runtime.courier.results import STATUS_CLIENT_GONE, Ended, Whole, answer_headers
-from runtime.ports import GIVEN_BYTES_MAX, ClientGone, Listener, ReadySink
+from runtime.courier.results import STATUS_CLIENT_GONE, Ended, Whole, answer_lines
+from runtime.ports import GIVEN_BYTES_MAX, ClientGone, Listener, Ready, ReadySink
 
 log = logging.getLogger("pointsman.courier")
 
@@ -51,7 +52,7 @@ class Express(Courier, Decided, Listener):
 
     def __init__(self, house: CourierHouse, call: ClientCall, sink: ReadySink) -> None:
         super().__init__(house, call, sink)
-        self._ready = sink
+        self._ready: Ready = sink
         self._way = _ASKED
         self.deadline: float | None = call.deadline
 
@@ -69,7 +70,8 @@ class Express(Courier, Decided, Listener):
         """Ask the router. When this returns it may have answered, or there may be a task."""
         house, client = self.house, self.client
         client.is_waiting = True
-        if client.tenant in house.directory.tenant_quotas:
+        quotas = house.directory.tenant_quotas
+        if quotas and client.tenant in quotas:
             self._hand_over()
             return
         try:
@@ -86,8 +88,9 @@ class Express(Courier, Decided, Listener):
         if self._way is _ASKED or self._way is _PLANNED:
             house.system.deadlines.add(self)
 
-    def _see_plan(self, answer: Any) -> None:
-        super()._see_plan(answer)
+    def heard(self, answer: Any) -> None:
+        """The router has answered."""
+        super().heard(answer)
         if self._way is not _ASKED:
             return
         lead = self._lead
@@ -117,7 +120,8 @@ class Express(Courier, Decided, Listener):
         self.client.is_waiting = False
         self._plan = None  # The router has been told.
         self.house.budgets.earn(lead.provider)
-        self._headers = self.granted(plan, lead)
+        self._attempts += 1
+        self._is_counted = True
         if not lead.begin():
             self._hand_over()
             return
@@ -141,20 +145,20 @@ class Express(Courier, Decided, Listener):
         except Exception as error:
             self._break(error)
             return
-        if whole is None or len(whole.body) > GIVEN_BYTES_MAX:
+        if lead is None or whole is None or len(whole.body) > GIVEN_BYTES_MAX:
             self._hand_over()
         else:
-            self._finish(whole)
+            self._finish(lead, whole)
 
-    def _finish(self, whole: Whole) -> None:
+    def _finish(self, lead: Attempt, whole: Whole) -> None:
         self._way = _OVER
         self.house.system.deadlines.discard(self)
-        lead, self._lead = self._lead, None
+        self._lead = None
         ended = _DONE if whole.status == 200 else Ended(whole.status, "")
         try:
-            if lead is not None:
-                lead.end()
-            self._ready.give(whole.status, answer_headers(whole, self._headers or []), whole.body)
+            lead.end()
+            lines = answer_lines(whole, self.client.request_id, lead.label, self._decision_id)
+            self._ready.give(whole.status, lines, whole.body)
         except ClientGone:
             ended = Ended(STATUS_CLIENT_GONE, "client_gone")
         except Exception as error:

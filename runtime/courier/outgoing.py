@@ -71,6 +71,12 @@ class Outgoing(Permission):
         """When the call was sent (monotonic s)."""
         return self._begun_at
 
+    @property
+    def label(self) -> str:
+        """What the client is told of the way of its answer (``Track.label``), of a request's first call that was begun."""
+        track, plan = self._track, self._plan
+        return track.label(plan.model, plan.strategy) if track is not None else ""
+
     def limit_s(self, track: Track) -> float:
         """Within what time of sending there must be an answer or, of a stream, its first content."""
         total_s = min(track.spec.timeouts.total_s, self._client.deadline - self._begun_at)

@@ -12,7 +12,8 @@ from messages.calls import AttemptKind, Award, Granted, Permit, RefusalReason, R
 from messages.envelope import Fault
 from messages.routing import Choice, Claimed, RoutePlan
 from runtime.courier.call import ClientCall, CourierHouse
-from runtime.system.replies import Ask, AskError, Follower
+from runtime.courier.permits import Noted
+from runtime.system.replies import Ask, AskError, Follower, Hearer
 
 _EXPLORE = AttemptKind.EXPLORE
 """A global is read faster than a member of an enum."""
@@ -27,21 +28,20 @@ class Decided(Follower, Protocol):
         """The provider has answered."""
 
 
-class Permission:
+class Permission(Noted, Hearer):
     """One permit. ``ask``; then ``award``, or ``refusal`` if it ``is_decided``."""
 
     def __init__(
         self, house: CourierHouse, call: ClientCall, plan: RoutePlan, choice: Choice, permit_id: str, kind: AttemptKind
     ) -> None:
+        super().__init__(choice.provider, permit_id)
         self._house = house
         self._client = call
         self._plan = plan
-        self.provider = choice.provider
-        self._address = f"provider:{choice.provider}"
+        self._address = "provider:" + choice.provider
         self._tokens = choice.tokens
-        self._permit_id = permit_id
         self._kind = kind
-        self._begun_at = house.clock.now()
+        self._noted_at = self._begun_at = house.clock.now()
         self._owes_end = False
         """It may have been granted, and nobody has told its end."""
         self._asked: Ask | None = None
@@ -55,14 +55,13 @@ class Permission:
         """Ask for the permit. It is noted before the question leaves."""
         house, client = self._house, self._client
         read, model = client.read, self._plan.model
-        permit = Permit(self._permit_id, client.query_id, model, self._tokens, read.stream, self._begun_at)
-        house.permits.note(self.provider, permit)
+        house.permits.note(self)
         self._owes_end = True
         explores = self._kind is _EXPLORE
         question = Award(
-            self._permit_id, client.query_id, model, self._tokens, read.stream, read.max_tokens, explores, read.prompt_tokens
+            self.permit_id, client.query_id, model, self._tokens, read.stream, read.max_tokens, explores, read.prompt_tokens
         )
-        self._asked = house.system.put(self._address, question, client.deadline, client.trace, "courier", self._see)
+        self._asked = house.system.put(self._address, question, client.deadline, client.trace, "courier", self)
 
     @property
     def is_decided(self) -> bool:
@@ -90,10 +89,10 @@ class Permission:
             return RefusalReason.EXPIRED
         reason = answer.reason if type(answer) is Refused else RefusalReason.EXPIRED
         if reason is RefusalReason.CRASHED:
-            self._client.has_felled(f"award {self._permit_id}", Fault.CRASHED)
+            self._client.has_felled(f"award {self.permit_id}", Fault.CRASHED)
         return reason
 
-    def _see(self, answer: Any) -> None:
+    def heard(self, answer: Any) -> None:
         """The provider's answer, in the turn it was given: the table must be right before anything else happens.
 
         And the router must hear of it before it gets a bid that counts this call.
@@ -103,7 +102,6 @@ class Permission:
             self._house.system.tell(self._house.router, claimed(self._plan, type(answer) is Granted), None, "courier")
         if type(answer) is Granted:
             self._granted = answer
-            self._house.permits.grant(self._permit_id)
         else:
             self._owes_end = False
         if self.follower is not None:
@@ -119,6 +117,11 @@ class Permission:
     def is_granted(self) -> bool:
         """Whether the provider has said so."""
         return self._granted is not None
+
+    def permit(self) -> Permit:
+        """What a restarted provider is told of it."""
+        client = self._client
+        return Permit(self.permit_id, client.query_id, self._plan.model, self._tokens, client.read.stream, self._noted_at)
 
     def abandon(self, fault: Fault) -> None:
         """The system stops: there will be no answer."""

@@ -5,40 +5,49 @@ Always: a permit is *noted*, then perhaps *granted*, then gone. A restarted prov
 (``Restored``); one that is only noted is in its mailbox still, or was refused.
 """
 
+from abc import abstractmethod
+
 from messages.calls import Permit
+
+
+class Noted:
+    """A permit as whoever has asked for it knows it. It is written down (``permit``) only for who asks for it."""
+
+    def __init__(self, provider: str, permit_id: str) -> None:
+        self.provider = provider
+        self.permit_id = permit_id
+
+    @property
+    @abstractmethod
+    def is_granted(self) -> bool:
+        """Whether the provider has said so."""
+
+    @abstractmethod
+    def permit(self) -> Permit:
+        """What a restarted provider is told of it."""
 
 
 class PermitTable:
     """Permits by id, in the order they were noted."""
 
     def __init__(self) -> None:
-        self._noted: dict[str, tuple[str, Permit]] = {}
-        """(provider, permit) by id; a granted one stays here too."""
-        self._granted: dict[str, None] = {}
+        self._noted: dict[str, Noted] = {}
 
     def __len__(self) -> int:
         return len(self._noted)
 
-    def note(self, provider: str, permit: Permit) -> None:
+    def note(self, noted: Noted) -> None:
         """Before its ``Award`` is told. Raises ``ValueError`` if the id is in use: that is our own mistake."""
-        permit_id = permit.permit_id
+        permit_id = noted.permit_id
         if permit_id in self._noted:
             raise ValueError(f"permit {permit_id} is out already")
-        self._noted[permit_id] = (provider, permit)
-
-    def grant(self, permit_id: str) -> None:
-        """Its ``Granted`` has been seen. An id that is gone (the courier left first) is ignored."""
-        if permit_id in self._noted:
-            self._granted[permit_id] = None
+        self._noted[permit_id] = noted
 
     def end(self, permit_id: str) -> None:
         """It was refused, or its ``CallEnded`` has been told."""
         if permit_id in self._noted:
             del self._noted[permit_id]
-            if permit_id in self._granted:
-                del self._granted[permit_id]
 
     def granted_to(self, provider: str) -> tuple[Permit, ...]:
         """The permits that are out at a provider."""
-        granted = self._granted
-        return tuple(permit for at, permit in self._noted.values() if at == provider and permit.permit_id in granted)
+        return tuple([noted.permit() for noted in self._noted.values() if noted.provider == provider and noted.is_granted])

@@ -14,7 +14,7 @@ from messages.failures import Failure
 from messages.quota import QuotaRefused, Reservation, Reserve, Reserved, Settle
 from runtime.courier import problems
 from runtime.courier.problems import Problem
-from runtime.system.replies import ActorGone, DeadlineExceeded, Overloaded
+from runtime.system.replies import ActorGone, DeadlineExceeded, Heard, Overloaded
 
 if TYPE_CHECKING:
     from runtime.courier.call import ClientCall, CourierHouse
@@ -96,7 +96,7 @@ class Reservations:
 
         for is_last in (False, True):
             try:
-                asked = house.system.put(f"quota:{quota}", question, call.deadline, call.trace, "courier", see)
+                asked = house.system.put(f"quota:{quota}", question, call.deadline, call.trace, "courier", Heard(see))
                 answer = await house.system.wait_for(asked) if asked.is_open else asked.outcome()
             except (DeadlineExceeded, Overloaded):
                 return Problem(504, "deadline_exceeded", f"Whether {quota} is within its limits was not known in time.")

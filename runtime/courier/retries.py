@@ -45,6 +45,7 @@ class RetryBudgets:
     def __init__(self, share: float) -> None:
         self.share = share
         self._tokens: dict[str, float] = {}
+        """Of those that have spent some; all others may do what the floor allows."""
 
     def reconfigure(self, share: float, providers: Container[str]) -> None:
         """Another share; what was earned and spent stays, of those that are still configured."""
@@ -53,7 +54,7 @@ class RetryBudgets:
 
     def earn(self, provider: str) -> None:
         """A first call went to ``provider``."""
-        self._tokens[provider] = min(self._tokens.get(provider, BUDGET_FLOOR) + self.share, BUDGET_FLOOR)
+        self._pay_in(provider, self.share)
 
     def spend(self, provider: str) -> bool:
         """Take a repeat at ``provider``; False: it has had its share."""
@@ -65,11 +66,21 @@ class RetryBudgets:
 
     def give_back(self, provider: str) -> None:
         """A repeat that was paid was not let through."""
-        self._tokens[provider] = min(self._tokens.get(provider, BUDGET_FLOOR) + 1.0, BUDGET_FLOOR)
+        self._pay_in(provider, 1.0)
 
     def has_any(self, provider: str) -> bool:
         """Whether ``provider`` may get a repeat now."""
         return self._tokens.get(provider, BUDGET_FLOOR) >= 1.0
+
+    def _pay_in(self, provider: str, share: float) -> None:
+        # Mostly nobody has spent any.
+        tokens = self._tokens.get(provider) if self._tokens else None
+        if tokens is None:
+            return
+        if tokens + share < BUDGET_FLOOR:
+            self._tokens[provider] = tokens + share
+        else:
+            del self._tokens[provider]
 
 
 @dataclass(slots=True)

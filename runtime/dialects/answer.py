@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from messages.base import acyclic
 from messages.calls import Usage
 from messages.failures import Blame, Failure, Retry, Scope
 from runtime.dialects.errors import error_in, failure_of_error
@@ -30,6 +31,7 @@ LOADS = orjson.loads
 READ_COMPLETION, READ_EMBEDDINGS, PARTS_OF = COMPLETION, EMBEDDINGS, PARTS
 
 
+@acyclic
 class Answer:
     """A whole answer, and what traces and statistics want of it. Most requests are not traced: what is only for them waits."""
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import orjson
 
+from messages.base import acyclic
 from runtime.dialects.outline import LARGE_BYTES, Outline, outlined
 
 Endpoint = Literal["chat", "completions", "embeddings"]
@@ -18,7 +19,14 @@ PART_TOKENS = 85
 """A picture, sound or file counts flat: what OpenAI charges for a low-detail picture."""
 MODEL_CHARACTERS_MAX = 256
 """Model names travel in messages, headers and records, so they are bounded."""
+NAMES_SEEN_MAX = 1024
+_NAMES_SEEN: dict[str, str] = {}
+"""Names of models that may be, each as the string that came first: few, the same again and again, and looked up all the way."""
 IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
+
+
+# A constant is at hand, a module's function is looked up.
+LOADS = orjson.loads
 
 
 class BadRequest(Exception):
@@ -30,6 +38,7 @@ class BadRequest(Exception):
         self.param = param
 
 
+@acyclic
 @dataclass(slots=True)
 class ReadRequest:
     """A request as it was understood."""
@@ -61,7 +70,7 @@ def read_request(endpoint: Endpoint, body: bytes) -> ReadRequest:
 
 def _parsed(body: bytes, outline: Outline | None) -> Any:
     try:
-        return orjson.loads(body if outline is None else outline.text)
+        return LOADS(body if outline is None else outline.text)
     except orjson.JSONDecodeError as error:
         if outline is not None:
             # Places are told as the client has them.
@@ -73,9 +82,10 @@ def _parsed(body: bytes, outline: Outline | None) -> Any:
 def _read(endpoint: Endpoint, body: bytes, parsed: Any, outline: Outline | None) -> ReadRequest:
     if type(parsed) is not dict:
         raise BadRequest("The body must be a JSON object.")
-    model = parsed.get("model")
-    if type(model) is not str or not 0 < len(model) <= MODEL_CHARACTERS_MAX or not model.isprintable():
-        raise _model_problem(model)
+    named = parsed.get("model")
+    model = _NAMES_SEEN.get(named) if type(named) is str else None
+    if model is None:
+        model = _checked_model(named)
     stream = parsed.get("stream")
     if stream is not None and stream is not True and stream is not False:
         raise BadRequest("stream must be true or false.", "stream")
@@ -108,6 +118,14 @@ def _read(endpoint: Endpoint, body: bytes, parsed: Any, outline: Outline | None)
         has_stream_options,
         outline,
     )
+
+
+def _checked_model(model: object) -> str:
+    if type(model) is not str or not 0 < len(model) <= MODEL_CHARACTERS_MAX or not model.isprintable():
+        raise _model_problem(model)
+    if len(_NAMES_SEEN) < NAMES_SEEN_MAX:
+        _NAMES_SEEN[model] = model
+    return model
 
 
 def _model_problem(model: object) -> BadRequest:

@@ -3,6 +3,7 @@
 Of the dozens of headers that providers send, few are for anybody; the rest are told by their names alone and never decoded.
 """
 
+from messages.base import acyclic
 from messages.calls import LimitsSeen
 from runtime.dialects.headers import BAD_VALUE, TO_CLIENT, VALUE_CHARACTERS_MAX
 from runtime.dialects.limits import LIMITS, limits_of
@@ -10,17 +11,23 @@ from runtime.ports import Headers
 
 ENCODING = "content-encoding"
 _READ = frozenset({*TO_CLIENT, *LIMITS, ENCODING})
-_LENGTHS = sum(1 << length for length in {len(name) for name in _READ})
-_LAST_LETTERS = sum(1 << letter for letter in {ord(name[-1]) & 31 for name in _READ})
-"""A bit for each length of their names, and for each last letter: nearly all others are told by these, which is quicker than to
-look them up. None is long."""
+_CR, _EMPTY = b"\r", b"\n"
+_SPACE, _TAB = ord(" "), ord("\t")
+_FIRST_LETTERS = sum(1 << letter for letter in {ord(name[0]) & 31 for name in _READ})
+_NINTH_LETTERS = sum(1 << letter for letter in {ord(name[8]) & 31 for name in _READ})
+"""A bit for each first letter of their names, and for each ninth, which all have: nearly all others are told by these, which is
+quicker than to look them up."""
 _NAMES_SEEN: dict[bytes, str] = {}
 """Names as upstreams spell them, in lower case, empty: for nobody. They spell the same few again and again."""
 NAMES_SEEN_MAX = 1024
-_JSON = ("content-type", "application/json")
-"""What nearly every answer has."""
+TYPE = "content-type"
+_TYPES_SEEN: dict[bytes, tuple[str, str]] = {}
+"""Headers of this name, which every answer has, by their lines: providers, too, say the same few again and again."""
+TYPES_SEEN_MAX = 256
+TYPE_BYTES_MAX = 256
 
 
+@acyclic
 class Told:
     """What the headers of one answer have told."""
 
@@ -62,23 +69,39 @@ def told(headers: Headers) -> Told:
     return made
 
 
-def told_raw(headers: list[bytes]) -> Told:
-    """What headers say, as they came: a name, its value, and so on."""
+def told_raw(head: bytes) -> Told:
+    """What the headers of an answer's head say, as it came: up to an empty line, if there is one, whatever comes after it."""
     made = Told()
-    for at in range(0, len(headers), 2):
-        name = headers[at]
-        if not (_LENGTHS >> len(name)) & 1 or not (_LAST_LETTERS >> (name[-1] & 31)) & 1:
+    # One byte is found sooner than two are, so each line begins with the second.
+    for line in head.split(_CR):
+        if line == _EMPTY:
+            break
+        if len(line) < 10 or not (_FIRST_LETTERS >> (line[1] & 31)) & 1 or not (_NINTH_LETTERS >> (line[9] & 31)) & 1:
             continue
+        pair = _TYPES_SEEN.get(line)
+        if pair is not None:
+            made.passing.append(pair)
+            continue
+        colon = line.find(b":")
+        name = line[1:colon]
         known = _NAMES_SEEN.get(name)
         if known is None:
             known = _known(name)
         if known:
-            value = headers[at + 1]
-            if value == b"application/json" and known == "content-type":
-                made.passing.append(_JSON)
-            else:
-                made.note(known, text(value))
+            count = len(made.passing)
+            made.note(known, text(value_at(line, colon)))
+            # One that does not pass is none to keep.
+            if known == TYPE and len(made.passing) > count:
+                _keep_type(line, made.passing[-1])
     return made
+
+
+def value_at(line: bytes, colon: int) -> bytes:
+    """What stands after the colon in the line of a header, without the space before it."""
+    at = colon + 1
+    while at < len(line) and (line[at] == _SPACE or line[at] == _TAB):
+        at += 1
+    return line[at:]
 
 
 def text(value: bytes) -> str:
@@ -92,3 +115,8 @@ def _known(name: bytes) -> str:
     if len(_NAMES_SEEN) < NAMES_SEEN_MAX:
         _NAMES_SEEN[name] = known
     return known
+
+
+def _keep_type(line: bytes, pair: tuple[str, str]) -> None:
+    if len(_TYPES_SEEN) < TYPES_SEEN_MAX and len(line) <= TYPE_BYTES_MAX:
+        _TYPES_SEEN[line] = pair

@@ -25,6 +25,7 @@ from runtime.courier.call import ClientCall, CourierHouse
 from runtime.courier.courier import Courier
 from runtime.courier.problems import Problem
 from runtime.courier.results import STATUS_CLIENT_GONE, Ended
+from runtime.courier.words import header_lines
 from runtime.dialects.errors import error_body
 from runtime.dialects.request import BadRequest, Endpoint, read_request
 from runtime.http.errand import Errand, Host
@@ -271,7 +272,7 @@ class Edge:
         if given and len(given) <= REQUEST_ID_CHARACTERS_MAX and given.isascii() and given.isprintable():
             return given
         self._own_ids += 1
-        return f"{self._own_id}{self._own_ids}"
+        return self._own_id + str(self._own_ids)
 
     async def drain(self, within_s: float) -> None:
         """Take nothing new, wait until all is done or ``within_s`` seconds are over, then end what is left.
@@ -319,7 +320,7 @@ async def refuse(sink: EdgeSink, problem: Problem, request_id: str) -> Ended:
 def refuse_now(sink: ReadySink, problem: Problem, request_id: str) -> Ended:
     """Send an error of our own, which is small."""
     try:
-        sink.give(problem.status, _headers(problem, request_id), _body(problem))
+        sink.give(problem.status, header_lines(_headers(problem, request_id)), _body(problem))
     except ClientGone:
         return _GONE
     return Ended(problem.status, problem.code)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 class Host(Protocol):
     """Who asks for a client: its connection. What it is admitted as, and told by."""
 
+    __slots__ = ()
+
     def cancel(self) -> None:
         """End the request: the daemon's time is up, or nothing may wait any more."""
 

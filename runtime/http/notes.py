@@ -5,6 +5,7 @@ Clients spell the same few names again and again, so what a name is for is looke
 
 from typing import TYPE_CHECKING
 
+from messages.base import acyclic
 from runtime.dialects.headers import passes_upstream
 from runtime.facts import fact
 from runtime.ports import EdgeRequest, Headers
@@ -49,6 +50,7 @@ class Notes:
         """What ``read_hints`` has made of it."""
 
 
+@acyclic
 @fact
 class NotedRequest(EdgeRequest):
     """A request whose headers were looked through already, be it for one before it that began with the same bytes."""

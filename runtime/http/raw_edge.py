@@ -19,7 +19,7 @@ from math import inf
 from runtime.courier import problems
 from runtime.courier.problems import Problem
 from runtime.http.edge import ROUTES
-from runtime.http.errand import Errand
+from runtime.http.errand import Errand, Host
 from runtime.http.notes import NotedRequest, noted
 from runtime.http.patience import LINGER_S, body_patience_s, too_large, too_slow
 from runtime.http.raw_body import BadRequest, Body, SizedBody
@@ -57,7 +57,7 @@ _HEAD, _BODY, _ANSWERING, _AHEAD = State.HEAD, State.BODY, State.ANSWERING, Stat
 _CLOSING, _OVER = State.CLOSING, State.OVER
 
 
-class RawConnection(RawWire):
+class RawConnection(RawWire, Host):
     """See the law above."""
 
     def __init__(self, lane: RawLane) -> None:
@@ -162,7 +162,7 @@ class RawConnection(RawWire):
             if head.expects_continue:
                 self.send(CONTINUE)
             self._set_deadline(lane.idle_s)
-            self._begun_at = lane.loop.time()
+            self._begun_at = lane.time()
             self._body = reader.chunked_body() if reader is not None and head.is_chunked else SizedBody(head.length)
             self._take_body(data)
 
@@ -181,7 +181,7 @@ class RawConnection(RawWire):
             self._content = body.content()
             self._complete(rest)
         else:
-            waited_s = lane.loop.time() - self._begun_at
+            waited_s = lane.time() - self._begun_at
             self._set_deadline(body_patience_s(lane.idle_s, waited_s, body.size))
 
     def _complete(self, rest: bytes) -> None:

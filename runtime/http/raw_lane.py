@@ -38,6 +38,8 @@ class RawLane:
         self, edge: Edge, lines: Lines, max_body_bytes: int, client_idle_s: float, successor: Callable[[], asyncio.Protocol]
     ) -> None:
         self.loop = asyncio.get_running_loop()
+        self.time = self.loop.time
+        """By which deadlines are told (s)."""
         self.edge = edge
         self.lines = lines
         self.max_body_bytes = max_body_bytes
@@ -69,7 +71,7 @@ class RawLane:
         self._timer = self.loop.call_later(min(SWEEP_S, self.idle_s / SWEEPS_PER_IDLE), self._sweep)
 
     def _sweep(self) -> None:
-        now = self.loop.time()
+        now = self.time()
         for connection in [one for one in self._open if one.deadline <= now]:
             connection.expire()
         self._timer = None

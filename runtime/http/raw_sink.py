@@ -9,9 +9,10 @@ from math import floor
 from time import time
 
 from runtime.courier.problems import Problem
+from runtime.courier.words import header_lines
 from runtime.dialects.errors import error_body
 from runtime.http.raw_wire import RawWire
-from runtime.ports import ClientGone, Headers
+from runtime.ports import ClientGone, Headers, Ready
 
 JOINED_BYTES_MAX = 64 * 1024
 """Smaller bodies are written together with their head."""
@@ -19,7 +20,6 @@ UNWAITED_BYTES_MAX = 64 * 1024
 """So much may be written after the last wait for the client without another: a last frame is not held up by a full buffer."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
-_UNFIT = str.maketrans({"\r": " ", "\n": " ", "\0": " "})
 
 
 class _Preambles:
@@ -48,27 +48,20 @@ class _Preambles:
 CLOCK = time
 _STATUSES = frozenset(status.value for status in HTTPStatus)
 _PREAMBLES = _Preambles()
-_TITLES: dict[str, str] = {}
-"""By the header's name: few, and the same again and again."""
-TITLES_MAX = 1024
-TITLE_CHARACTERS_MAX = 64
 
 
-def answer_head(status: int, headers: Headers, framing: str, length: int | None = None) -> bytes:
-    """Status line and headers to the empty line. ``framing``: more lines, of connection and length, unless it is ``length``."""
-    pairs: list[tuple[str, str]] = headers if isinstance(headers, list) else list(headers)
-    parts = [_PREAMBLES.line(status)]
-    for name, value in pairs:
-        parts.append(_TITLES.get(name) or _title(name))
-        parts.append(value)
-    values = "".join([value for _, value in pairs])
-    if "\n" in values or "\r" in values or "\0" in values:
-        parts[2::2] = [value.translate(_UNFIT) for _, value in pairs]
-    if length is not None:
-        parts.append("\r\nContent-Length: ")
-        parts.append(str(length))
-    parts.append("\r\n" + framing + "\r\n" if framing else "\r\n\r\n")
-    whole = "".join(parts)
+def answer_head(status: int, headers: Headers, framing: str) -> bytes:
+    """Status line and headers to the empty line. ``framing``: more lines, of connection and length."""
+    return _head(status, header_lines(headers), framing, None)
+
+
+def _head(status: int, lines: str, framing: str, length: int | None) -> bytes:
+    """The same, of headers that are lines already, and with the body's length where it is known."""
+    preamble = _PREAMBLES.line(status)
+    if length is None:
+        whole = f"{preamble}{lines}\r\n{framing}\r\n"
+    else:
+        whole = f"{preamble}{lines}\r\nContent-Length: {length}\r\n{framing}\r\n"
     try:
         return whole.encode("utf-8")
     except UnicodeEncodeError:
@@ -83,22 +76,14 @@ def _escaped(text: str) -> bytes:
         return text.encode("utf-8", "replace")
 
 
-def _title(name: str) -> str:
-    """The end of the line before, and the beginning of a header's."""
-    title = f"\r\n{name.translate(_UNFIT)}: "
-    if len(_TITLES) < TITLES_MAX and len(name) <= TITLE_CHARACTERS_MAX:
-        _TITLES[name] = title
-    return title
-
-
 def problem_answer(problem: Problem) -> bytes:
     """A whole answer with an error of our own, the last on its connection."""
     body = error_body(problem.message, problem.kind, problem.code, problem.param)
     headers = [("Content-Type", "application/json"), *problem.headers()]
-    return answer_head(problem.status, headers, "Connection: close\r\n", len(body)) + body
+    return _head(problem.status, header_lines(headers), "Connection: close\r\n", len(body)) + body
 
 
-class RawSink:
+class RawSink(Ready):
     """One answer on its way. See ``EdgeSink``."""
 
     __slots__ = (
@@ -116,15 +101,15 @@ class RawSink:
         """The connection ends with this answer, and the client was told."""
         self.is_whole = False
 
-    def give(self, status: int, headers: Headers, body: bytes) -> None:
+    def give(self, status: int, lines: str, body: bytes) -> None:
         """Send a small answer that is at hand; never waits."""
-        head = self._head(status, headers, len(body))
+        head = self._head(status, lines, len(body))
         self._give(head if self._has_no_body else head + body)
         self.is_whole = True
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
         """Send an answer that is at hand. A small body goes with its head."""
-        head = self._head(status, headers, len(body))
+        head = self._head(status, header_lines(headers), len(body))
         if self._has_no_body:
             data = head
         elif len(body) <= JOINED_BYTES_MAX:
@@ -138,7 +123,7 @@ class RawSink:
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head of a stream."""
-        if self._is_to_wait(self._head(status, headers, None)):
+        if self._is_to_wait(self._head(status, header_lines(headers), None)):
             await self._wire.drained()
 
     async def write(self, chunk: bytes) -> None:
@@ -155,7 +140,7 @@ class RawSink:
             self._give(LAST_CHUNK)
         self.is_whole = True
 
-    def _head(self, status: int, headers: Headers, length: int | None) -> bytes:
+    def _head(self, status: int, lines: str, length: int | None) -> bytes:
         """Settle how the answer is framed; gives its head. ``length``: None, of a stream."""
         self.has_started = True
         self.is_last = is_last = self._wire.is_last or (length is None and self._is_http_10)
@@ -169,7 +154,7 @@ class RawSink:
             framing += "Connection: close\r\n"
         elif self._is_http_10:
             framing += "Connection: keep-alive\r\n"
-        head = answer_head(status, headers, framing, length)
+        head = _head(status, lines, framing, length)
         return head.replace(b"HTTP/1.1", b"HTTP/1.0", 1) if self._is_http_10 else head
 
     def abort(self) -> None:

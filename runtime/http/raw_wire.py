@@ -104,14 +104,14 @@ class RawWire(asyncio.Protocol):
             self._line.resume_reading()
 
     def _set_deadline(self, in_s: float) -> None:
-        self.deadline = self._lane.loop.time() + in_s
+        self.deadline = self._lane.time() + in_s
         self._progress.is_made(self._line.get_write_buffer_size())
 
     def _has_taken(self) -> bool:
         """The deadline has passed: put it off if the client took anything meanwhile."""
         if not self._progress.is_made(self._line.get_write_buffer_size()):
             return False
-        self.deadline = self._lane.loop.time() + self._lane.idle_s
+        self.deadline = self._lane.time() + self._lane.idle_s
         return True
 
     async def _wait(self) -> None:

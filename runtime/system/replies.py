@@ -66,8 +66,30 @@ def unanswered(question: Message, actor: str, fault: Fault) -> Message:
         return Undelivered(actor, fault)
 
 
+class Hearer(Protocol):
+    """Who sees the answer to a question in the turn that gives it, before whoever waits for it does."""
+
+    __slots__ = ()
+
+    def heard(self, answer: Any) -> None:
+        """The answer is here."""
+
+
+class Heard(Hearer):
+    """Lets a function see it."""
+
+    __slots__ = ("_on_answer",)
+
+    def __init__(self, on_answer: Callable[[Any], None]) -> None:
+        self._on_answer = on_answer
+
+    def heard(self, answer: Any) -> None:
+        """The answer is here."""
+        self._on_answer(answer)
+
+
 class Follower(Protocol):
-    """Who does not wait for the end of a question, but is told if it is none that ``on_answer`` has seen."""
+    """Who does not wait for the end of a question, but is told if it is none that its ``Hearer`` has seen."""
 
     __slots__ = ()
 
@@ -77,18 +99,18 @@ class Follower(Protocol):
 
 @acyclic
 class Ask:
-    """A question from outside. ``on_answer`` sees the answer in the turn that gave it, before whoever waits does.
+    """A question from outside, and who is to see its answer first.
 
     ``follower`` must be let go by its owner, or let this go: the collector does not see the ring they make.
     """
 
-    __slots__ = ("_answer", "_counters", "_error", "_future", "_on_answer", "deadline", "follower", "is_open")
+    __slots__ = ("_answer", "_counters", "_error", "_future", "_hearer", "deadline", "follower", "is_open")
 
-    def __init__(self, counters: Counters, deadline: float | None, on_answer: Callable[[Any], None] | None) -> None:
+    def __init__(self, counters: Counters, deadline: float | None, hearer: Hearer | None) -> None:
         self.deadline: float | None = deadline
         self.is_open = True
         self._counters = counters
-        self._on_answer = on_answer
+        self._hearer = hearer
         self._answer: Any = None
         self._error: Exception | None = None
         self._future: asyncio.Future[None] | None = None
@@ -102,9 +124,9 @@ class Ask:
         if type(reply) is Undelivered:
             self._end(None, _error(actor, reply.fault))
             return
-        if self._on_answer is not None:
+        if self._hearer is not None:
             try:
-                self._on_answer(reply)
+                self._hearer.heard(reply)
             except Exception as error:
                 # The mistake is the asker's, so it is raised there and not in the turn of the actor that answers.
                 self._end(None, error)

@@ -18,7 +18,7 @@ from runtime.system.cell import Cell, CellState
 from runtime.system.clock import Clock, real_clock
 from runtime.system.deadlines import Deadlines
 from runtime.system.dispatcher import Dispatcher, Port
-from runtime.system.replies import Ask, Counters, FirstMail
+from runtime.system.replies import Ask, Counters, FirstMail, Heard, Hearer
 from runtime.system.supervision import GiveUp, decide
 from runtime.system.turn_spans import TurnTracing
 
@@ -203,7 +203,7 @@ class ActorSystem:
         it raises is raised here. Where the answer can be had at once this returns without a turn of the event loop. Raises
         ``DeadlineExceeded``, ``Overloaded`` or ``ActorGone``.
         """
-        question = self.put(to, message, deadline, trace, sender, on_answer)
+        question = self.put(to, message, deadline, trace, sender, Heard(on_answer) if on_answer is not None else None)
         return await self.wait_for(question) if question.is_open else question.outcome()
 
     def put(
@@ -213,11 +213,14 @@ class ActorSystem:
         deadline: float | None = None,
         trace: TraceContext | None = None,
         sender: str = "outside",
-        on_answer: Callable[[Any], None] | None = None,
+        hearer: Hearer | None = None,
     ) -> Ask:
-        """Send a question as ``ask`` does. If it ``is_open`` afterwards ``wait_for`` is owed, else its ``outcome`` is there."""
+        """Send a question as ``ask`` does; ``hearer`` sees the answer in the turn that gives it.
+
+        If it ``is_open`` afterwards ``wait_for`` is owed, else its ``outcome`` is there.
+        """
         dispatcher = self._dispatcher
-        question = Ask(dispatcher.counters, deadline, on_answer)
+        question = Ask(dispatcher.counters, deadline, hearer)
         posted_at = self._clock.now() if trace is not None else 0.0
         name = to if isinstance(to, str) else to.name
         dispatcher.post_and_drain(name, Envelope(message, sender, deadline, trace, question, posted_at))

@@ -160,12 +160,12 @@ class RawUpstream:
         return target
 
 
-class _Exchange(Sent):
+class _Exchange(Sent, UpstreamAnswer):
     """A call on its way, and its answer once the head is here; iterating over it gives its chunks."""
 
     __slots__ = (
-        "_connection", "_dial", "_error", "_head", "_listener", "_raw_headers", "_request", "_sent_at", "_target", "_to_head",
-        "_told", "_upstream", "status",
+        "_connection", "_dial", "_error", "_head", "_listener", "_raw_head", "_request", "_sent_at", "_status",
+        "_target", "_to_head", "_told", "_upstream",
     )  # fmt: skip
 
     def __init__(self, upstream: RawUpstream, request: UpstreamRequest, target: _Target, head: bytes) -> None:
@@ -179,8 +179,8 @@ class _Exchange(Sent):
         self._to_head = False
         self._head = head
         self._sent_at = 0.0
-        self.status = 0
-        self._raw_headers: list[bytes] = []
+        self._status = 0
+        self._raw_head = b""
         self._told: Told | None = None
         self._error: Exception | None = None
 
@@ -270,8 +270,8 @@ class _Exchange(Sent):
             connection.cut(Closed())
 
     def _has_begun(self, connection: RawConnection) -> None:
-        self.status = connection.status
-        self._raw_headers = connection.raw_headers
+        self._status = connection.status
+        self._raw_head = connection.raw_head
 
     def _is_stale(self, connection: RawConnection) -> bool:
         """Whether a connection that failed had ended before the request, as far as one can tell: see above."""
@@ -280,15 +280,20 @@ class _Exchange(Sent):
         return connection.now() - self._sent_at <= STALE_WITHIN_S and not self._upstream.is_closed
 
     @property
+    def status(self) -> int:
+        """HTTP status."""
+        return self._status
+
+    @property
     def headers(self) -> Headers:
         """Headers as they came."""
-        return decoded(self._raw_headers)
+        return decoded(self._raw_head)
 
     @property
     def told(self) -> Told:
         """What they say that is acted upon."""
         if self._told is None:
-            self._told = told_raw(self._raw_headers)
+            self._told = told_raw(self._raw_head)
         return self._told
 
     def chunks(self) -> AsyncIterator[bytes]:
@@ -309,7 +314,7 @@ class _Exchange(Sent):
                 return chunk
             self._end(connection)
         if self._error is not None:
-            raise CallFailed(failure_of(self._error, self.status)) from self._error
+            raise CallFailed(failure_of(self._error, self._status)) from self._error
         raise StopAsyncIteration
 
     def take_whole(self, limit: int) -> bytes | None:
@@ -327,7 +332,7 @@ class _Exchange(Sent):
         """The whole body."""
         connection = self._connection
         if connection is None:
-            raise CallFailed(failure_of(self._error or BrokenAnswer("the answer was read or closed before"), self.status))
+            raise CallFailed(failure_of(self._error or BrokenAnswer("the answer was read or closed before"), self._status))
         if connection.state is _BODY and (connection.announced_bytes() or 0) > limit:
             self._refuse(limit)
         data = connection.take()
@@ -337,7 +342,7 @@ class _Exchange(Sent):
             self._refuse(limit)
         self._end(connection)
         if self._error is not None:
-            raise CallFailed(failure_of(self._error, self.status)) from self._error
+            raise CallFailed(failure_of(self._error, self._status)) from self._error
         return data
 
     async def _collect(self, connection: RawConnection, data: bytes, limit: int) -> bytes:
@@ -367,4 +372,4 @@ class _Exchange(Sent):
     def _refuse(self, limit: int) -> None:
         self.close()
         self._error = TooLarge(f"the answer has more than {limit} bytes")
-        raise CallFailed(failure_of(self._error, self.status))
+        raise CallFailed(failure_of(self._error, self._status))

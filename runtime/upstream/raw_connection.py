@@ -19,7 +19,7 @@ from runtime.ports import Listener
 from runtime.timely import STALL_S, STALL_UNSEEN_S
 from runtime.upstream.failures import BrokenAnswer, FirstByteTimeout, IdleTimeout
 from runtime.upstream.raw_exchange import Keeper, State
-from runtime.upstream.raw_headers import decoded, has_unknown_coding, is_close_delimited, size_bytes, values_of
+from runtime.upstream.raw_headers import decoded, has_unknown_coding, head_after, is_close_delimited, values_of
 
 HEAD_BYTES_MAX = 64 * 1024
 """Of status line and headers, answers before the real one (100, 103) included; and of what else comes between content."""
@@ -32,7 +32,6 @@ WRITTEN_BYTES = 256 * 1024
 CLOCK_GRAIN_S = 0.001
 """uvloop counts in milliseconds; a timer may ring that much too early."""
 
-
 FUTURE = asyncio.Future
 # An enum's member is looked up in two steps, a global in one.
 _RESTING, _HEAD, _BODY, _WHOLE, _BROKEN = State.RESTING, State.HEAD, State.BODY, State.WHOLE, State.BROKEN
@@ -42,13 +41,15 @@ class RawConnection(asyncio.Protocol):
     """See the law above."""
 
     __slots__ = (
-        "_alarm", "_alarm_at", "_buffered_bytes", "_can_keep", "_has_no_body", "_idle_s", "_is_paused", "_is_write_paused",
-        "_keeper", "_listener", "_loop", "_overhead_bytes", "_parser", "_pieces", "_transport", "_unsent", "_until",
-        "_waiter", "error", "has_served", "is_answered", "is_lost", "raw_headers", "rested_at", "state", "status",
+        "_alarm", "_alarm_at", "_buffered_bytes", "_can_keep", "_has_no_body", "_idle_s", "_interim", "_is_paused",
+        "_is_write_paused", "_keeper", "_listener", "_loop", "_overhead_bytes", "_parser", "_pieces", "_read", "_read_before",
+        "_time", "_transport", "_unsent", "_until", "_waiter", "error", "has_served", "is_answered", "is_lost", "raw_head",
+        "rested_at", "state", "status",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, keeper: Keeper) -> None:
         self._loop = loop
+        self._time = loop.time
         self._keeper = keeper
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
@@ -69,8 +70,12 @@ class RawConnection(asyncio.Protocol):
         self._has_no_body = False
         self.state = State.RESTING
         self.status = 0
-        self.raw_headers: list[bytes] = []
-        """A name, its value, and so on."""
+        self.raw_head = b""
+        self._interim = 0  # Heads before that (100, 103).
+        self._read_before: list[bytes] = []
+        """What came before the end of the real one, but for what is ..."""
+        self._read = b""
+        """... in the parser's hands."""
         self.error: Exception | None = None
         self.is_lost = False
         self.is_answered = False
@@ -86,14 +91,15 @@ class RawConnection(asyncio.Protocol):
 
     def now(self) -> float:
         """The loop's clock (s)."""
-        return self._loop.time()
+        return self._time()
 
     def send(self, head: bytes, body: bytes, *, has_no_body: bool) -> None:
         """Begin an exchange. ``has_no_body``: the answer ends with its headers whatever they say (HEAD)."""
         transport = self._transport
         assert transport is not None
         assert self.state is _RESTING
-        self.raw_headers = []
+        self.raw_head = b""
+        self._interim = 0
         self.is_answered = False
         if self.is_lost or not (self.has_served or self.is_ready):
             # It ended between its making and this call; nobody would tell so again. At one that has rested its pool has
@@ -113,13 +119,12 @@ class RawConnection(asyncio.Protocol):
 
     def wait(self, limit_s: float) -> asyncio.Future[None]:
         """Until the head is here, a piece of the body is, or it is all over; what of it ``state`` and ``take`` tell."""
-        return self.wait_until(self._loop.time() + limit_s)
+        return self.wait_until(self._time() + limit_s)
 
     def wait_until(self, until: float) -> asyncio.Future[None]:
         """The same, to a time by ``now``. To be awaited; a coroutine would do nothing but await this future."""
         # Of the loop that runs, which is ours: to name it, or to have it make one, costs more.
-        waiter: asyncio.Future[None] = FUTURE()
-        self._waiter = waiter
+        waiter = self._waiter = FUTURE()
         self._until = until
         if until < self._alarm_at:
             self._set_alarm(until)
@@ -157,20 +162,20 @@ class RawConnection(asyncio.Protocol):
 
     def announced_bytes(self) -> int | None:
         """The length of the body as the headers have it."""
-        found = values_of(self.raw_headers, b"content-length")
+        found = values_of(self.raw_head, "content-length")
         return int(found[0]) if found else None
 
     @property
     def headers(self) -> list[tuple[str, str]]:
         """The headers of the answer, as text."""
-        return decoded(self.raw_headers)
+        return decoded(self.raw_head)
 
     def rest(self, now: float) -> bool:
-        """The exchange is over. False if it left anything behind, or the other side does not want another."""
+        """The exchange is over. False if it left anything behind, or is the last. If it is closing, ``is_ready`` tells."""
         transport = self._transport
         if self.state is not _WHOLE or not self._can_keep or self.is_lost or self._pieces or self._unsent is not None:
             return False
-        if transport is None or transport.is_closing() or transport.get_write_buffer_size():
+        if transport is None or transport.get_write_buffer_size():
             return False
         if self._has_no_body:
             # Of an answer to HEAD the parser still expects the body.
@@ -212,16 +217,23 @@ class RawConnection(asyncio.Protocol):
             return
         self.is_answered = True
         before_bytes = self._buffered_bytes
+        if state is _HEAD:
+            self._read = data
         try:
             parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
             self._reject(error)
             return
+        if self.raw_head is data and self._buffered_bytes:
+            # So much of the body came with the head: nobody need look for headers there.
+            self.raw_head = data[: -self._buffered_bytes]
         if self.state is _HEAD or (self.state is _BODY and self._buffered_bytes == before_bytes):
             self._overhead_bytes += len(data)
+            if self.state is _HEAD:
+                self._read_before.append(data)
             if self._overhead_bytes > HEAD_BYTES_MAX:
                 self.cut(BrokenAnswer("endless headers, trailers or chunk extensions"))
-        elif state is _HEAD and len(data) > HEAD_BYTES_MAX and size_bytes(self.raw_headers) > HEAD_BYTES_MAX:
+        elif state is _HEAD and len(data) > HEAD_BYTES_MAX and len(self.raw_head) > HEAD_BYTES_MAX:
             self.cut(BrokenAnswer("endless headers"))
         elif self._overhead_bytes:
             # Content came: a long stream has much framing, and it may come in reads of its own.
@@ -261,12 +273,6 @@ class RawConnection(asyncio.Protocol):
         if self.state is not _HEAD:
             raise HttpParserError("bytes after the end of the answer")
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; trailers are of no use."""
-        if self.state is _HEAD:
-            self.raw_headers.append(name)
-            self.raw_headers.append(value)
-
     def on_headers_complete(self) -> None:
         """Status and headers are here, unless they are of an answer before the real one."""
         parser = self._parser
@@ -276,8 +282,13 @@ class RawConnection(asyncio.Protocol):
             if status not in (100, 102, 103):
                 raise HttpParserError(f"status {status} was not asked for")
             return
+        data, self._read = self._read, b""
+        if self._read_before:
+            data = b"".join([*self._read_before, data])
+            self._read_before.clear()
+        self.raw_head = head_after(data, self._interim)
         self._can_keep = parser.should_keep_alive()
-        if not self._can_keep and has_unknown_coding(self.raw_headers):
+        if not self._can_keep and has_unknown_coding(self.raw_head):
             raise HttpParserError("a transfer coding that is not known")
         self.status = status
         self.state = _WHOLE if self._has_no_body else _BODY
@@ -296,7 +307,7 @@ class RawConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The answer is whole, unless it was one before the real one."""
         if self.state is _HEAD:
-            self.raw_headers = []
+            self._interim += 1
             return
         self.state = _WHOLE
         if self._waiter is not None:
@@ -308,7 +319,7 @@ class RawConnection(asyncio.Protocol):
         """Bytes came for somebody who listens: tell it, or give the rest its time."""
         state = self.state
         if state is _BODY and self._idle_s >= 0.0 and not self._is_paused:
-            self._until = self._loop.time() + self._idle_s
+            self._until = self._time() + self._idle_s
             if self._until < self._alarm_at:
                 self._set_alarm(self._until)
         elif state is not _HEAD:
@@ -343,7 +354,7 @@ class RawConnection(asyncio.Protocol):
         state = self.state
         if state is _RESTING:
             self._keeper.take_out(self)
-        elif state is _BODY and is_clean and is_close_delimited(self.raw_headers):
+        elif state is _BODY and is_clean and is_close_delimited(self.raw_head):
             self.state = _WHOLE
         elif state is not _WHOLE:
             self.state = _BROKEN
@@ -374,7 +385,7 @@ class RawConnection(asyncio.Protocol):
         self._alarm_at = at
 
     def _ring(self) -> None:
-        until, now = self._until, self._loop.time()
+        until, now = self._until, self._time()
         late_s = now - self._alarm_at
         self._alarm = None
         self._alarm_at = inf

@@ -18,10 +18,11 @@ KEEPALIVE_S = 30.0
 class Pool:
     """See the law above."""
 
-    __slots__ = ("_emptied", "_idle", "_is_closed", "_loop", "_on_served", "_sweep", "connections")
+    __slots__ = ("_emptied", "_idle", "_is_closed", "_loop", "_on_served", "_sweep", "_time", "connections")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_served: Callable[[RawConnection], None] | None = None) -> None:
         self._loop = loop
+        self._time = loop.time
         self._on_served = on_served
         """Told of each connection once, when it is given back for the first time."""
         self._idle: list[RawConnection] = []
@@ -48,7 +49,7 @@ class Pool:
 
     def give_back(self, connection: RawConnection) -> None:
         """The exchange is over: the connection rests, or is cut if it cannot serve again."""
-        now = self._loop.time()
+        now = self._time()
         if self._on_served is not None and not connection.has_served:
             self._on_served(connection)
         if len(self._idle) >= IDLE_MAX or not connection.rest(now):
@@ -93,7 +94,7 @@ class Pool:
     def _drop_old(self) -> None:
         """The first have rested longest: what is used is taken from the end and given back to the end."""
         self._sweep = None
-        until = self._loop.time() - KEEPALIVE_S + CLOCK_GRAIN_S
+        until = self._time() - KEEPALIVE_S + CLOCK_GRAIN_S
         while self._idle and self._idle[0].rested_at <= until:
             self._idle.pop(0).cut(Closed())
         if self._idle:

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from runtime.dialects.request import BadRequest, Endpoint, read_request
+from runtime.dialects.request import NAMES_SEEN_MAX, BadRequest, Endpoint, read_request
 
 HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "x" * 40}]}
 
@@ -149,3 +149,11 @@ def test_what_nobody_could_serve_is_refused_and_names_the_field(endpoint: Endpoi
 def test_broken_json_is_refused_with_its_position() -> None:
     with pytest.raises(BadRequest, match=r"line 2 column 3 \(char 4\)"):
         read_request("chat", b'{\n  model: "m"}')
+
+
+def test_names_of_models_are_read_right_however_many_there_are() -> None:
+    for number in range(2 * NAMES_SEEN_MAX):
+        for _ in range(2):
+            assert read_request("chat", chat(model=f"model-{number}")).model == f"model-{number}"
+            with pytest.raises(BadRequest, match="control characters"):
+                read_request("chat", chat(model=f"model-{number}\n"))

@@ -71,7 +71,7 @@ class _AtOnce:
 
     def start(self) -> None:
         self.desk.requests.append(self.request)
-        cast(ReadySink, self.sink).give(200, [], self.request.body)
+        cast(ReadySink, self.sink).give(200, "", self.request.body)
         self.host.over()
 
 

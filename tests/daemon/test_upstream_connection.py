@@ -342,3 +342,19 @@ def test_header_values_are_without_white_space_at_their_ends_and_latin_1() -> No
     connection, _ = asked()
     fed(connection, HEAD + b"X-A:  caf\xe9 \t\r\nEmpty:\r\nContent-Length: 0\r\n\r\n")
     assert connection.headers == [("X-A", "café"), ("Empty", ""), ("Content-Length", "0")]
+
+
+EARLY = b"\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n\r\nHTTP/1.1 103 Early Hints\r\nX-A: not this\r\n\r\n"
+SAID = HEAD + b"X-A: b\r\nx-a:c\r\nContent-Length: 11\r\n\r\n" + HELLO
+
+
+@given(early=st.sampled_from([b"", b"\n\r\n", EARLY]), cuts=st.sets(st.integers(1, len(EARLY + SAID)), max_size=6))
+def test_headers_are_those_of_the_answer_itself_however_it_is_cut(early: bytes, cuts: set[int]) -> None:
+    connection, _ = connected()
+    for _ in range(2):
+        connection.send(b"POST / HTTP/1.1\r\n\r\n", b"", has_no_body=False)
+        answer = early + SAID
+        places = [0, *sorted(cut for cut in cuts if cut < len(answer)), len(answer)]
+        assert fed(connection, *[answer[start:end] for start, end in pairwise(places)]) == HELLO
+        assert connection.headers == [("X-A", "b"), ("x-a", "c"), ("Content-Length", "11")]
+        assert connection.rest(1.0)

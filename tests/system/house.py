@@ -124,9 +124,10 @@ class Client:
         self.is_whole = True
         self._finish()
 
-    def give(self, status: int, headers: Headers, body: bytes) -> None:
+    def give(self, status: int, lines: str, body: bytes) -> None:
         """What ``whole`` does, for who takes all at once."""
-        coroutine = self.whole(status, headers, body)
+        pairs = [line.split(": ", 1) for line in lines.split("\r\n")[1:]]
+        coroutine = self.whole(status, [(name, value) for name, value in pairs], body)
         try:
             coroutine.send(None)
         except StopIteration:

@@ -17,7 +17,7 @@ from messages.calls import Award, CallEnded, Granted, Outcome, Refused
 from messages.control import LimitsSpec, ProviderSpec, Reconfigure
 from messages.envelope import Envelope
 from runtime.daemon import House
-from runtime.system.replies import Ask
+from runtime.system.replies import Ask, Heard
 
 
 @dataclass
@@ -120,9 +120,9 @@ class PermitWatch:
 
             def noted(answer: Any) -> None:
                 self._answered(message, answer)
-                look(answer)
+                look.heard(answer)
 
-            return put(to, message, deadline, trace, sender, noted)
+            return put(to, message, deadline, trace, sender, Heard(noted))
 
         vars(house.system)["put"] = seen
 
