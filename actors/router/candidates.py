@@ -195,30 +195,23 @@ def all_ready(pending: Pending, answers: tuple[Bid | NoBid, ...], planned: OpenP
     route, asked = pending.route, pending.asked
     if pending.kept is not route.entries or not len(asked) == len(answers) == len(pending.answers):
         return None
-    is_weighted, is_in_order = pending.strategy.is_weighted, True
+    is_weighted = pending.strategy.is_weighted
     tallies = planned.tallies if len(planned) else None
     ready: list[Bid] = []
     for place, answer in enumerate(answers):
         if type(answer) is not Bid or not answer.healthy or (is_weighted and not answer.weight):
             return None
-        bid = answer
-        if tallies is not None and (tally := tallies.get(bid.provider)) is not None and tally.count:
+        bid, name = answer, asked[place].id
+        # Answers come in the order of asking; that the very name is there is seen at a glance.
+        if bid.provider is not name and bid.provider != name:
+            return None
+        if tallies is not None and (tally := tallies.get(name)) is not None and tally.count:
             bid = with_plans(bid, tally.count)
         room = bid.room
         if room is not None and room <= 0:
             return None
-        # They are asked in order, and answer so but for who has other mail to read first.
-        if bid.provider != asked[place].id:
-            is_in_order = False
         ready.append(bid)
-    if not is_in_order:
-        _put_in_order(ready, route.places)
     return ready
-
-
-def _put_in_order(bids: list[Bid], places: dict[str, int]) -> None:
-    # Apart from the rest: compiled, a function that has another one in it keeps what both know in an object of its own.
-    bids.sort(key=lambda bid: places[bid.provider])
 
 
 def offers(pending: Pending, planned: OpenPlans, held: list[str]) -> Offers:

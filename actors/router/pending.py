@@ -103,7 +103,7 @@ class Pending:
     left_out: tuple[LeftOut, ...] = ()
     """Not asked in this round, and why."""
     answers: tuple[Bid | NoBid, ...] = ()
-    """As they came; ``by_provider`` indexes them where that is wanted."""
+    """Round by round, in the order of asking; ``by_provider`` indexes them where that is wanted."""
     barred: tuple[tuple[str, Exclusion, str], ...] = ()
     """Who made a bid that could not be taken, why, and what more there is to say."""
     turn: str = ""

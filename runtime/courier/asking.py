@@ -14,13 +14,14 @@ from runtime.courier.call import ClientCall, CourierHouse
 from runtime.courier.retries import Refusals, Tries, last_word_at
 from runtime.courier.words import header_safe
 from runtime.ports import EdgeSink
+from runtime.system.deadlines import Expiring
 from runtime.system.replies import Ask
 
 _FIRST, _FAILOVER, _EXPLORE = AttemptKind.FIRST, AttemptKind.FAILOVER, AttemptKind.EXPLORE
 
 
-class Asking:
-    """One request on its way to a provider."""
+class Asking(Expiring):
+    """One request on its way to a provider. Without a task, what it waits for may take until ``deadline`` (monotonic s)."""
 
     __slots__ = (
         "_asked", "_attempts", "_awards", "_decision_id", "_failed", "_fault", "_has_rested", "_headers", "_is_known_to_router",
@@ -28,6 +29,7 @@ class Asking:
     )  # fmt: skip
 
     def __init__(self, house: CourierHouse, call: ClientCall, sink: EdgeSink) -> None:
+        super().__init__(call.deadline)
         self.house = house
         self.client = call
         self.sink = sink

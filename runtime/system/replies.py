@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from messages.base import Message, acyclic
 from messages.envelope import Envelope, Fault, ReplyPort, TraceContext, Undelivered
 from messages.routing import Gathered
+from runtime.system.deadlines import Expiring
 
 if TYPE_CHECKING:
     from runtime.system.cell import Cell
@@ -76,16 +77,16 @@ class Follower(Protocol):
 
 
 @acyclic
-class Ask:
+class Ask(Expiring):
     """A question from outside. ``on_answer`` sees the answer in the turn that gave it, before whoever waits does.
 
     ``follower`` must be let go by its owner, or let this go: the collector does not see the ring they make.
     """
 
-    __slots__ = ("_answer", "_counters", "_error", "_future", "_on_answer", "deadline", "follower", "is_open")
+    __slots__ = ("_answer", "_counters", "_error", "_future", "_on_answer", "follower", "is_open")
 
     def __init__(self, counters: Counters, deadline: float | None, on_answer: Callable[[Any], None] | None) -> None:
-        self.deadline: float | None = deadline
+        super().__init__(deadline)
         self.is_open = True
         self._counters = counters
         self._on_answer = on_answer
@@ -158,16 +159,15 @@ def _error(actor: str, fault: str) -> AskError:
 
 
 @acyclic
-class Collector:
+class Collector(Expiring):
     """Takes one answer from each of a fan-out's addressees, then hands them all on together.
 
-    ``names`` are the addressees, each once. They answer in the order in which they were asked, but for who has other mail to
-    read first: so a place in a line of them tells who is missing. Who answers out of turn is brought forward in it.
+    ``names`` are the addressees, each once; what is handed on is in their order, whoever answers first.
     """
 
     __slots__ = (
-        *("_answers", "_dispatcher", "_key", "_line", "_place"),
-        *("asker", "deadline", "incarnation", "is_watched", "names", "on_behalf", "question", "trace"),
+        *("_answers", "_dispatcher", "_key", "_missing", "_next"),
+        *("asker", "incarnation", "is_watched", "names", "on_behalf", "question", "trace"),
     )
 
     def __init__(
@@ -180,62 +180,59 @@ class Collector:
         on_behalf: "Slot | None",
         deadline: float | None,
     ) -> None:
+        super().__init__(deadline)
         self.asker = asker
         self.incarnation = asker.incarnation
         self.trace: TraceContext | None = asker.trace
         self.names = names
         self.question = question
         self.on_behalf = on_behalf
-        self.deadline: float | None = deadline
         self.is_watched = False
         """It is under its deadline: a drain has ended without all its answers."""
         self._key = key
         self._dispatcher = dispatcher
-        self._answers: list[Any] = []
-        self._line = names
-        """Who has answered, then who has not, in the order of asking."""
-        self._place = 0
-        """Of the first who has not."""
+        self._answers: list[Any] = [None] * len(names)
+        """By the places of ``names``; None: not here yet."""
+        self._missing = len(names)
+        self._next = 0
+        """The place behind the last answer: who stands there mostly answers next."""
 
     @property
     def is_open(self) -> bool:
         """Somebody has not answered yet."""
-        return self._place < len(self.names)
+        return self._missing > 0
 
     def answer(self, actor: str, reply: Any) -> None:
         """Keep ``actor``'s answer; the last one completes the round."""
-        line, place = self._line, self._place
-        if place >= len(line) or (line[place] != actor and not self._is_brought_forward(actor)):
+        place, names, answers = self._next, self.names, self._answers
+        # Mostly the very name, which is seen at a glance.
+        if names[place] is not actor:
+            place = self._place_of(actor)
+        if place < 0 or answers[place] is not None:
             self._dispatcher.counters.late_replies += 1
             return
-        self._answers.append(reply)
-        self._place = place = place + 1
-        if place == len(line):
+        answers[place] = reply
+        place += 1
+        self._next = place if place < len(names) else 0
+        self._missing -= 1
+        if not self._missing:
             self._dispatcher.complete(self)
 
-    def _is_brought_forward(self, actor: str) -> bool:
-        """Let ``actor`` be the next in line; False: it has answered already."""
-        line, place = self._line, self._place
-        at = place + 1
-        # Mostly the very name, which is seen at a glance.
-        while at < len(line) and line[at] is not actor:
-            at += 1
-        if at >= len(line):
-            at = place + 1
-            while at < len(line) and line[at] != actor:
-                at += 1
-            if at >= len(line):
-                return False
-        if line is self.names:
-            # Which belongs to whoever asks.
-            line = self._line = line.copy()
-        line.insert(place, line.pop(at))
-        return True
+    def _place_of(self, actor: str) -> int:
+        """Where ``actor`` stands; -1: it was not asked."""
+        names = self.names
+        place = 0
+        while place < len(names) and names[place] is not actor:
+            place += 1
+        if place < len(names):
+            return place
+        return names.index(actor) if actor in names else -1
 
     def expire(self) -> None:
         """Answer for all that have not."""
-        for actor in self._line[self._place :]:
-            self.answer(actor, unanswered(self.question, actor, Fault.EXPIRED))
+        for actor, reply in zip(self.names, self._answers.copy(), strict=True):
+            if reply is None:
+                self.answer(actor, unanswered(self.question, actor, Fault.EXPIRED))
 
     def abandon(self, fault: Fault) -> None:
         """The system stops: nobody is left to read what was gathered."""
