@@ -22,13 +22,15 @@ TimerId = NewType("TimerId", int)
 class Ref(Generic[M_contra]):
     """The address of an actor (or of a port of the runtime) that takes messages of type ``M_contra``.
 
-    A name, nothing more: it stays good over restarts. Hand out the narrowest type that serves.
+    A name: it stays good over restarts. Hand out the narrowest type that serves.
     """
 
-    __slots__ = ("name",)
+    __slots__ = ("found", "name")
 
     def __init__(self, name: str) -> None:
         self.name: Final = name
+        self.found: object = None
+        """Whom the runtime found by that name, so that it need not look again. Of no use to anybody else."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Ref) and other.name == self.name

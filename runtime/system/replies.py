@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from actors.kernel import Refs
 from messages.base import Message, acyclic
 from messages.envelope import Envelope, Fault, ReplyPort, TraceContext, Undelivered
 from messages.routing import Gathered
@@ -162,18 +163,18 @@ def _error(actor: str, fault: str) -> AskError:
 class Collector(Expiring):
     """Takes one answer from each of a fan-out's addressees, then hands them all on together.
 
-    ``names`` are the addressees, each once; what is handed on is in their order, whoever answers first.
+    ``asked`` are the addressees; what is handed on is in their order, whoever answers first.
     """
 
     __slots__ = (
-        *("_answers", "_dispatcher", "_key", "_missing", "_next"),
-        *("asker", "incarnation", "is_watched", "names", "on_behalf", "question", "trace"),
+        *("_answers", "_dispatcher", "_key", "_missing", "_names", "_next"),
+        *("asker", "incarnation", "is_watched", "on_behalf", "question", "refs", "trace"),
     )
 
     def __init__(
         self,
         asker: "Cell",
-        names: list[str],
+        asked: Refs[Any],
         question: Message,
         key: str,
         dispatcher: "Dispatcher",
@@ -184,13 +185,14 @@ class Collector(Expiring):
         self.asker = asker
         self.incarnation = asker.incarnation
         self.trace: TraceContext | None = asker.trace
-        self.names = names
+        self.refs = asked.refs
         self.question = question
         self.on_behalf = on_behalf
         self.is_watched = False
         """It is under its deadline: a drain has ended without all its answers."""
         self._key = key
         self._dispatcher = dispatcher
+        self._names = names = asked.names
         self._answers: list[Any] = [None] * len(names)
         """By the places of ``names``; None: not here yet."""
         self._missing = len(names)
@@ -204,7 +206,7 @@ class Collector(Expiring):
 
     def answer(self, actor: str, reply: Any) -> None:
         """Keep ``actor``'s answer; the last one completes the round."""
-        place, names, answers = self._next, self.names, self._answers
+        place, names, answers = self._next, self._names, self._answers
         # Mostly the very name, which is seen at a glance.
         if names[place] is not actor:
             place = self._place_of(actor)
@@ -220,7 +222,7 @@ class Collector(Expiring):
 
     def _place_of(self, actor: str) -> int:
         """Where ``actor`` stands; -1: it was not asked."""
-        names = self.names
+        names = self._names
         place = 0
         while place < len(names) and names[place] is not actor:
             place += 1
@@ -230,7 +232,7 @@ class Collector(Expiring):
 
     def expire(self) -> None:
         """Answer for all that have not."""
-        for actor, reply in zip(self.names, self._answers.copy(), strict=True):
+        for actor, reply in zip(self._names, self._answers.copy(), strict=True):
             if reply is None:
                 self.answer(actor, unanswered(self.question, actor, Fault.EXPIRED))
 
