@@ -27,7 +27,7 @@ NOWHERE = -1
 
 @acyclic
 class Expiring:
-    """Something that waits until ``deadline`` (monotonic s) at most; None: until it is answered."""
+    """Something that may wait until ``deadline`` (monotonic s) at most; None: until it is answered."""
 
     __slots__ = ("deadline", "place")
 
@@ -38,11 +38,9 @@ class Expiring:
 
     def expire(self) -> None:
         """The deadline has passed."""
-        raise NotImplementedError
 
     def abandon(self, fault: Fault) -> None:
         """The system stops."""
-        raise NotImplementedError
 
 
 class Deadlines:
