@@ -52,12 +52,12 @@ class RouterActor(Actor):
         self._record = Recorder(snapshot.routing.decisions_kept, seed or f"{snapshot.seed}/router")
         self._hedging, self._exploring, self._affinity = Hedging(), Exploring(snapshot.routing), Affinity()
         self._requests = 0
+        self._plans = OpenPlans()
         self._adopt(snapshot)
         self._memories = Memories()
         self._open: dict[str, Pending] = {}
         self._rounds = Rounds()
         self._queue = WaitingQueue()
-        self._plans = OpenPlans()
         self._arrivals = self._freed_count = 0
         self._unsettled: list[str] = []
         self._alarm = Alarm()
@@ -176,7 +176,7 @@ class RouterActor(Actor):
         ask = self._asked  # One for all decisions: nobody keeps it.
         ask.profile = pending.query.profile
         if not waiting and pending.course.is_plain:
-            ready = all_ready(pending, answers, plans)
+            ready = all_ready(pending, answers)
             if ready is not None:
                 self._plan(pending, ranked_by(pending, ready, ask, context.rng), context)
                 return
@@ -358,7 +358,7 @@ class RouterActor(Actor):
 
     def _adopt(self, snapshot: ConfigSnapshot) -> None:
         self._routing = routing = snapshot.routing
-        self._table = RoutingTable.build(snapshot)
+        self._table = RoutingTable.build(snapshot, self._plans.tally)
         self._policy = Policy(snapshot, self._table, self._strategies)
         self._record.keep_rules(self._policy.rule_names)
         self._hedging.adopt(routing.hedge, self._requests)
@@ -375,6 +375,7 @@ class RouterActor(Actor):
         known = self._table.by_id
         self._queue.keep_only(known)
         self._memories.keep_only(known)
+        self._plans.keep_only(known)
         for pending in self._queue.all():
             if pending.state is State.WAITING:
                 self._queue.take_out(pending)

@@ -4,6 +4,8 @@ A provider bids from what it has in flight; a plan that is on its way to it is n
 its own. Nothing can stay here for ever: a plan nobody claims is dropped ``STALE_S`` after it was made.
 """
 
+from collections.abc import Container
+
 from messages.base import acyclic
 
 STALE_S = 10.0
@@ -16,7 +18,7 @@ class Tally:
 
     __slots__ = ("count", "provider")
 
-    def __init__(self, provider: str) -> None:
+    def __init__(self, provider: str = "") -> None:
         self.provider = provider
         self.count = 0
 
@@ -41,7 +43,7 @@ class OpenPlans:
         self.by_query: dict[str, _Open] = {}
         """To be looked at, not changed."""
         self.tallies: dict[str, Tally] = {}
-        """By provider, to be looked at. Those that came to nothing stay until the next ``sweep``, for most are soon wanted."""
+        """By provider, to be looked at. One that came to nothing stays until ``keep_only``, for the table refers to it."""
 
     def __len__(self) -> int:
         return len(self.by_query)
@@ -60,13 +62,18 @@ class OpenPlans:
         tally = self.tallies.get(provider)
         return 0 if tally is None else tally.count
 
+    def tally(self, provider: str) -> Tally:
+        """The one of a provider, which stays the same while it is kept."""
+        tally = self.tallies.get(provider)
+        if tally is None:
+            tally = self.tallies[provider] = Tally(provider)
+        return tally
+
     def open(self, query_id: str, provider: str, now: float) -> None:
         """Note the plan of a query, in place of an earlier one."""
         if query_id in self.by_query:
             self.close(query_id)
-        tally = self.tallies.get(provider)
-        if tally is None:
-            tally = self.tallies[provider] = Tally(provider)
+        tally = self.tally(provider)
         tally.count += 1
         self.by_query[query_id] = _Open(tally, now)
 
@@ -83,9 +90,11 @@ class OpenPlans:
     def sweep(self, now: float) -> list[str]:
         """Drop what is stale; returns the providers concerned."""
         stale = [query_id for query_id, plan in self.by_query.items() if now - plan.made_at >= STALE_S]
-        providers = [self.close(query_id) for query_id in stale]
-        self.tallies = {provider: tally for provider, tally in self.tallies.items() if tally.count}
-        return providers
+        return [self.close(query_id) for query_id in stale]
+
+    def keep_only(self, providers: Container[str]) -> None:
+        """Forget providers that are gone, but for those that have open plans yet."""
+        self.tallies = {name: tally for name, tally in self.tallies.items() if tally.count or name in providers}
 
     def fault(self) -> str | None:
         """None while the counts are the sums they stand for."""

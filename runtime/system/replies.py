@@ -193,7 +193,8 @@ class Collector(Expiring):
         self._key = key
         self._dispatcher = dispatcher
         self._names = names = asked.names
-        self._answers: list[Any] = [None] * len(names)
+        # Not None so many times: compiled, that would make a list of one first.
+        self._answers: list[Any] = [None for _ in names]
         """By the places of ``names``; None: not here yet."""
         self._missing = len(names)
         self._next = 0
@@ -209,7 +210,7 @@ class Collector(Expiring):
         place, names, answers = self._next, self._names, self._answers
         # Mostly the very name, which is seen at a glance.
         if names[place] is not actor:
-            place = self._place_of(actor)
+            place = self._place_of(actor, place)
         if place < 0 or answers[place] is not None:
             self._dispatcher.counters.late_replies += 1
             return
@@ -220,14 +221,15 @@ class Collector(Expiring):
         if not self._missing:
             self._dispatcher.complete(self)
 
-    def _place_of(self, actor: str) -> int:
-        """Where ``actor`` stands; -1: it was not asked."""
+    def _place_of(self, actor: str, place: int) -> int:
+        """Where ``actor`` stands, mostly not far behind ``place``; -1: it was not asked."""
         names = self._names
-        place = 0
-        while place < len(names) and names[place] is not actor:
-            place += 1
-        if place < len(names):
-            return place
+        for later in range(place + 1, len(names)):
+            if names[later] is actor:
+                return later
+        for earlier in range(place):
+            if names[earlier] is actor:
+                return earlier
         return names.index(actor) if actor in names else -1
 
     def expire(self) -> None:
