@@ -170,7 +170,7 @@ class ModelEvidence:
         """A call goes out at ``now`` (s). One that ``explores`` brings the first news for a while: it is believed the more."""
         load, is_plain = self.in_flight + 1, stream and self.in_flight < self.knee
         output_tokens = 0.0 if is_plain else self.output.expected(max_tokens)
-        predicted, overdue, _ = overdue_ages(self, stream, output_tokens, self.scale(prompt_tokens))
+        predicted, overdue, _early = overdue_ages(self, stream, output_tokens, self.scale(prompt_tokens))
         self.in_flight = load
         sending = Sending(now, stream, max_tokens, predicted, overdue, load, explores, True, prompt_tokens)
         if self.oldest is None:

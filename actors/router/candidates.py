@@ -173,7 +173,7 @@ def in_place(entries: list[Entry]) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-READY, UNHEALTHY, OUTSIDE, OUTSIDE_UNHEALTHY, FULL = range(5)
+READY, UNHEALTHY, OUTSIDE, OUTSIDE_UNHEALTHY, FULL = 0, 1, 2, 3, 4
 """Tiers: an unhealthy provider is asked when no healthy one can take the call, one a rule does not name when none of those it
 names can, and one whose room is promised to open plans last."""
 

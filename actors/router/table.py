@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from actors.kernel import Ref, Refs
 from actors.naming import split
-from actors.router.plans import Tally
+from actors.router.tally import Tally
 from messages.control import ConfigSnapshot, ModelSpec, ProviderSpec
 from messages.routing import CallForBids
 
