@@ -178,6 +178,20 @@ def test_D11_room_that_is_promised_to_plans_on_their_way_is_no_room() -> None:
     assert won == [["a", "b"], ["a", "b"], ["b", "a"], ["b", "a"]]
 
 
+def test_D11_a_query_that_comes_again_gives_up_the_plan_it_had() -> None:
+    desk = Desk(provider("a", "m"), provider("b", "m"), strategy="first")
+    bids = (bid("a", room=1), bid("b", room=9))
+    assert chain(desk.decide(*bids, query_id="again")) == ["a", "b"]
+    assert chain(desk.decide(*bids, query_id="other")) == ["b", "a"]
+    assert chain(desk.decide(*bids, query_id="again")) == ["a", "b"]
+
+    desk.ask(query_id="again")
+    desk.give(Withdraw("again"))
+
+    assert chain(desk.decide(*bids)) == ["a", "b"]
+    assert desk.actor.invariant() is None
+
+
 def test_D11_plans_made_before_a_reload_count_after_it_and_others_with_them() -> None:
     a, b = provider("a", "m"), provider("b", "m")
     desk = Desk(a, b, strategy="first")
