@@ -15,7 +15,7 @@ the query's ``Pending``; the record is made of that when somebody asks.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from actors.kernel import Actor, Context, Ref
+from actors.kernel import Context, Ref, Resident
 from actors.router.affinity import Affinity
 from actors.router.alarm import Alarm
 from actors.router.answers import no_route, no_start, plan_of, teach
@@ -44,7 +44,7 @@ _ASKING, _DONE, _EXPLORE, _SUCCESS = State.ASKING, State.DONE, AttemptKind.EXPLO
 _FAULTS: Ref[StrategyFailed] = Ref("faults")
 
 
-class RouterActor(Actor):
+class RouterActor(Resident):
     """See the head of this file. ``seed`` is what the decision records name as the source of chance."""
 
     def __init__(self, snapshot: ConfigSnapshot, seed: str = "", strategies: Mapping[str, Strategy] = STRATEGIES) -> None:

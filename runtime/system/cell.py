@@ -12,7 +12,7 @@ from enum import Enum
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from actors.kernel import Actor, ActorFactory, Context, Ref, Refs, ReplySlot, SupervisionSpec, TimerId
+from actors.kernel import Actor, ActorFactory, Context, Ref, Refs, ReplySlot, Resident, SupervisionSpec, TimerId
 from messages.base import Message
 from messages.envelope import Envelope, Fault, ReplyPort, TraceContext
 from runtime.system.mailbox import Mailbox
@@ -48,8 +48,8 @@ class Cell(Context):
 
     __slots__ = (
         *("actor", "bound", "dispatcher", "envelope", "factory", "failed_at", "first_mail", "following", "has_said"),
-        *("incarnation", "is_scheduled", "name", "outbox", "question", "queue", "reply_to", "rng", "spec", "state", "timers"),
-        *("trace", "_asked", "_first_slot", "_kept", "_last_slot", "_next_timer", "_opened", "_settled", "_speaking"),
+        *("incarnation", "is_scheduled", "name", "outbox", "question", "queue", "reply_to", "resident", "rng", "spec", "state"),
+        *("timers", "trace", "_asked", "_first_slot", "_kept", "_last_slot", "_next_timer", "_opened", "_settled", "_speaking"),
     )
 
     def __init__(
@@ -80,6 +80,8 @@ class Cell(Context):
         self.timers: dict[TimerId, asyncio.TimerHandle] = {}
         self.failed_at: deque[float] = deque(maxlen=(spec.limit or 0) + FAILURES_KEPT)
         self.actor: Actor
+        self.resident: Resident | None = None
+        """The actor, if it is one by its class."""
         self.trace: TraceContext | None = None
         """Parent of what is told in this turn: the span of the turn, if there is one."""
         self.dispatcher = dispatcher
@@ -116,6 +118,11 @@ class Cell(Context):
             found.append(slot)
             slot = slot.behind
         return found
+
+    def take_in(self, actor: Actor) -> None:
+        """Let ``actor`` have the turns from now on."""
+        self.actor = actor
+        self.resident = actor if isinstance(actor, Resident) else None
 
     # The turn, as the dispatcher drives it.
 

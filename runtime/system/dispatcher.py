@@ -299,13 +299,11 @@ class Dispatcher:
             if ready is None:
                 break
             cell: Cell = ready  # Compiled, what may be None would be looked at again each time.
-            queue = cell.queue
-            turns = TURNS_IN_A_ROW
+            queue, turns = cell.queue, TURNS_IN_A_ROW
             while turns and cell.state is RUNNING and len(queue):
                 turns -= 1
                 envelope = queue.popleft()
-                was_call = is_call
-                is_call = isinstance(envelope.message, CallForBids)
+                was_call, is_call = is_call, isinstance(envelope.message, CallForBids)
                 if envelope is not before:
                     before = envelope
                     # Bids change nothing: those that an actor makes in a row are made as of one moment.
@@ -323,11 +321,13 @@ class Dispatcher:
                     continue
                 # What ``_turn`` does, without the calls.
                 counters.handled += 1
-                cell.envelope = envelope
-                cell.question = question
-                cell.trace = None
+                cell.envelope, cell.question, cell.trace = envelope, question, None
+                resident = cell.resident
                 try:
-                    cell.actor.handle(envelope.message, cell)
+                    if resident is not None:
+                        resident.handle(envelope.message, cell)
+                    else:
+                        cell.actor.handle(envelope.message, cell)
                 except Exception as error:
                     self._crashed(cell, envelope, error)
                     continue

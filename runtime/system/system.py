@@ -109,7 +109,7 @@ class ActorSystem:
             raise ValueError(f"{name}: a mailbox bound of {bound} would take nothing")
         rng = Random(f"{self._seed}/{name}")
         cell = Cell(name, factory, spec or SupervisionSpec(), bound, rng, self._dispatcher, first_mail)
-        cell.actor = factory(None)
+        cell.take_in(factory(None))
         self._claim(name)
         self._dispatcher.cells[name] = cell
         if not self._started(cell):
@@ -281,7 +281,7 @@ class ActorSystem:
         if cell.state is CellState.STOPPED:
             return True
         try:
-            cell.actor = cell.factory(cell.actor)
+            cell.take_in(cell.factory(cell.actor))
         except Exception as error:
             log.error("%s cannot be made again", cell.name, exc_info=error)
             return False
