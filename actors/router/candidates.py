@@ -102,7 +102,7 @@ def _lead(pending: Pending, leaders: Ranked, first: list[Entry], names: set[str]
     """Fill ``first`` up to ``count`` with the best of the last sample. ``names``: who is in it."""
     places, entries = pending.route.places, pending.route.entries
     # Whoever is drawn and leads leaves a place to one more leader.
-    for _, bid in leaders:
+    for _score, bid in leaders:  # Named, or compiled it would be made an object.
         if len(first) >= count:
             return
         name = bid.provider
