@@ -12,7 +12,7 @@ from typing import assert_never
 
 from ddsketch.ddsketch import LogCollapsingLowestDenseDDSketch
 
-from actors.kernel import Actor, Context
+from actors.kernel import Context, Resident
 from messages.calls import AttemptKind, CallEnded, Outcome
 from messages.failures import Blame, Scope
 from messages.stats import GetStats, Stats, UsageLine
@@ -40,7 +40,7 @@ _FIRST, _HEDGE, _EXPLORE = AttemptKind.FIRST, AttemptKind.HEDGE, AttemptKind.EXP
 _CLIENT = Blame.CLIENT
 
 
-class AggregatorActor(Actor):
+class AggregatorActor(Resident):
     """Its successor keeps the lines of its predecessor that add up."""
 
     def __init__(self, before: "AggregatorActor | None" = None) -> None:

@@ -15,7 +15,7 @@ Always
 from typing import assert_never
 
 from actors.buckets import REQUESTS, Drawn, Rates
-from actors.kernel import Actor, Context
+from actors.kernel import Context, Resident
 from messages.limits import LimitsSpec
 from messages.quota import (
     GetQuota,
@@ -34,7 +34,7 @@ QuotaMail = Reserve | Settle | ReservationsRestored | QuotaReconfigured | GetQuo
 CONCURRENCY = "max_concurrency"
 
 
-class QuotaActor(Actor):
+class QuotaActor(Resident):
     """One tenant's or pool's quota. Its address is ``quota:`` and its name."""
 
     def __init__(self, name: str, limits: LimitsSpec, generation: int, predecessor: "QuotaActor | None") -> None:

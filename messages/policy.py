@@ -7,7 +7,7 @@ from messages.limits import NO_LIMITS, LimitsSpec
 
 PRIORITIES = ("low", "normal", "high", "critical")
 """Names of a request's priority; a message carries the position."""
-LOW, NORMAL, HIGH, CRITICAL = range(4)
+LOW, NORMAL, HIGH, CRITICAL = 0, 1, 2, 3
 
 CONDITION_DEPTH_MAX = 8
 """Conditions nested deeper are refused: nobody could read them, and the codec stops at 32 levels."""

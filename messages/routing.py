@@ -292,7 +292,7 @@ class NoBid(Message):
 
 @message("routing.gathered")
 class Gathered(Message):
-    """All answers of a fan-out in order of arrival: ordinary mail from the runtime to the actor that asked."""
+    """All answers of a fan-out, in the order of asking: ordinary mail from the runtime to the actor that asked."""
 
     key: str
     answers: tuple[Any, ...]

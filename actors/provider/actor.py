@@ -21,7 +21,7 @@ Always
 
 from typing import assert_never
 
-from actors.kernel import Actor, Context, Ref
+from actors.kernel import Context, Ref, Resident
 from actors.provider import loads
 from actors.provider.bidding import offer, room_of
 from actors.provider.catalog import Catalog, Offered
@@ -63,7 +63,7 @@ SLOTS_UNLIMITED = 1000
 _SUCCESS = Outcome.SUCCESS
 
 
-class ProviderActor(Actor):
+class ProviderActor(Resident):
     """One provider. Its name is ``provider:<id>``."""
 
     def __init__(

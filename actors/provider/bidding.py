@@ -83,7 +83,7 @@ def offer(
     max_p95_s, in_flight, limit = health.spec.max_p95_s, limits.in_flight, limits.max_concurrency
     room = room_of(standing, limits) if is_trial else None if limit is None else limit - in_flight
     is_tight, strain_s = pressure(limits, reserved, now) if limit or limits.requests or limits.tokens else _AT_EASE
-    _, overdue_s, overdue_early_s = overdue_ages(evidence, stream, output_tokens, scale)
+    _due_s, overdue_s, overdue_early_s = overdue_ages(evidence, stream, output_tokens, scale)
     bid = Bid(
         spec.id, in_flight, room, spec.weight, spec.priority, known,
         p50_s, p95_s, ewma_s, expected_s, (cost_usd := offered.cost_usd(prompt_tokens, priced_tokens)),

@@ -25,7 +25,6 @@ Queue size in the cost: C3 (NSDI 2015), Prequal (NSDI 2024). Knee from latency: 
 phi: the accrual failure detector of Hayashibara et al., 2004. Deviation: Jacobson 1988.
 """
 
-from collections import deque
 from math import exp, floor, log
 
 from actors.provider.output_length import OutputLength
@@ -33,7 +32,7 @@ from actors.provider.overdue import late_and_early, overdue_ages
 from actors.provider.prefill import Prefill
 from actors.provider.quantiles import Quantiles
 from actors.provider.sanity import TINY_S, sane_s
-from actors.provider.sending import Sending
+from actors.provider.sending import Sending, Sendings
 
 FIRST_S = 1.0
 TOKEN_S = 0.02
@@ -67,7 +66,7 @@ class ModelEvidence:
     """The estimates for one model. Fields that a bid reads are public; times in seconds."""
 
     __slots__ = (
-        "_a", "_b", "_fresh", "_good_sent_at", "_rate_n", "_recent", "_reference", "counts_until", "cut_p", "deviation",
+        "_a", "_b", "_good_sent_at", "_later", "_rate_n", "_recent", "_reference", "counts_until", "cut_p", "deviation",
         "deviation_whole", "failure_loss_s", "failure_p", "failures", "first_s", "heard_at", "idle_s", "in_flight", "knee",
         "oldest", "output", "overdue_early_s", "overdue_s", "prefill", "samples", "slowness", "soft", "streams", "successes",
         "token_s", "tokens_per_s", "whole_early", "whole_late", "wholes",
@@ -86,8 +85,8 @@ class ModelEvidence:
         self.soft = SOFT
         """How much of the queueing beyond the knee is believed: all of it (1) once queueing was seen."""
         self._good_sent_at = float("-inf")
-        self._fresh: deque[Sending] = deque()
-        """Calls sent after ``oldest``, in order; some may have ended."""
+        self._later = Sendings()
+        """Calls sent after ``oldest``."""
         self.oldest: Sending | None = None
         """The oldest call without content that was sent after the last good one."""
         self.samples = 0.0
@@ -171,17 +170,13 @@ class ModelEvidence:
         """A call goes out at ``now`` (s). One that ``explores`` brings the first news for a while: it is believed the more."""
         load, is_plain = self.in_flight + 1, stream and self.in_flight < self.knee
         output_tokens = 0.0 if is_plain else self.output.expected(max_tokens)
-        predicted, overdue, _ = overdue_ages(self, stream, output_tokens, self.scale(prompt_tokens))
+        predicted, overdue, _early = overdue_ages(self, stream, output_tokens, self.scale(prompt_tokens))
         self.in_flight = load
         sending = Sending(now, stream, max_tokens, predicted, overdue, load, explores, True, prompt_tokens)
-        fresh = self._fresh
         if self.oldest is None:
             self.oldest = sending
-            return sending
-        if len(fresh) > 2 * load + 16:
-            # Many have ended behind one that still waits: sorting them out now and then keeps the line as long as the load.
-            self._fresh = fresh = deque(other for other in fresh if other.is_waiting)
-        fresh.append(sending)
+        else:
+            self._later.add(sending, load)
         return sending
 
     def restored(self, stream: bool, sent_at: float) -> Sending:
@@ -195,7 +190,7 @@ class ModelEvidence:
         if sending.is_waiting:
             sending.is_waiting = False
             if self.oldest is sending:
-                self._find_oldest()
+                self.oldest = self._later.take()
 
     def content(self, sending: Sending, first_s: float | None, now: float, alpha: float) -> None:
         """The first content of a call is here; ``first_s`` (s) where it was a stream's."""
@@ -269,19 +264,11 @@ class ModelEvidence:
         if sent_at > self._good_sent_at:
             self._good_sent_at = sent_at
             if self.oldest is not None and self.oldest.sent_at <= sent_at:
-                while self._fresh and self._fresh[0].sent_at <= sent_at:
-                    self._fresh.popleft()
-                self._find_oldest()
+                self.oldest = self._later.take(sent_at)
         elif self.oldest is sending:
-            self._find_oldest()
+            self.oldest = self._later.take()
         if self.failure_p:
             self.failure_p -= self.failure_p / (5.0 if self._recent < 5.0 else self._recent)
-
-    def _find_oldest(self) -> None:
-        fresh, self.oldest = self._fresh, None
-        while fresh and self.oldest is None:
-            following = fresh.popleft()
-            self.oldest = following if following.is_waiting else None
 
     def _age(self, now: float) -> None:
         """Bring all that fades to ``now``, and count an event: the more there are lately, the less each one weighs."""

@@ -15,7 +15,7 @@ the query's ``Pending``; the record is made of that when somebody asks.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from actors.kernel import Actor, Context, Ref
+from actors.kernel import Context, Ref, Resident
 from actors.router.affinity import Affinity
 from actors.router.alarm import Alarm
 from actors.router.answers import no_route, no_start, plan_of, teach
@@ -44,7 +44,7 @@ _ASKING, _DONE, _EXPLORE, _SUCCESS = State.ASKING, State.DONE, AttemptKind.EXPLO
 _FAULTS: Ref[StrategyFailed] = Ref("faults")
 
 
-class RouterActor(Actor):
+class RouterActor(Resident):
     """See the head of this file. ``seed`` is what the decision records name as the source of chance."""
 
     def __init__(self, snapshot: ConfigSnapshot, seed: str = "", strategies: Mapping[str, Strategy] = STRATEGIES) -> None:
@@ -52,15 +52,14 @@ class RouterActor(Actor):
         self._record = Recorder(snapshot.routing.decisions_kept, seed or f"{snapshot.seed}/router")
         self._hedging, self._exploring, self._affinity = Hedging(), Exploring(snapshot.routing), Affinity()
         self._requests = 0
+        self._plans = OpenPlans()
         self._adopt(snapshot)
         self._memories = Memories()
-        self._open: dict[str, Pending] = {}
+        self._open = self._plans.by_query
         self._rounds = Rounds()
         self._queue = WaitingQueue()
-        self._plans = OpenPlans()
         self._arrivals = self._freed_count = 0
-        self._unsettled: list[str] = []
-        self._alarm = Alarm()
+        self._alarm, self._unsettled = Alarm(), list[str]()
 
     def start(self, context: Context) -> None:
         """Nothing to do: timers are set when there is something to wait for."""
@@ -88,7 +87,7 @@ class RouterActor(Actor):
         fault = self._plans.fault() or self._record.fault()
         if fault is not None:
             return fault
-        fault = self._rounds.fault(self._open.values())
+        fault = self._rounds.fault(pending for pending in self._open.values() if pending.state is not _DONE)
         if fault is not None:
             return fault
         return self._queue.fault(self._plans, self._unsettled)
@@ -98,10 +97,11 @@ class RouterActor(Actor):
     def _on_query(self, query: RouteQuery, context: Context) -> None:
         now = context.now()
         query_id, profile = query.query_id, query.profile
-        if query_id in self._plans.by_query:
-            self._close_plan(query_id)
-        if query_id in self._open:
-            self._refuse(self._open[query_id], context, RouteError.SELECTION_FAILED)
+        if (before := self._open.get(query_id)) is not None:
+            if before.tally is not None:
+                self._close_plan(query_id)
+            else:
+                self._refuse(before, context, RouteError.SELECTION_FAILED)
         is_dry = not query.may_wait and is_dry_run(query)
         if not (query.refused or is_dry or query.hedge):
             self._record.total += 1
@@ -176,7 +176,7 @@ class RouterActor(Actor):
         ask = self._asked  # One for all decisions: nobody keeps it.
         ask.profile = pending.query.profile
         if not waiting and pending.course.is_plain:
-            ready = all_ready(pending, answers, plans)
+            ready = all_ready(pending, answers)
             if ready is not None:
                 self._plan(pending, ranked_by(pending, ready, ask, context.rng), context)
                 return
@@ -203,7 +203,7 @@ class RouterActor(Actor):
             remember(pending, ranked)
             if now >= self._exploring.look_at:
                 way, copy = self._exploring.choose(pending, ranked, bool(self._queue.waiting), self._requests, now)
-            self._plans.open(pending.query.query_id, way[0][1].provider, now)
+            self._plans.open(pending, way[0][1].provider, now)
         pending.hedge_after_s = self._hedging.after_s(pending, way, self._asked.seconds_per_usd)
         decision_id = self._record.plan(pending, ranked, now, context)
         if pending.failure:
@@ -220,7 +220,7 @@ class RouterActor(Actor):
             self._refuse(pending, context, RouteError.NO_HEDGE, note=ranked)
             return
         winner = ranked[0][1].provider
-        self._plans.open(pending.query.query_id, winner, context.now())
+        self._plans.open(pending, winner, context.now())
         decision_id = self._record.hedge(pending.query, winner)
         pending.hedge_after_s = self._hedging.after_s(pending, ranked, self._asked.seconds_per_usd)
         context.answer(pending.slot, plan_of(pending, decision_id, ranked))
@@ -267,9 +267,9 @@ class RouterActor(Actor):
         context.reply(no_start(query, self._record, self._table, strategy, self._strategies, error, context))
 
     def _finish(self, pending: Pending) -> None:
-        """The query is answered: it leaves the queue and passes its turn on."""
+        """The query is answered: it leaves the queue and passes its turn on. By its plan it is known until that is closed."""
         query_id = pending.query.query_id
-        if query_id in self._open:
+        if pending.tally is None and query_id in self._open:
             del self._open[query_id]
         if pending.state is not _ASKING:
             self._queue.take_out(pending)
@@ -322,7 +322,7 @@ class RouterActor(Actor):
     def _on_withdraw(self, message: Withdraw, context: Context) -> None:
         self._close_plan(message.query_id)
         pending = self._open.get(message.query_id)
-        if pending is not None:
+        if pending is not None:  # Not its plan: that was closed.
             self._refuse(pending, context, RouteError.AT_CAPACITY, note=WITHDRAWN)
 
     def _on_timer(self, message: Timer, context: Context) -> None:
@@ -338,13 +338,13 @@ class RouterActor(Actor):
         self._settle(context)
         if self._queue.waiting:
             self._alarm.set(self._queue.next_due(), now, context)
-        if self._open or len(self._rounds) or len(self._plans):
+        if self._open or len(self._rounds):
             self._alarm.set(now + STALE_S, now, context)
 
     # -- what became of it, configuration, statistics
 
     def _on_ended(self, message: CallEnded, context: Context) -> None:
-        if message.query_id in self._plans.by_query:
+        if message.query_id in self._open:
             self._close_plan(message.query_id)
         if message.kind is _EXPLORE:
             self._exploring.ended(message.provider, message.outcome is _SUCCESS)
@@ -358,7 +358,7 @@ class RouterActor(Actor):
 
     def _adopt(self, snapshot: ConfigSnapshot) -> None:
         self._routing = routing = snapshot.routing
-        self._table = RoutingTable.build(snapshot)
+        self._table = RoutingTable.build(snapshot, self._plans.tally)
         self._policy = Policy(snapshot, self._table, self._strategies)
         self._record.keep_rules(self._policy.rule_names)
         self._hedging.adopt(routing.hedge, self._requests)
@@ -375,6 +375,7 @@ class RouterActor(Actor):
         known = self._table.by_id
         self._queue.keep_only(known)
         self._memories.keep_only(known)
+        self._plans.keep_only(known)
         for pending in self._queue.all():
             if pending.state is State.WAITING:
                 self._queue.take_out(pending)

@@ -50,7 +50,7 @@ CURIOUS = frozenset(
     ("adaptive", "least_latency", "optimize_latency", "optimize_reliability", "success_latency_ratio", "thompson")
 )
 """Strategies that choose by what was measured; asked for membership only."""
-_BETTER, _NEVER_TRIED, _UNHEARD, _NO_NEED = range(4)
+_BETTER, _NEVER_TRIED, _UNHEARD, _NO_NEED = 0, 1, 2, 3
 """How much a provider needs to be heard of, most first."""
 
 

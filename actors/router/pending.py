@@ -10,6 +10,7 @@ from actors.requirements import lacking
 from actors.router.policy import Course
 from actors.router.strategies.base import Memory, Strategy
 from actors.router.table import Entry, Route
+from actors.router.tally import Tally
 from messages.base import acyclic
 from messages.policy import NORMAL
 from messages.routing import CRASHES_MAX, Bid, Exclusion, LeftOut, NoBid, NoBidReason, RouteQuery
@@ -103,7 +104,7 @@ class Pending:
     left_out: tuple[LeftOut, ...] = ()
     """Not asked in this round, and why."""
     answers: tuple[Bid | NoBid, ...] = ()
-    """As they came; ``by_provider`` indexes them where that is wanted."""
+    """Round by round, in the order of asking; ``by_provider`` indexes them where that is wanted."""
     barred: tuple[tuple[str, Exclusion, str], ...] = ()
     """Who made a bid that could not be taken, why, and what more there is to say."""
     turn: str = ""
@@ -125,6 +126,9 @@ class Pending:
     """It is asked before the strategy's choice; False: it gets a copy."""
     crashed: tuple[str, ...] = ()
     """Who fell over a call for bids of any of its rounds, and is not in the query."""
+    tally: Tally | None = None
+    """Of whom its plan goes to while that is open, which it is since ``planned_at``."""
+    planned_at: float = 0.0
 
     @property
     def order(self) -> tuple[float, int]:

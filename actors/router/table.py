@@ -4,11 +4,12 @@ Owns: nothing that changes. A table is built from one ``ConfigSnapshot`` and rep
 Always: a lookup costs the same however many models are configured; candidates keep the order of their definition.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from actors.kernel import Ref, Refs
 from actors.naming import split
+from actors.router.tally import Tally
 from messages.control import ConfigSnapshot, ModelSpec, ProviderSpec
 from messages.routing import CallForBids
 
@@ -29,6 +30,8 @@ class Entry:
     """What it lists, by public name."""
     number: int = field(default=0, repr=False, compare=False)
     """Its place in the order of definition."""
+    tally: Tally = field(default_factory=Tally, repr=False, compare=False)
+    """How many plans that go there are open: kept by the router, here to be at hand."""
 
     def can_take(self, model: str) -> bool:
         """Whether it lists ``model``, or takes any name."""
@@ -79,9 +82,12 @@ class RoutingTable:
     """Aliases, followed to their end; None where that is nobody's."""
 
     @staticmethod
-    def build(snapshot: ConfigSnapshot) -> "RoutingTable":
-        """Index a snapshot. Costs what the configuration holds; done once for each generation."""
-        entries = [_entry(spec, number) for number, spec in enumerate(snapshot.providers)]
+    def build(snapshot: ConfigSnapshot, tally: Callable[[str], Tally] = Tally) -> "RoutingTable":
+        """Index a snapshot. Costs what the configuration holds; done once for each generation.
+
+        ``tally`` gives the count of open plans of a provider.
+        """
+        entries = [_entry(spec, number, tally(spec.id)) for number, spec in enumerate(snapshot.providers)]
         by_model: dict[str, list[Entry]] = {}
         by_kind: dict[str, list[Entry]] = {}
         for entry in entries:
@@ -140,9 +146,9 @@ def refs_of(entries: Iterable[Entry]) -> Refs[CallForBids]:
     return Refs([entry.ref for entry in entries], True)
 
 
-def _entry(spec: ProviderSpec, number: int) -> Entry:
+def _entry(spec: ProviderSpec, number: int, tally: Tally) -> Entry:
     offers = {model.name: model for model in spec.models}
-    return Entry(spec.id, spec, Ref(f"provider:{spec.id}"), frozenset(offers), frozenset(spec.tags), offers, number)
+    return Entry(spec.id, spec, Ref(f"provider:{spec.id}"), frozenset(offers), frozenset(spec.tags), offers, number, tally)
 
 
 def _follow(alias: str, aliases: dict[str, str], table: RoutingTable) -> Route | None:

@@ -14,6 +14,7 @@ from runtime.courier.call import ClientCall, CourierHouse
 from runtime.courier.results import label_headers
 from runtime.courier.retries import Refusals, Tries, last_word_at
 from runtime.ports import EdgeSink
+from runtime.system.deadlines import Expiring
 from runtime.system.replies import Ask, Hearer
 
 _FIRST, _FAILOVER, _EXPLORE = AttemptKind.FIRST, AttemptKind.FAILOVER, AttemptKind.EXPLORE
@@ -21,8 +22,8 @@ _FIRST_AWARD = "/1"
 """What most permits' ids end in: to put two strings together is quicker than to write out a number."""
 
 
-class Asking(Hearer):
-    """One request on its way to a provider."""
+class Asking(Expiring, Hearer):
+    """One request on its way to a provider. Without a task, what it waits for may take until ``deadline`` (monotonic s)."""
 
     __slots__ = (
         "_asked", "_attempts", "_awards", "_decision_id", "_failed", "_fault", "_has_rested", "_is_counted",
@@ -31,6 +32,7 @@ class Asking(Hearer):
     )  # fmt: skip
 
     def __init__(self, house: CourierHouse, call: ClientCall, sink: EdgeSink) -> None:
+        super().__init__(call.deadline)
         self.house = house
         self.client = call
         self.sink = sink

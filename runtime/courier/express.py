@@ -48,13 +48,12 @@ _DONE = Ended(200, "")
 class Express(Courier, Decided, Listener):
     """Carries one request: ``start``, once. ``deadline``: until when (monotonic s) what it waits for may take."""
 
-    __slots__ = ("_ready", "_way", "deadline")
+    __slots__ = ("_ready", "_way")
 
     def __init__(self, house: CourierHouse, call: ClientCall, sink: ReadySink) -> None:
         super().__init__(house, call, sink)
         self._ready: Ready = sink
         self._way = _ASKED
-        self.deadline: float | None = call.deadline
 
     @abstractmethod
     def _over(self, ended: Ended) -> None:

@@ -10,28 +10,28 @@ from types import TracebackType
 from typing import Any
 
 from messages.envelope import Fault
-from runtime.system.deadlines import Deadlines
+from runtime.system.deadlines import Deadlines, Expiring
 from runtime.timely import STALL_UNSEEN_S
 
 
-class Limit:
+class Limit(Expiring):
     """``with`` it, in a task: the block may take until ``deadline`` (monotonic s of the system's clock).
 
     Time in which the daemon itself stood still does not count, but ``until`` then it is over in any case. ``task`` is the one
     the block runs in, for whoever knows it: to find it out takes longer than all the rest.
     """
 
-    __slots__ = ("_cancels_before", "_deadlines", "_stalled_s", "_task", "_until", "deadline", "is_over")
+    __slots__ = ("_cancels_before", "_deadlines", "_stalled_s", "_task", "_until", "is_over")
 
     def __init__(
         self, deadlines: Deadlines, deadline: float, task: asyncio.Task[Any] | None = None, until: float = -inf
     ) -> None:
+        super().__init__(deadline)
         self._deadlines = deadlines
         self._cancels_before = 0
         self._stalled_s = deadlines.stalled_s
         self._task = task
         self._until = until
-        self.deadline: float | None = deadline
         self.is_over = False
 
     def __enter__(self) -> "Limit":

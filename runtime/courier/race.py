@@ -19,7 +19,7 @@ from runtime.courier.results import Failed, Relayed, Whole
 from runtime.facts import fact
 from runtime.ports import ClientGone, EdgeSink
 from runtime.system.clock import Clock
-from runtime.system.deadlines import Deadlines
+from runtime.system.deadlines import Deadlines, Expiring
 
 log = logging.getLogger("pointsman.courier")
 
@@ -43,12 +43,12 @@ Beside = Callable[[], Coroutine[Any, Any, Finish | None]]
 """Makes a call beside the first one. None: there was nobody to make it to."""
 
 
-class Race:
+class Race(Expiring):
     """One race. ``run`` once. Times in monotonic seconds; ``deadline`` is when the first call is overdue, None: never."""
 
     __slots__ = (
         "_begun_at", "_clock", "_deadlines", "_first", "_hedge", "_is_cut", "_is_first_out", "_others", "_refused", "_task",
-        "deadline", "winner",
+        "winner",
     )  # fmt: skip
 
     def __init__(
@@ -71,7 +71,7 @@ class Race:
         """Calls beside the first one, in order; None: it has not got its permit yet."""
         self._refused: Finish | None = None
         """An answer that says the request itself is wrong, as one beside the first call understood it: for want of a better."""
-        self.deadline = None if overdue_s is None else self._begun_at + overdue_s
+        super().__init__(None if overdue_s is None else self._begun_at + overdue_s)
         self.winner: Attempt | None = None
 
     async def run(self, sink: EdgeSink, headers: list[tuple[str, str]], hedge: Beside, copy: Beside | None) -> Finish:

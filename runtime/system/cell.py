@@ -12,7 +12,7 @@ from enum import Enum
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from actors.kernel import Actor, ActorFactory, Context, Ref, Refs, ReplySlot, SupervisionSpec, TimerId
+from actors.kernel import Actor, ActorFactory, Context, Ref, Refs, ReplySlot, Resident, SupervisionSpec, TimerId
 from messages.base import Message
 from messages.envelope import Envelope, Fault, ReplyPort, TraceContext
 from runtime.system.mailbox import Mailbox
@@ -36,6 +36,8 @@ class CellState(Enum):
     STOPPED = "stopped"
 
 
+STOPPED = CellState.STOPPED
+"""A global is read faster than a member of an enum."""
 Effect = tuple[int, Any, Any]
 """What an actor said, to be done when its turn closes: a number of those below, and what it is done with."""
 _SEND, _ANSWER, _OPEN, _SETTLE, _FAN_OUT, _SET_TIMER, _CANCEL_TIMER = 0, 1, 2, 3, 4, 5, 6
@@ -45,10 +47,9 @@ class Cell(Context):
     """An actor as the runtime keeps it; also the ``Context`` of its turns."""
 
     __slots__ = (
-        *("actor", "bound", "envelope", "factory", "failed_at", "first_mail", "following", "has_said", "incarnation"),
-        *("is_scheduled", "name", "outbox", "question", "queue", "reply_to", "rng", "spec", "state", "timers"),
-        *("trace", "_asked", "_dispatcher", "_first_slot", "_kept", "_last_slot", "_next_timer", "_opened", "_settled"),
-        "_speaking",
+        *("actor", "bound", "dispatcher", "envelope", "factory", "failed_at", "first_mail", "following", "has_said"),
+        *("incarnation", "is_scheduled", "name", "outbox", "question", "queue", "reply_to", "resident", "rng", "spec", "state"),
+        *("timers", "trace", "_asked", "_first_slot", "_kept", "_last_slot", "_next_timer", "_opened", "_settled", "_speaking"),
     )
 
     def __init__(
@@ -79,9 +80,11 @@ class Cell(Context):
         self.timers: dict[TimerId, asyncio.TimerHandle] = {}
         self.failed_at: deque[float] = deque(maxlen=(spec.limit or 0) + FAILURES_KEPT)
         self.actor: Actor
+        self.resident: Resident | None = None
+        """The actor, if it is one by its class."""
         self.trace: TraceContext | None = None
         """Parent of what is told in this turn: the span of the turn, if there is one."""
-        self._dispatcher = dispatcher
+        self.dispatcher = dispatcher
         self.envelope: Envelope | None = None
         self.question: ReplyPort | None = None
         """Who waits for the answer to the message of this turn; None once it is answered or put aside."""
@@ -116,6 +119,11 @@ class Cell(Context):
             slot = slot.behind
         return found
 
+    def take_in(self, actor: Actor) -> None:
+        """Let ``actor`` have the turns from now on."""
+        self.actor = actor
+        self.resident = actor if isinstance(actor, Resident) else None
+
     # The turn, as the dispatcher drives it.
 
     def begin(self, envelope: Envelope | None, trace: TraceContext | None) -> None:
@@ -123,7 +131,7 @@ class Cell(Context):
         self.envelope = envelope
         self.question = envelope.reply_to if envelope is not None else None
         self.trace = trace
-        self._dispatcher.begin_turn()
+        self.dispatcher.begin_turn()
 
     def commit(self) -> None:
         """Close the turn and let everything said leave. A ``question`` that is there afterwards got neither reply nor slot."""
@@ -137,7 +145,7 @@ class Cell(Context):
             try:
                 self._let_first()
             except Exception as error:
-                self._dispatcher.report_failed_effect(self.name, error)
+                self.dispatcher.report_failed_effect(self.name, error)
         outbox = self.outbox
         if outbox:
             self.outbox = []
@@ -146,7 +154,7 @@ class Cell(Context):
                     self._do(kind, first, second)
                 except Exception as error:
                     # The handler has returned: what else it said must leave all the same.
-                    self._dispatcher.report_failed_effect(self.name, error)
+                    self.dispatcher.report_failed_effect(self.name, error)
 
     def let_reply(self) -> None:
         """Let the reply leave that was the first thing said."""
@@ -163,7 +171,7 @@ class Cell(Context):
         if opened is not None:
             self._open(opened)
         if asked is not None:
-            self._dispatcher.fan_out(asked)
+            self.dispatcher.fan_out(asked)
 
     def _do(self, kind: int, first: Any, second: Any) -> None:
         if kind == _SEND:
@@ -191,11 +199,11 @@ class Cell(Context):
 
     def now(self) -> float:
         """Monotonic seconds: one time for the whole turn."""
-        return self._dispatcher.turn_time()
+        return self.dispatcher.turn_time()
 
     def wall(self) -> float:
         """Unix seconds, UTC."""
-        return self._dispatcher.clock.wall()
+        return self.dispatcher.clock.wall()
 
     def _say(self, kind: int, first: Any, second: Any) -> None:
         self.has_said = True
@@ -203,7 +211,7 @@ class Cell(Context):
 
     def tell(self, to: Ref[Any], message: Any) -> None:
         """Send a message when the turn closes."""
-        self._say(_SEND, to.name, message)
+        self._say(_SEND, to, message)
 
     def reply(self, message: Message) -> None:
         """Answer the question of this turn."""
@@ -249,10 +257,10 @@ class Cell(Context):
     ) -> None:
         """Put one question to many when the turn closes."""
         # A name that is given twice is asked once.
-        names = to.names if isinstance(to, Refs) else list(dict.fromkeys([ref.name for ref in to]))
+        asked = to if isinstance(to, Refs) else Refs(to)
         assert on_behalf is None or isinstance(on_behalf, Slot)
         deadline = None if within_s is None else self.now() + within_s
-        collector = Collector(self, names, message, key, self._dispatcher, on_behalf, deadline)
+        collector = Collector(self, asked, message, key, self.dispatcher, on_behalf, deadline)
         if not self.has_said or (self._opened is not None and self._asked is None and not self.outbox):
             self.has_said = True
             self._asked = collector
@@ -273,10 +281,10 @@ class Cell(Context):
     # Effects. A port that is told something runs at once and may end this very actor, so those that
     # leave something behind look first whether the incarnation that spoke is still there.
 
-    def _send(self, to: str, message: Message) -> None:
+    def _send(self, to: Ref[Any], message: Message) -> None:
         trace = self.trace
-        posted_at = self._dispatcher.clock.now() if trace is not None else 0.0
-        self._dispatcher.post(to, Envelope(message, self.name, None, trace, None, posted_at))
+        posted_at = self.dispatcher.clock.now() if trace is not None else 0.0
+        self.dispatcher.post(to, Envelope(message, self.name, None, trace, None, posted_at))
 
     def _open(self, slot: Slot) -> None:
         if self._speaking != self.incarnation:
@@ -293,7 +301,7 @@ class Cell(Context):
     def settle(self, slot: Slot, message: Message) -> None:
         """Answer ``slot`` unless it has its answer."""
         if not slot.is_open:
-            self._dispatcher.counters.late_replies += 1
+            self.dispatcher.counters.late_replies += 1
             return
         slot.is_open = False
         before, behind = slot.before, slot.behind
@@ -310,12 +318,12 @@ class Cell(Context):
 
     def _fan_out(self, collector: Collector) -> None:
         if self._speaking == self.incarnation:
-            self._dispatcher.fan_out(collector)
+            self.dispatcher.fan_out(collector)
 
     def _set_timer(self, timer: TimerId, what: tuple[float, Message]) -> None:
         if self._speaking == self.incarnation:
             delay_s, message = what
-            self.timers[timer] = self._dispatcher.call_later(delay_s, self._fire, timer, message)
+            self.timers[timer] = self.dispatcher.call_later(delay_s, self._fire, timer, message)
 
     def _cancel_timer(self, timer: TimerId) -> None:
         handle = self.timers.pop(timer, None)
@@ -324,7 +332,7 @@ class Cell(Context):
 
     def _fire(self, timer: TimerId, message: Message) -> None:
         del self.timers[timer]
-        self._dispatcher.enqueue_own(self, TimerEnvelope(message, self.name, incarnation=self.incarnation))
+        self.dispatcher.enqueue_own(self, TimerEnvelope(message, self.name, incarnation=self.incarnation))
 
     # Ends of an incarnation.
 
@@ -338,3 +346,12 @@ class Cell(Context):
         for slot in self.open_slots:
             if slot.is_open:
                 self.settle(slot, unanswered(slot.question, self.name, fault))
+
+
+def led_to(ref: Ref[Any], dispatcher: "Dispatcher") -> Cell | None:
+    """The cell of the name, if there is one. It is found once and stays the same until it stops."""
+    found = ref.found
+    if isinstance(found, Cell) and found.dispatcher is dispatcher and found.state is not STOPPED:
+        return found
+    ref.found = cell = dispatcher.cells.get(ref.name)
+    return cell

@@ -9,8 +9,8 @@ import asyncio
 import math
 from collections.abc import Callable
 from contextvars import Context
-from typing import Protocol
 
+from messages.base import acyclic
 from messages.envelope import Fault
 from runtime.timely import AFTER_STALL_S, STALL_S, STALL_UNSEEN_S
 
@@ -20,12 +20,21 @@ LOOK_S = STALL_UNSEEN_S / 4
 """The timer is set for so long at most and then looks again: what of a stall lies before its time is not seen."""
 
 
-class Expiring(Protocol):
-    """Something that waits until ``deadline`` (monotonic s) at most; None: until it is answered."""
+CLOSE_RANKS_AT = 256
+"""So many places of those that wait no longer, and as many again as there wait, are kept before the others close ranks."""
+NOWHERE = -1
 
-    __slots__ = ()
 
-    deadline: float | None
+@acyclic
+class Expiring:
+    """Something that may wait until ``deadline`` (monotonic s) at most; None: until it is answered."""
+
+    __slots__ = ("deadline", "place")
+
+    def __init__(self, deadline: float | None) -> None:
+        self.deadline = deadline
+        self.place = NOWHERE
+        """Where it stands among those that wait. ``Deadlines`` writes it, and nobody else."""
 
     def expire(self) -> None:
         """The deadline has passed."""
@@ -41,7 +50,9 @@ class Deadlines:
         self._loop = loop
         self.now = now
         self._context = context
-        self._waiting: dict[Expiring, None] = {}
+        # With a place for each, so that one can go wherever it stands without a table.
+        self._waiting: list[Expiring | None] = []
+        self._count = 0
         self._armed: asyncio.TimerHandle | None = None
         self._armed_for = math.inf
         self._rings_at = math.inf
@@ -49,24 +60,35 @@ class Deadlines:
         """For so many seconds in all the loop has stood still while anything waited, so far as stalls were seen."""
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return self._count
 
     def add(self, item: Expiring) -> None:
         """Watch ``item`` until it is discarded or its deadline is here."""
-        self._waiting[item] = None
+        if item.place < 0:
+            if len(self._waiting) > 2 * self._count + CLOSE_RANKS_AT:
+                self._close_ranks()
+            item.place = len(self._waiting)
+            self._waiting.append(item)
+            self._count += 1
         deadline = item.deadline
         if deadline is not None and deadline < self._armed_for:
             self._arm(deadline)
 
     def discard(self, item: Expiring) -> None:
         """Forget ``item``; the timer may stay set, it will find nothing to do."""
-        if item in self._waiting:
-            del self._waiting[item]
+        place = item.place
+        if place >= 0:
+            item.place = NOWHERE
+            self._waiting[place] = None
+            self._count -= 1
 
     def close(self, fault: Fault) -> None:
         """Call the timer off and let nobody wait any longer."""
         self._disarm()
-        waiting, self._waiting = self._waiting, {}
+        waiting = [item for item in self._waiting if item is not None]
+        for item in waiting:
+            self.discard(item)
+        self._waiting.clear()
         for item in waiting:
             item.abandon(fault)
 
@@ -105,15 +127,23 @@ class Deadlines:
         due: list[Expiring] = []
         next_deadline = math.inf
         for item in self._waiting:
-            deadline = item.deadline
-            if deadline is None:
+            deadline = None if item is None else item.deadline
+            if item is None or deadline is None:
                 continue
             if deadline <= now:
                 due.append(item)
             elif deadline < next_deadline:
                 next_deadline = deadline
         for item in due:
-            self._waiting.pop(item, None)
+            self.discard(item)
             item.expire()
         if next_deadline < self._armed_for:
             self._arm(next_deadline)
+
+    def _close_ranks(self) -> None:
+        waiting: list[Expiring | None] = []
+        for item in self._waiting:
+            if item is not None:
+                item.place = len(waiting)
+                waiting.append(item)
+        self._waiting = waiting

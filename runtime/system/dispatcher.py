@@ -15,10 +15,11 @@ from contextvars import copy_context
 from itertools import dropwhile
 from typing import Any
 
+from actors.kernel import Ref
 from messages.base import Message
 from messages.envelope import Envelope, Fault, TraceContext
 from messages.routing import CallForBids
-from runtime.system.cell import Cell, CellState
+from runtime.system.cell import Cell, CellState, led_to
 from runtime.system.clock import Clock
 from runtime.system.deadlines import Deadlines
 from runtime.system.replies import Collector, Counters, FirstMail, GatheredEnvelope, is_left_behind, unanswered
@@ -102,21 +103,21 @@ class Dispatcher:
 
     # Mail.
 
-    def post(self, to: str, envelope: Envelope) -> None:
+    def post(self, to: Ref[Any] | str, envelope: Envelope) -> None:
         """Put an envelope into a mailbox, hand it to a port, or answer for whoever cannot take it."""
         message = envelope.message
         if not isinstance(message, Message):
             raise TypeError(f"{type(message).__name__} is no message")
         if self._journal is not None:
-            self._journal(to, envelope)
-        cell = self.cells.get(to)
+            self._journal(to if isinstance(to, str) else to.name, envelope)
+        cell = self.cells.get(to) if isinstance(to, str) else led_to(to, self)
         if cell is None:
-            self._post_elsewhere(to, envelope)
+            self._post_elsewhere(to if isinstance(to, str) else to.name, envelope)
         elif cell.state is not RUNNING:
             self._post_to_absent(cell, envelope)
         elif len(cell.queue) >= cell.bound and message.BOUNDED:
             self.counters.shed += 1
-            self.turn_away(to, envelope, Fault.OVERLOADED)
+            self.turn_away(cell.name, envelope, Fault.OVERLOADED)
         else:
             cell.queue.append(envelope)
             if not cell.is_scheduled:
@@ -127,25 +128,24 @@ class Dispatcher:
 
     def fan_out(self, collector: Collector) -> None:
         """Put one shared question into many mailboxes; the collector takes the answers."""
-        names, asker, trace, message = collector.names, collector.asker, collector.trace, collector.question
-        if not names:
+        refs, asker, trace, message = collector.refs, collector.asker, collector.trace, collector.question
+        if not refs:
             self.complete(collector)
             return
         if collector.deadline is not None:
             self._rounds.append(collector)
         envelope = Envelope(message, asker.name, None, trace, collector, self.clock.now() if trace is not None else 0.0)
-        cells = self.cells
         is_plain = self._journal is None
-        for name in names:
-            cell = cells.get(name)
+        for ref in refs:
+            cell = led_to(ref, self)
             # What ``post`` does for most, without the call.
             if is_plain and cell is not None and cell.state is RUNNING and len(cell.queue) < cell.bound:
-                cell.name = name  # The same, but now one object: the collector sees it at a glance.
+                cell.name = ref.name  # The same, but now one object: the collector sees it at a glance.
                 cell.queue.append(envelope)
                 if not cell.is_scheduled:
                     self._line_up(cell)
             else:
-                self.post(name, envelope)
+                self.post(ref, envelope)
         if not self._is_draining:
             self._arm()
 
@@ -250,7 +250,7 @@ class Dispatcher:
             last.following = cell
         self._last = cell
 
-    def post_and_drain(self, to: str, envelope: Envelope) -> None:
+    def post_and_drain(self, to: Ref[Any] | str, envelope: Envelope) -> None:
         """Post for somebody who waits, and give turns at once: a question that comes alone has its answer when this returns.
 
         Saves the asker two turns of the event loop. Not more often than ``DRAINS_IN_A_ROW``: of many that ask in one turn of
@@ -270,7 +270,7 @@ class Dispatcher:
             if self._ready:
                 self._arm()
 
-    def _post_and_give_turns(self, to: str, envelope: Envelope) -> None:
+    def _post_and_give_turns(self, to: Ref[Any] | str, envelope: Envelope) -> None:
         self.post(to, envelope)
         self._give_turns()
 
@@ -292,21 +292,18 @@ class Dispatcher:
 
     def _give_turns(self) -> None:
         """Give turns until no mail is left, or until sockets and timers have waited long enough."""
-        counters, before = self.counters, _NO_ENVELOPE
-        is_call, budget = False, TURNS_PER_DRAIN
+        counters, before, is_call, budget = self.counters, _NO_ENVELOPE, False, TURNS_PER_DRAIN
         while budget > 0:
             # It stays in front of those that have mail until its turns are over, so that it is not scheduled twice.
-            cell = self._ready
-            if cell is None:
+            ready = self._ready
+            if ready is None:
                 break
-            queue = cell.queue
-            turns = TURNS_IN_A_ROW
+            cell: Cell = ready  # Compiled, what may be None would be looked at again each time.
+            queue, turns = cell.queue, TURNS_IN_A_ROW
             while turns and cell.state is RUNNING and len(queue):
                 turns -= 1
-                budget -= 1
                 envelope = queue.popleft()
-                was_call = is_call
-                is_call = isinstance(envelope.message, CallForBids)
+                was_call, is_call = is_call, isinstance(envelope.message, CallForBids)
                 if envelope is not before:
                     before = envelope
                     # Bids change nothing: those that an actor makes in a row are made as of one moment.
@@ -324,11 +321,13 @@ class Dispatcher:
                     continue
                 # What ``_turn`` does, without the calls.
                 counters.handled += 1
-                cell.envelope = envelope
-                cell.question = question
-                cell.trace = None
+                cell.envelope, cell.question, cell.trace = envelope, question, None
+                resident = cell.resident
                 try:
-                    cell.actor.handle(envelope.message, cell)
+                    if resident is not None:
+                        resident.handle(envelope.message, cell)
+                    else:
+                        cell.actor.handle(envelope.message, cell)
                 except Exception as error:
                     self._crashed(cell, envelope, error)
                     continue
@@ -339,6 +338,7 @@ class Dispatcher:
                     cell.commit()
                 if cell.question is not None:
                     self._silent(cell, envelope)
+            budget -= TURNS_IN_A_ROW - turns
             self._ready, cell.following = cell.following, None
             if self._ready is None:
                 self._last = None

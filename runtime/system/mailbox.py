@@ -10,6 +10,8 @@ from messages.envelope import Envelope
 
 PLACES = 8
 """So many at first; a power of two, and so are those it grows to."""
+NOTHING = Envelope(None, "")
+"""Where nothing lies: what may be None would be looked at twice."""
 PLACES_KEPT = 1024
 """A ring that had to grow beyond them is given up when it is empty."""
 
@@ -20,8 +22,7 @@ class Mailbox:
     __slots__ = ("_end", "_first", "_ring", "_size")
 
     def __init__(self, mail: Iterable[Envelope] = ()) -> None:
-        self._ring: list[Envelope | None] = [None] * PLACES
-        """None where nothing lies."""
+        self._ring: list[Envelope] = [NOTHING] * PLACES
         self._first = self._end = 0
         """The places of the first one and behind the last one."""
         self._size = 0
@@ -32,7 +33,7 @@ class Mailbox:
 
     def __iter__(self) -> Iterator[Envelope]:
         ring = self._ring[self._first :] + self._ring[: self._first]
-        return iter([envelope for envelope in ring if envelope is not None])
+        return iter([envelope for envelope in ring if envelope is not NOTHING])
 
     def append(self, envelope: Envelope) -> None:
         """Put it behind all others."""
@@ -46,21 +47,21 @@ class Mailbox:
 
     def put_all(self, mail: Iterable[Envelope]) -> None:
         """Let ``mail``, in its order, be all there is."""
-        ring: list[Envelope | None] = list(mail)
+        ring = list(mail)
         self._size = size = len(ring)
         places = PLACES
         while places <= size:
             places *= 2
-        self._ring = ring + [None] * (places - size)
+        self._ring = ring + [NOTHING] * (places - size)
         self._first, self._end = 0, size
 
     def popleft(self) -> Envelope:
         """Take the first. Raises ``LookupError`` if there is none."""
         ring, first = self._ring, self._first
         envelope = ring[first]
-        if envelope is None:
+        if envelope is NOTHING:
             raise LookupError("there is no mail")
-        ring[first] = None
+        ring[first] = NOTHING
         size = self._size - 1
         self._size = size
         if size:
@@ -69,7 +70,7 @@ class Mailbox:
         else:
             self._first = self._end = 0
             if len(ring) > PLACES_KEPT:
-                self._ring = [None] * PLACES
+                self._ring = [NOTHING] * PLACES
         return envelope
 
     def _grow(self) -> None:

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from actors.kernel import Refs
 from messages.base import Message, acyclic
 from messages.envelope import Envelope, Fault, ReplyPort, TraceContext, Undelivered
 from messages.routing import Gathered
+from runtime.system.deadlines import Expiring
 
 if TYPE_CHECKING:
     from runtime.system.cell import Cell
@@ -98,16 +100,16 @@ class Follower(Protocol):
 
 
 @acyclic
-class Ask:
+class Ask(Expiring):
     """A question from outside, and who is to see its answer first.
 
     ``follower`` must be let go by its owner, or let this go: the collector does not see the ring they make.
     """
 
-    __slots__ = ("_answer", "_counters", "_error", "_future", "_hearer", "deadline", "follower", "is_open")
+    __slots__ = ("_answer", "_counters", "_error", "_future", "_hearer", "follower", "is_open")
 
     def __init__(self, counters: Counters, deadline: float | None, hearer: Hearer | None) -> None:
-        self.deadline: float | None = deadline
+        super().__init__(deadline)
         self.is_open = True
         self._counters = counters
         self._hearer = hearer
@@ -180,84 +182,83 @@ def _error(actor: str, fault: str) -> AskError:
 
 
 @acyclic
-class Collector:
+class Collector(Expiring):
     """Takes one answer from each of a fan-out's addressees, then hands them all on together.
 
-    ``names`` are the addressees, each once. They answer in the order in which they were asked, but for who has other mail to
-    read first: so a place in a line of them tells who is missing. Who answers out of turn is brought forward in it.
+    ``asked`` are the addressees; what is handed on is in their order, whoever answers first.
     """
 
     __slots__ = (
-        *("_answers", "_dispatcher", "_key", "_line", "_place"),
-        *("asker", "deadline", "incarnation", "is_watched", "names", "on_behalf", "question", "trace"),
+        *("_answers", "_dispatcher", "_key", "_missing", "_names", "_next"),
+        *("asker", "incarnation", "is_watched", "on_behalf", "question", "refs", "trace"),
     )
 
     def __init__(
         self,
         asker: "Cell",
-        names: list[str],
+        asked: Refs[Any],
         question: Message,
         key: str,
         dispatcher: "Dispatcher",
         on_behalf: "Slot | None",
         deadline: float | None,
     ) -> None:
+        super().__init__(deadline)
         self.asker = asker
         self.incarnation = asker.incarnation
         self.trace: TraceContext | None = asker.trace
-        self.names = names
+        self.refs = asked.refs
         self.question = question
         self.on_behalf = on_behalf
-        self.deadline: float | None = deadline
         self.is_watched = False
         """It is under its deadline: a drain has ended without all its answers."""
         self._key = key
         self._dispatcher = dispatcher
-        self._answers: list[Any] = []
-        self._line = names
-        """Who has answered, then who has not, in the order of asking."""
-        self._place = 0
-        """Of the first who has not."""
+        self._names = names = asked.names
+        # Not None so many times: compiled, that would make a list of one first.
+        self._answers: list[Any] = [None for _ in names]
+        """By the places of ``names``; None: not here yet."""
+        self._missing = len(names)
+        self._next = 0
+        """The place behind the last answer: who stands there mostly answers next."""
 
     @property
     def is_open(self) -> bool:
         """Somebody has not answered yet."""
-        return self._place < len(self.names)
+        return self._missing > 0
 
     def answer(self, actor: str, reply: Any) -> None:
         """Keep ``actor``'s answer; the last one completes the round."""
-        line, place = self._line, self._place
-        if place >= len(line) or (line[place] != actor and not self._is_brought_forward(actor)):
+        place, names, answers = self._next, self._names, self._answers
+        # Mostly the very name, which is seen at a glance.
+        if names[place] is not actor:
+            place = self._place_of(actor, place)
+        if place < 0 or answers[place] is not None:
             self._dispatcher.counters.late_replies += 1
             return
-        self._answers.append(reply)
-        self._place = place = place + 1
-        if place == len(line):
+        answers[place] = reply
+        place += 1
+        self._next = place if place < len(names) else 0
+        self._missing -= 1
+        if not self._missing:
             self._dispatcher.complete(self)
 
-    def _is_brought_forward(self, actor: str) -> bool:
-        """Let ``actor`` be the next in line; False: it has answered already."""
-        line, place = self._line, self._place
-        at = place + 1
-        # Mostly the very name, which is seen at a glance.
-        while at < len(line) and line[at] is not actor:
-            at += 1
-        if at >= len(line):
-            at = place + 1
-            while at < len(line) and line[at] != actor:
-                at += 1
-            if at >= len(line):
-                return False
-        if line is self.names:
-            # Which belongs to whoever asks.
-            line = self._line = line.copy()
-        line.insert(place, line.pop(at))
-        return True
+    def _place_of(self, actor: str, place: int) -> int:
+        """Where ``actor`` stands, mostly not far behind ``place``; -1: it was not asked."""
+        names = self._names
+        for later in range(place + 1, len(names)):
+            if names[later] is actor:
+                return later
+        for earlier in range(place):
+            if names[earlier] is actor:
+                return earlier
+        return names.index(actor) if actor in names else -1
 
     def expire(self) -> None:
         """Answer for all that have not."""
-        for actor in self._line[self._place :]:
-            self.answer(actor, unanswered(self.question, actor, Fault.EXPIRED))
+        for actor, reply in zip(self._names, self._answers.copy(), strict=True):
+            if reply is None:
+                self.answer(actor, unanswered(self.question, actor, Fault.EXPIRED))
 
     def abandon(self, fault: Fault) -> None:
         """The system stops: nobody is left to read what was gathered."""

@@ -109,7 +109,7 @@ class ActorSystem:
             raise ValueError(f"{name}: a mailbox bound of {bound} would take nothing")
         rng = Random(f"{self._seed}/{name}")
         cell = Cell(name, factory, spec or SupervisionSpec(), bound, rng, self._dispatcher, first_mail)
-        cell.actor = factory(None)
+        cell.take_in(factory(None))
         self._claim(name)
         self._dispatcher.cells[name] = cell
         if not self._started(cell):
@@ -178,15 +178,14 @@ class ActorSystem:
 
     def tell(self, to: Ref[Any] | str, message: Message, trace: TraceContext | None = None, sender: str = "outside") -> None:
         """Send a message; no answer comes. Never waits."""
-        name = to if isinstance(to, str) else to.name
         posted_at = self._clock.now() if trace is not None else 0.0
-        self._dispatcher.post(name, Envelope(message, sender, None, trace, None, posted_at))
+        self._dispatcher.post(to, Envelope(message, sender, None, trace, None, posted_at))
 
     def tell_all(self, to: tuple[Ref[Any] | str, ...], message: Message, sender: str = "outside") -> None:
         """Send one message, outside any trace, to each of ``to``; they share its envelope. Never waits."""
         envelope = Envelope(message, sender)
         for ref in to:
-            self._dispatcher.post(ref if isinstance(ref, str) else ref.name, envelope)
+            self._dispatcher.post(ref, envelope)
 
     async def ask(
         self,
@@ -222,8 +221,7 @@ class ActorSystem:
         dispatcher = self._dispatcher
         question = Ask(dispatcher.counters, deadline, hearer)
         posted_at = self._clock.now() if trace is not None else 0.0
-        name = to if isinstance(to, str) else to.name
-        dispatcher.post_and_drain(name, Envelope(message, sender, deadline, trace, question, posted_at))
+        dispatcher.post_and_drain(to, Envelope(message, sender, deadline, trace, question, posted_at))
         return question
 
     async def wait_for(self, question: Ask) -> Any:
@@ -286,7 +284,7 @@ class ActorSystem:
         if cell.state is CellState.STOPPED:
             return True
         try:
-            cell.actor = cell.factory(cell.actor)
+            cell.take_in(cell.factory(cell.actor))
         except Exception as error:
             log.error("%s cannot be made again", cell.name, exc_info=error)
             return False

@@ -3,10 +3,10 @@
 import pytest
 
 from actors.router.candidates import with_plans
-from messages.control import ModelSpec
+from messages.control import Configured, ModelSpec
 from messages.policy import Action, ActionKind, ChainStep, PoolSpec, Rule, TenantSpec
 from messages.routing import NO_HINTS, Claimed, Hints, RequestProfile, Withdraw
-from tests.actors.router_kit import Desk, bid, chain, full, provider
+from tests.actors.router_kit import Desk, bid, chain, full, provider, snapshot
 
 MANY = tuple(provider(f"p{number:02}", "m") for number in range(40))
 
@@ -176,6 +176,37 @@ def test_D11_room_that_is_promised_to_plans_on_their_way_is_no_room() -> None:
     won = [chain(desk.decide(bid("a", room=2), bid("b", room=9))) for _ in range(4)]
 
     assert won == [["a", "b"], ["a", "b"], ["b", "a"], ["b", "a"]]
+
+
+def test_D11_a_query_that_comes_again_gives_up_the_plan_it_had() -> None:
+    desk = Desk(provider("a", "m"), provider("b", "m"), strategy="first")
+    bids = (bid("a", room=1), bid("b", room=9))
+    assert chain(desk.decide(*bids, query_id="again")) == ["a", "b"]
+    assert chain(desk.decide(*bids, query_id="other")) == ["b", "a"]
+    assert chain(desk.decide(*bids, query_id="again")) == ["a", "b"]
+
+    desk.ask(query_id="again")
+    desk.give(Withdraw("again"))
+
+    assert chain(desk.decide(*bids)) == ["a", "b"]
+    assert desk.actor.invariant() is None
+
+
+def test_D11_plans_made_before_a_reload_count_after_it_and_others_with_them() -> None:
+    a, b = provider("a", "m"), provider("b", "m")
+    desk = Desk(a, b, strategy="first")
+    bids = (bid("a", room=2), bid("b", room=9))
+    query_id = desk.ask()
+    desk.gathered(*bids)
+
+    won = list[list[str]]()
+    for generation, specs in enumerate(((a, b), (b,), (a, b)), 2):
+        desk.give(Configured(snapshot(*specs, generation=generation, strategy="first")))
+        won.append(chain(desk.decide(*(bid for bid in bids if bid.provider in [spec.id for spec in specs]))))
+    desk.give(Claimed(query_id, "a", True))
+
+    assert won == [["a", "b"], ["b"], ["b", "a"]]
+    assert chain(desk.decide(*bids)) == ["a", "b"]
 
 
 @pytest.mark.parametrize(

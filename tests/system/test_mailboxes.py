@@ -43,6 +43,27 @@ def test_an_actor_reads_its_mail_in_the_order_in_which_it_was_sent() -> None:
     run(body)
 
 
+def test_a_reference_leads_to_whoever_has_the_name_now_and_in_the_system_that_is_told() -> None:
+    async def body(system: ActorSystem) -> None:
+        ref, readers = Ref[Any]("reader"), [Puppet(never) for _ in range(3)]
+        for number, reader in enumerate(readers[:2]):
+            system.spawn("reader", always(reader))
+            system.tell(ref, Note(str(number)))
+            await settle()
+            system.stop_actor("reader")
+            system.tell(ref, Note("lost"))
+        other = ActorSystem(clock=system.clock)
+        other.spawn("reader", always(readers[2]))
+        other.tell(ref, Note("2"))
+        await settle()
+        system.tell(ref, Note("lost"))
+        await other.stop()
+        assert [reader.texts() for reader in readers] == [["0"], ["1"], ["2"]]
+        assert (system.counters.dead_letters, other.counters.dead_letters) == (3, 0)
+
+    run(body)
+
+
 def test_a_question_does_not_overtake_what_was_told_before_it() -> None:
     async def body(system: ActorSystem) -> None:
         reader = Puppet(lambda puppet, note, context: context.reply(Answer("reader", "ok")) if note.text == "asked" else None)
