@@ -6,6 +6,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+CLOCK_GRAIN_S = 0.001
+"""uvloop counts in whole milliseconds: a time that seems just over may be up to one short, and so may a timer's."""
 STALL_S = 0.5
 """A timer that rings so much too late rings after a stall: the daemon itself stood still, because the machine was too busy, the
 process was stopped, or a handler took too long. What came meanwhile lies in the sockets, unread."""

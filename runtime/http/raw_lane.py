@@ -9,6 +9,7 @@ from typing import Protocol
 
 from runtime.http.edge import Edge
 from runtime.http.lines import Lines
+from runtime.timely import CLOCK_GRAIN_S
 
 KEEPALIVE_SHARE = 1.25
 """Idle connections, and headers that never end, are cut after so many times ``server.client_idle``: later than a proxy with
@@ -71,8 +72,9 @@ class RawLane:
         self._timer = self.loop.call_later(min(SWEEP_S, self.idle_s / SWEEPS_PER_IDLE), self._sweep)
 
     def _sweep(self) -> None:
-        now = self.time()
-        for connection in [one for one in self._open if one.deadline <= now]:
+        # Half a grain more than is wanted, for the clock has whole ones only and sums of times are not exact.
+        until = self.time() - CLOCK_GRAIN_S / 2
+        for connection in [one for one in self._open if one.deadline <= until]:
             connection.expire()
         self._timer = None
         if self._open:

@@ -16,7 +16,7 @@ from typing import cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from runtime.ports import Listener
-from runtime.timely import STALL_S, STALL_UNSEEN_S
+from runtime.timely import CLOCK_GRAIN_S, STALL_S, STALL_UNSEEN_S
 from runtime.upstream.failures import BrokenAnswer, FirstByteTimeout, IdleTimeout
 from runtime.upstream.raw_exchange import Keeper, State
 from runtime.upstream.raw_headers import decoded, has_unknown_coding, head_after, is_close_delimited, values_of
@@ -29,8 +29,6 @@ JOINED_BYTES_MAX = 64 * 1024
 """Smaller request bodies are written together with their head."""
 WRITTEN_BYTES = 256 * 1024
 """Larger ones in pieces of this size, so that one large request holds up nobody."""
-CLOCK_GRAIN_S = 0.001
-"""uvloop counts in milliseconds; a timer may ring that much too early."""
 
 FUTURE = asyncio.Future
 # An enum's member is looked up in two steps, a global in one.

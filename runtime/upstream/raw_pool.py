@@ -8,8 +8,9 @@ while it rests leaves at once. There is no limit for those in use: how many call
 import asyncio
 from collections.abc import Callable
 
+from runtime.timely import CLOCK_GRAIN_S
 from runtime.upstream.failures import Closed
-from runtime.upstream.raw_connection import CLOCK_GRAIN_S, RawConnection
+from runtime.upstream.raw_connection import RawConnection
 
 IDLE_MAX = 256
 KEEPALIVE_S = 30.0

@@ -1,6 +1,7 @@
 """The fast lane of the listener: what comes is read the same however it comes, and nothing is answered that was not asked."""
 
 import asyncio
+from functools import partial
 from itertools import pairwise
 from typing import cast
 
@@ -168,6 +169,20 @@ async def test_a_client_that_takes_little_but_takes_is_not_given_up() -> None:
     stage.connection.expire()
     await stage.turn()
     assert (stage.wire.is_over, stage.desk.ends) == (True, ["ClientGone"])
+
+
+async def test_nobodys_time_is_up_too_early_by_a_clock_that_has_whole_milliseconds_only() -> None:
+    stage = Stage(Desk(pours))
+    connection, lane = stage.connection, stage.lane
+    for idle_ms in (1, 400, 60_000):
+        for begun_ms in range(6_188_000, 6_189_000, 7):
+            connection.deadline = begun_ms / 1000 + idle_ms / 1000
+            lane.time = partial(float, (begun_ms + idle_ms) / 1000)
+            lane._sweep()
+            assert not stage.wire.is_over
+    lane.time = partial(float, connection.deadline + 0.001)
+    lane._sweep()
+    assert stage.wire.is_over
 
 
 async def breaks_off(request: EdgeRequest, sink: EdgeSink) -> None:
