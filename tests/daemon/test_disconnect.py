@@ -111,9 +111,9 @@ def test_pain_17_leaving_in_mid_stream_cancels_the_call(gateway: Gateway, provid
 
 def test_leaving_while_waiting_for_a_place_takes_nobody_elses(gateway: Gateway, providers: Providers) -> None:
     # Given a provider with one place that is taken, and a request that waits for it
-    first = send(gateway, chat_body("full", n=1))
+    first = send(gateway, chat_body("full", user="first"))
     eventually(lambda: outcomes(providers["full"]) == ["in_flight"], "the place is taken")
-    second = send(gateway, chat_body("full", n=2))
+    second = send(gateway, chat_body("full", user="second"))
     eventually(lambda: gateway.stats()["router"]["waiting"] == 1, "the second waits")
 
     # When the one that waits leaves
@@ -123,7 +123,7 @@ def test_leaving_while_waiting_for_a_place_takes_nobody_elses(gateway: Gateway, 
     eventually(lambda: gateway.stats()["router"]["waiting"] == 0, "nobody waits")
     first.close()
     eventually(lambda: outcomes(providers["full"]) == ["cancelled"], "the first is cancelled")
-    third = send(gateway, chat_body("full", n=3))
+    third = send(gateway, chat_body("full", user="third"))
     eventually(lambda: outcomes(providers["full"]) == ["cancelled", "in_flight"], "the third is upstream")
     third.close()
     nothing_is_left(gateway, "full")

@@ -313,6 +313,8 @@ def test_pain_21_B9_a_hundred_reloads_of_the_daemon_among_hedges_lose_no_request
             user.start()
         for _ in range(RELOADS):
             assert reload(gateway, drawn()).status == 200
+        # Where reloads are quick there were few requests so far. That nothing is lost means something only if there are some.
+        eventually(lambda: reload(gateway, drawn()).status == 200 and beside(gateway.stats()) > 20, "some calls beside others")
         is_over.set()
         for user in users:
             user.join()
@@ -321,15 +323,17 @@ def test_pain_21_B9_a_hundred_reloads_of_the_daemon_among_hedges_lose_no_request
         served = sum(len(user.served) for user in users)
         eventually(lambda: all(one["in_flight"] == 0 for one in gateway.providers().values()), "the last ends are counted")
         stats = gateway.stats()
-        beside = total(stats, "hedges") + total(stats, "explores")
-        assert beside > 20, "that nothing was lost among them means something only if there were some"
-        assert total(stats, "requests") == served + beside
+        assert total(stats, "requests") == served + beside(stats)
         # Of two that end in the same instant both have answered, and one of them for nothing.
-        assert total(stats, "lost") == total(stats, "cancelled") <= beside
-        assert total(stats, "successes") == served + beside - total(stats, "lost")
+        assert total(stats, "lost") == total(stats, "cancelled") <= beside(stats)
+        assert total(stats, "successes") == served + beside(stats) - total(stats, "lost")
         assert stats["router"]["total"] == served
         assert stats["system"]["dead_letters"] == 0
 
 
 def total(stats: dict[str, Any], what: str) -> int:
     return sum(line[what] for line in stats["providers"])
+
+
+def beside(stats: dict[str, Any]) -> int:
+    return total(stats, "hedges") + total(stats, "explores")
